@@ -1,0 +1,60 @@
+# purifyctl: `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo fmt check test test-all bench demo-weights lock clean
+SHELL := /bin/bash
+
+# The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "purifyctl needs Python 3.11, 3.12 or 3.13: none found. Install one, or pass PYTHON=/path/to/python3." >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# One stamp per lock file: a second call finds it newer than the lock and returns at once.
+$(VENV)/.%-installed: requirements/%.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing requirements/$*.lock into $(VENV) (several GB; about a minute on a fast connection) ..."
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+setup: $(VENV)/.demo-installed ## Make .venv with everything `purifyctl demo` needs.
+
+setup-dev: $(VENV)/.dev-installed ## Make .venv with everything the tests need.
+
+demo: setup ## Attack, purify and classify photographs on this machine, in about a minute.
+	@$(BIN)/purifyctl demo
+
+fmt: setup-dev ## Format the code.
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+check: setup-dev ## Format, lint, types, import layers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup-dev ## Run the whole test suite.
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev ## Run the tests that are not marked slow.
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: setup-dev ## Measure `run` against its ceiling and a plain PyTorch loop (PHOTOS=folder WEIGHTS=file).
+	$(BIN)/python -m tests.benchmarks.pipeline $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+lock: ## Make the lock files anew (needs uv).
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		pyproject.toml requirements/build.in --extra demo -o requirements/demo.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		pyproject.toml requirements/build.in --extra demo --extra rtx --extra track --extra dev -c requirements/demo.lock -o requirements/dev.lock
+
+clean: ## Remove .venv and what the tools cached.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,74 @@
+"""Libraries that run a network, behind one small protocol.
+
+    onnxruntime    the reference: any ONNX graph, anywhere
+    openvino       the fast path on CPUs
+    tensorrt       the fast path on NVIDIA GPUs, for `tensorrt` and `tensorrt_rtx` alike
+    torch          the oracle that the others are compared with
+
+Each library is imported by its own module, and only when it is used.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purifyctl.errors import BackendError
+
+# RGB uint8 [N, H, W, 3], or a network's output with N first: a numpy array, or a torch CUDA tensor.
+Batch = Any
+
+
+class Runner(Protocol):
+    """One network, loaded. `infer` may be called from `concurrency` threads at once."""
+
+    device_id: int | None  # the GPU whose memory batches should lie in; None: host memory
+    concurrency: int  # threads that keep the device busy
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def infer(self, images: Batch) -> Batch:
+        """Run RGB uint8 [n, H, W, 3] with 1 <= n <= the batch size it was opened with."""
+        ...
+
+
+def open_runner(backend: str, file: Path, *, precision: str, image_size: int, batch_size: int) -> Runner:
+    """Load the network in `file` (an ONNX graph, or a TensorRT plan) on this machine.
+
+    Raises
+    ------
+    BackendError
+        The library is missing, or refuses the file or the machine.
+    """
+    if backend == "openvino":
+        from purifyctl.backends.openvino import OpenVINORunner
+
+        return OpenVINORunner(file, precision=precision, image_size=image_size, batch_size=batch_size)
+    if backend == "onnxruntime":
+        from purifyctl.backends.onnxruntime import ONNXRuntimeRunner
+
+        return ONNXRuntimeRunner(file)
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from purifyctl.backends.tensorrt import TensorRTRunner
+
+        return TensorRTRunner(file, flavour=backend, image_size=image_size, batch_size=batch_size)
+    raise BackendError(f"There is no backend {backend}.", hint="openvino, onnxruntime, tensorrt or tensorrt-rtx")
+
+
+def backend_version(backend: str) -> str:
+    """The version of the library behind `backend`, as its own module says it."""
+    if backend in ("tensorrt", "tensorrt-rtx"):
+        from purifyctl.backends.tensorrt import library
+
+        return str(library(backend).__version__)
+    from importlib.metadata import version
+
+    return version(backend)
+
+
+def to_host(batch: Batch) -> NDArray[Any]:
+    """A batch as a numpy array in host memory."""
+    return batch if isinstance(batch, np.ndarray) else batch.cpu().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,68 @@
+"""OpenVINO on the CPU: one request per core, each on its own thread."""
+
+import queue
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from purifyctl.backends import Batch
+from purifyctl.errors import BackendError
+
+
+def supports_bf16() -> bool:
+    """Whether this CPU computes in BF16 (AVX-512 BF16 or AMX)."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINORunner:
+    """Runs an ONNX graph at a fixed batch size; smaller batches are padded, so that an image's result never depends
+    on how many came with it.
+
+    FP32 graph, `precision` "bf16": computed in BF16 where the CPU does so natively; refused where it does not.
+    """
+
+    device_id: int | None = None
+
+    def __init__(self, file: Path, *, precision: str, image_size: int, batch_size: int) -> None:
+        import openvino
+
+        if precision == "bf16" and not supports_bf16():
+            raise BackendError("This CPU has no BF16.", hint="build the engine with --precision fp32")
+        core = openvino.Core()
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
+            # Two networks share the cores here: pinned threads of one would queue behind the other's.
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        try:
+            model = core.read_model(file)
+            model.reshape([batch_size, image_size, image_size, 3])
+            self._model = core.compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO refuses {file}: {error}") from None
+        self._batch_size = batch_size
+        self.concurrency = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.concurrency):
+            self._requests.put(self._model.create_infer_request())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def infer(self, images: Batch) -> Batch:
+        n = len(images)
+        if n < self._batch_size:
+            images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
+        request = self._requests.get()
+        try:
+            request.infer([images], share_inputs=True)
+            return request.get_output_tensor().data[:n].copy()  # copy: the request's buffer is used again
+        finally:
+            self._requests.put(request)

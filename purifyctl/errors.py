@@ -1,0 +1,69 @@
+"""Every failure a user can mend, as one tree.
+
+    PurifyctlError          exit code 1; cause, file and next step in its message
+    ├── ConfigError         exit code 2; a recipe, flag or source that cannot work
+    ├── MissingDependency   an optional package is not installed
+    ├── WeightsError        weights cannot be had, read, or fitted to their network
+    ├── ImageError          one image cannot be read; carries the status its row gets
+    ├── TrainingError       a training cannot go on
+    ├── BackendError        an inference library or device refuses
+    ├── BundleError         an engine bundle is damaged, foreign, or does not fit
+    └── ParityError         an engine does not agree with its torch reference
+
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+
+class PurifyctlError(Exception):
+    """An expected failure. `str(error)` says what happened, where, and what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """`message`: cause and file. `hint`: the next step, a command where there is one."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+class ConfigError(PurifyctlError):
+    exit_code = 2
+
+
+class MissingDependency(PurifyctlError):
+    def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package}, which is not installed.",
+            hint=f"pip install 'purifyctl[{extra}]'",
+        )
+
+
+class WeightsError(PurifyctlError):
+    pass
+
+
+class ImageError(PurifyctlError):
+    """One input cannot be used. `status` is a value of `purifyctl.pipeline.rows.Status`."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TrainingError(PurifyctlError):
+    pass
+
+
+class BackendError(PurifyctlError):
+    pass
+
+
+class BundleError(PurifyctlError):
+    pass
+
+
+class ParityError(PurifyctlError):
+    pass

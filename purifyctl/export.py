@@ -1,0 +1,134 @@
+"""Torch networks to typed ONNX graphs: RGB uint8 NHWC in, finished results out.
+
+Everything between a file's pixels and a result lies inside the graph: scaling, normalisation, crop, softmax, rounding
+to 8 bits. Nobody who runs it can feed the wrong preprocessing. Precision is a property of the graph: an FP16 graph
+has FP16 weights and activations, whoever runs it.
+"""
+
+import copy
+import io
+import logging
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+OPSET = 18
+INPUT, OUTPUT = "images", "output"  # tensor names of every exported graph; the TensorRT backend looks for INPUT
+
+Precision = Literal["fp32", "fp16"]
+
+
+class PurifierGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3]."""
+
+    def __init__(self, purifier: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.dtype = _DTYPES[precision]
+        self.purifier = purifier.to(self.dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # cast first and last: TensorRT takes uint8 nowhere else
+        x = images.to(self.dtype).permute(0, 3, 1, 2) / 255
+        x_pur = self.purifier(x).float().permute(0, 2, 3, 1)
+        return torch.round(torch.clamp(x_pur * 255, 0, 255)).to(torch.uint8)
+
+
+class ClassifierGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> class probabilities, float32 [N, classes]."""
+
+    def __init__(self, classifier: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.dtype = _DTYPES[precision]
+        self.classifier = classifier.to(self.dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.to(self.dtype).permute(0, 3, 1, 2) / 255
+        return torch.softmax(self.classifier(x).float(), dim=1)  # float: FP16 softmax loses small probabilities
+
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, rewrite_deconvs: bool = False) -> PurifierGraph:
+    """A purifier ready for export or for use as the reference. The network passed in is left as it is.
+
+    rewrite_deconvs: replace transposed convolutions by their exact equal (see `rewrite_transposed_convs`).
+    """
+    net = copy.deepcopy(purifier).eval()
+    return PurifierGraph(rewrite_transposed_convs(net) if rewrite_deconvs else net, precision).eval()
+
+
+def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> ClassifierGraph:
+    """A classifier ready for export or for use as the reference. The network passed in is left as it is."""
+    return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
+
+
+def export_onnx(graph: nn.Module, path: Path, image_size: int) -> None:
+    """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    # The exporter talks about its progress and about functions it does not need.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (example,),
+                str(path),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: batch},),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def rewrite_transposed_convs(net: nn.Module) -> nn.Module:
+    """Replace every 4x4 stride-2 transposed convolution by a 3x3 convolution and a pixel shuffle, in place.
+
+    Exactly the same function. CPU libraries run transposed convolutions in FP32 whatever precision is asked for;
+    the rewritten form takes their fast path (docs/adr/0004).
+    """
+    for name, child in net.named_children():
+        if isinstance(child, nn.ConvTranspose2d):
+            setattr(net, name, _as_conv_and_shuffle(child))
+        else:
+            rewrite_transposed_convs(child)
+    return net
+
+
+def _as_conv_and_shuffle(deconv: nn.ConvTranspose2d) -> nn.Sequential:
+    shape = (deconv.kernel_size, deconv.stride, deconv.padding, deconv.output_padding, deconv.dilation, deconv.groups)
+    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
+        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {deconv}")
+    n_in, n_out = deconv.in_channels, deconv.out_channels
+    w = deconv.weight.detach()  # [n_in, n_out, 4, 4]
+    # Along one axis, output 2i sees inputs i-1, i with taps 3, 1, and output 2i+1 sees inputs i, i+1 with taps 2, 0.
+    # A 3-tap window (i-1, i, i+1) serves both; None is a zero.
+    taps = ((3, 1, None), (None, 2, 0))
+    kernel = w.new_zeros(n_out, 2, 2, n_in, 3, 3)
+    for row in range(2):
+        for col in range(2):
+            for y, tap_y in enumerate(taps[row]):
+                for x, tap_x in enumerate(taps[col]):
+                    if tap_y is not None and tap_x is not None:
+                        kernel[:, row, col, :, y, x] = w[:, :, tap_y, tap_x].T
+    conv = nn.Conv2d(n_in, 4 * n_out, 3, padding=1, bias=deconv.bias is not None)
+    with torch.no_grad():
+        conv.weight.copy_(kernel.reshape(4 * n_out, n_in, 3, 3))  # pixel shuffle's order: channel, row, column
+        if deconv.bias is not None and conv.bias is not None:
+            conv.bias.copy_(deconv.bias.detach().repeat_interleave(4))
+    return nn.Sequential(conv, nn.PixelShuffle(2))

@@ -1,0 +1,199 @@
+"""File bytes to pixels, by DALI: on the CPU without a GPU, on the GPU with one, through the same pipeline.
+
+A bad image raises for its whole DALI batch and leaves the pipeline object dead, without saying reliably which it was.
+So obvious cases are refused from the header, a failing batch is halved until the bad images stand alone, and the
+pipeline is made anew (8 ms). It runs unprefetched, so that a failure belongs to the batch in hand; the caller's
+thread is what overlaps decoding with other work.
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from purifyctl.errors import ImageError
+
+# What DALI decodes, in Pillow's names. GIF is not among them.
+DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
+MAX_PIXELS = 100_000_000  # of one image; guards against decompression bombs
+BATCH_PIXELS = 200_000_000  # of the images decoded in one go: 600 MB of RGB
+
+Encoded = NDArray[np.uint8]  # the bytes of one file
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a batch of files. Positions count within the batch."""
+
+    images: Any  # RGB uint8 [n, size, size, 3], the good ones in order: numpy array, or torch CUDA tensor
+    positions: list[int]  # [n], where each of `images` stood
+    sizes: list[tuple[int, int]]  # [n], (height, width) in pixels as seen, after EXIF rotation
+    errors: dict[int, ImageError]  # by position, why there is no image
+
+
+class Decoder:
+    """Decodes, rotates as EXIF says, crops the centre square and resizes it to `size` pixels (antialiased linear).
+
+    Cropping the centre of the shorter side first and resizing only that is torchvision's
+    Resize(size) + CenterCrop(size) without the pixels that would be thrown away.
+
+    Parameters
+    ----------
+    device_id
+        GPU that decodes (DALI "mixed"), or None for the CPU.
+    threads
+        DALI's worker threads.
+    max_pixels
+        Larger images are refused from their header, before any memory is taken.
+    """
+
+    def __init__(
+        self, *, size: int, batch_size: int, threads: int, device_id: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._size = size
+        self._batch_size = batch_size
+        self._threads = threads
+        self._device_id = device_id
+        self._max_pixels = max_pixels
+        self._pipeline: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipeline = None
+
+    def decode(self, files: Sequence[Encoded]) -> Decoded:
+        """Decode the bytes of up to `batch_size` files. Never raises for what is in them."""
+        errors: dict[int, ImageError] = {}
+        pixels: dict[int, int] = {}
+        for i, data in enumerate(files):
+            try:
+                pixels[i] = _check_header(data, self._max_pixels)
+            except ImageError as error:
+                errors[i] = error
+        parts = [
+            part
+            for group in _groups(pixels, BATCH_PIXELS)
+            for part in self._decode_group([(i, files[i]) for i in group], errors)
+        ]
+        positions = [i for part in parts for i in part[1]]
+        sizes = [size for part in parts for size in part[2]]
+        return Decoded(self._join([part[0] for part in parts]), positions, sizes, errors)
+
+    def _decode_group(
+        self, group: list[tuple[int, Encoded]], errors: dict[int, ImageError]
+    ) -> list[tuple[Any, list[int], list[tuple[int, int]]]]:
+        """Decode together; on failure in halves, down to single images whose failure is their own."""
+        try:
+            images, shapes = self._run([data for _, data in group])
+        except RuntimeError as error:
+            self._pipeline = None  # DALI: a pipeline that raised cannot go on
+            if len(group) > 1:
+                middle = len(group) // 2
+                return self._decode_group(group[:middle], errors) + self._decode_group(group[middle:], errors)
+            errors[group[0][0]] = ImageError("decode_failed", _reason(error))
+            return []
+        return [(images, [i for i, _ in group], shapes)]
+
+    def _run(self, files: list[Encoded]) -> tuple[Any, list[tuple[int, int]]]:
+        if self._pipeline is None:
+            self._pipeline = self._build()
+        self._pipeline.feed_input("files", files)
+        images, shapes = self._pipeline.run()
+        sizes = [(int(h), int(w)) for h, w in shapes.as_cpu().as_array()]
+        if self._device_id is None:
+            return images.as_array(), sizes
+        import torch
+
+        # clone: DALI reuses its output buffer in the next run
+        return torch.from_dlpack(images.as_tensor()).clone(), sizes
+
+    def _build(self) -> Any:
+        from nvidia.dali import fn, pipeline_def, types
+
+        @pipeline_def(  # type: ignore[untyped-decorator]
+            batch_size=self._batch_size,
+            num_threads=self._threads,
+            device_id=self._device_id,
+            prefetch_queue_depth=1,
+            exec_async=False,
+            exec_pipelined=False,
+        )
+        def pipeline() -> Any:
+            files = fn.external_source(name="files", device="cpu", dtype=types.UINT8, ndim=1, no_copy=True)
+            device = "cpu" if self._device_id is None else "mixed"
+            images = fn.decoders.image(files, device=device, output_type=types.RGB)
+            size = fn.slice(images.shape(dtype=types.FLOAT), 0, 2, axes=[0])  # (height, width)
+            side = fn.reductions.min(size)
+            start = (size - side) / 2
+            square = fn.resize(
+                images,
+                roi_start=start,
+                roi_end=start + side,
+                size=[self._size, self._size],
+                interp_type=types.INTERP_LINEAR,
+                antialias=True,
+            )
+            return square, size
+
+        return pipeline()
+
+    def _join(self, parts: list[Any]) -> Any:
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return np.empty((0, self._size, self._size, 3), np.uint8)
+        if self._device_id is None:
+            return np.concatenate(parts)
+        import torch
+
+        return torch.cat(parts)
+
+
+def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
+    """Cut positions, in order, into groups whose pixels stay within the budget (one image alone may pass it)."""
+    groups: list[list[int]] = []
+    room = 0
+    for i, n in pixels.items():
+        if not groups or n > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(i)
+        room -= n
+    return groups
+
+
+def _check_header(data: Encoded, max_pixels: int) -> int:
+    """Pixels of the image that the header promises. Raises ImageError for what DALI should not even be shown."""
+    if data.size == 0:
+        raise ImageError("empty", "The file is empty.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit decides, not Pillow's
+            with Image.open(io.BytesIO(data)) as header:
+                kind, (width, height) = header.format, header.size
+    except Image.DecompressionBombError:
+        raise ImageError("too_large", f"The image has far more than the {max_pixels:,} pixels allowed.") from None
+    except Exception as error:  # Pillow's readers raise many kinds on damaged headers
+        raise ImageError("not_an_image", f"The file has no readable image header ({type(error).__name__}).") from None
+    if kind not in DECODABLE:
+        raise ImageError("unsupported_format", f"{kind} is not decoded here; convert it to PNG or JPEG.")
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width}x{height} is more than the {max_pixels:,} pixels allowed.")
+    return int(width * height)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What to tell the user. For damaged data DALI says no more than that it failed."""
+    if "Failed to decode" in str(error):
+        return "The image data is damaged or cut short."
+    return " ".join(str(error).split())[:300]

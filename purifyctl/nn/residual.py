@@ -1,0 +1,69 @@
+"""A small purifier of our own: predicts a correction to the image."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualPurifier(nn.Module):
+    """x + correction(x), by a shallow U-Net that starts from 2x2 pixel blocks.
+
+    The image is first folded losslessly into 2x2 blocks (pixel unshuffle: 12 channels at half resolution), so that no
+    layer works at full resolution, where most of a network's time would go. Below that, `depth - 1` stride-2 levels
+    with one residual block each on the way down and a lighter one on the way up; upsampling is a 1x1 convolution and a pixel shuffle, which every backend runs at
+    full speed in every precision (transposed convolutions do not). No normalisation layers: a purified image cannot
+    depend on its batch, and nothing overflows in FP16.
+
+    The last layer starts at zero: an untrained purifier returns its input.
+
+    Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth.
+    """
+
+    def __init__(self, width: int = 32, depth: int = 4) -> None:
+        super().__init__()
+        channels = [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]  # 32-48-64-96 at width 32
+        self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
+            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, 4 * n_out, 1), nn.PixelShuffle(2))
+            for n_in, n_out in zip(channels[:0:-1], channels[-2::-1], strict=True)
+        )
+        self.merge = nn.ModuleList(ResidualBlock(n, 1) for n in channels[-2:0:-1])
+        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(channels[0], 12, 3, padding=1))
+        self.apply(_init)
+        nn.init.zeros_(self.head[1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(nn.functional.pixel_unshuffle(x * 2 - 1, 2))
+        skips = []
+        for down in self.down:
+            skips.append(h)
+            h = down(h)
+        for level, up in enumerate(self.up):
+            h = up(h) + skips.pop()
+            if level < len(self.merge):
+                h = self.merge[level](h)
+        correction = nn.functional.pixel_shuffle(self.head(h), 2)
+        return torch.clamp(x + correction, 0, 1)
+
+
+class ResidualBlock(nn.Module):
+    """x plus `depth` times (ReLU, 3x3 convolution) of x, at one width."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        layers = [(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(depth)]
+        self.layers = nn.Sequential(*(module for pair in layers for module in pair))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+def _init(module: nn.Module) -> None:
+    """Keep the scale of activations through ReLUs (He et al. 2015)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,335 @@
+"""Train a purifier: the paper's objective (cGAN + 100 L1 + 1 perceptual), with attacks made on the fly.
+
+    x          clean photographs, RGB NCHW float in [0, 1]
+    y          the frozen classifier's own predictions on x: true labels would leak into the attack
+    x_adv      attacked x, rounded to 8 bits as files are
+    x_pur      G(x_adv), the purified images
+"""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import purifyctl
+from purifyctl import console
+from purifyctl.attacks import fgsm, pgd
+from purifyctl.checkpoint import save_purifier
+from purifyctl.classifiers import Classifier, load_classifier, read_state_dict
+from purifyctl.config import AttackConfig, TrainConfig, format_eps, to_dict
+from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.images import list_images
+from purifyctl.labels import TruthFromFolder
+from purifyctl.nn import PatchDiscriminator, build_purifier
+from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
+from purifyctl.photographs import TrainingBatches, read_all, split
+
+SAVE_EVERY_S = 300.0  # seconds of work that a kill may cost
+LOG_EVERY = 10  # steps
+VALIDATION_BATCH = 16
+
+Images = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    checkpoint: Path  # purifier.safetensors
+    steps: int
+    seconds: float  # of this call
+    held_out: dict[str, Any]  # accuracies in [0, 1] on photographs that were never trained on
+
+
+def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
+    """Train as `config` says on the photographs under `photos`; write checkpoint, log and state into `run_dir`.
+
+    A run folder that holds an unfinished training of the same recipe is gone on with, from its last saved step.
+
+    Parameters
+    ----------
+    max_steps
+        Stop after this step of the schedule, saving; calling again goes on from there.
+
+    Raises
+    ------
+    ConfigError
+        Too few photographs, or a run folder that holds another recipe's training.
+    TrainingError
+        The loss is no longer a number, or no photograph can be read.
+    """
+    started = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    files = list_images(photos)
+    training_files, held_out_files = split(files, config.held_out, config.seed)
+    if len(training_files) < 1:
+        raise ConfigError(f"{photos} holds {len(files)} photographs; that is too few to train on and hold some out.")
+    batches = TrainingBatches(
+        training_files, batch_size=config.batch_size, resize=config.resize, crop=config.image_size, seed=config.seed
+    )
+    classifier = load_classifier(config.classifier.name, config.classifier.weights).to(device)
+    classifier = classifier.to(memory_format=torch.channels_last)
+    total_steps = config.epochs * batches.steps_per_epoch
+    trainer = Trainer(config, classifier, total_steps, device)
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    step = _resume_or_begin(run_dir, config, trainer, f"{len(files)} photographs in {photos}")
+    last_step = min(total_steps, max_steps or total_steps)
+    held_out = Validation(config, held_out_files, classifier, device)
+    figures: dict[str, Any] = {}
+    saved = time.monotonic()
+    with (run_dir / "log.jsonl").open("a") as log, console.progress(last_step, "training") as bar:
+        bar.advance(step)
+        for x in batches.from_step(step) if step < last_step else ():
+            losses = trainer.step(x.to(device), step)
+            step += 1
+            if step % LOG_EVERY == 0 or step == last_step:
+                _write_line(log, {"step": step, **losses})
+            bar.advance(text=f"loss {losses['generator']:.3f}")
+            epoch_ends = step % batches.steps_per_epoch == 0
+            if epoch_ends or step == last_step:
+                figures = held_out.measure(trainer.generator)
+                _write_line(log, {"step": step, "held_out": figures})
+                console.event("held_out", step=step, **figures)
+                console.note(f"epoch {step / batches.steps_per_epoch:.1f}: {describe(figures)}")
+            if step == last_step or epoch_ends or time.monotonic() - saved > SAVE_EVERY_S:
+                _save(run_dir, config, trainer, step, figures)
+                saved = time.monotonic()
+            if step == last_step:
+                break
+    if not figures:  # it had been finished before
+        figures = held_out.measure(trainer.generator)
+    if batches.unreadable:
+        console.warn(f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}")
+    return TrainResult(run_dir / "purifier.safetensors", step, time.monotonic() - started, figures)
+
+
+class Trainer:
+    """The networks, their optimisers, and one step of the objective."""
+
+    def __init__(self, config: TrainConfig, classifier: Classifier, total_steps: int, device: torch.device) -> None:
+        self.config = config
+        self.classifier = classifier
+        self.device = device
+        torch.manual_seed(config.seed)
+        self.generator = build_purifier(config.network).to(device, memory_format=torch.channels_last)
+        adam = {"lr": config.learning_rate, "betas": (config.beta1, 0.999)}
+        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), **adam)
+        self.discriminator = self.optimiser_d = None
+        if config.objective.gan:
+            self.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)
+            self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
+        self.perceptual = _perceptual_loss(config, classifier, device) if config.objective.perceptual else None
+        self.total_steps = total_steps
+
+    def step(self, x: Tensor, step: int) -> dict[str, float]:
+        """One update of D and of G on clean images `x`. Returns the losses. Depends on nothing but x and `step`."""
+        torch.manual_seed(self.config.seed * 1_000_003 + step)  # dropout and attacks: the same again after a resume
+        self._schedule(step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.no_grad():
+                clean_logits = self.classifier.logits(x).float()
+            x_adv = self._attacked(x, clean_logits.argmax(1), step)
+            self.generator.train()
+            x_pur = self.generator(x_adv).float()
+            losses = self._generator_losses(x, x_adv, x_pur, clean_logits) | self._update_d(x, x_adv, x_pur)
+        weights = self.config.objective
+        total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
+        value = float(total.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss became {value} at step {step}.",
+                hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
+            )
+        self.optimiser_g.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimiser_g.step()
+        return {"generator": value, **{name: float(loss.detach()) for name, loss in losses.items()}}
+
+    def _schedule(self, step: int) -> None:
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        for optimiser in (self.optimiser_g, self.optimiser_d):
+            for group in optimiser.param_groups if optimiser else ():
+                group["lr"] = self.config.learning_rate * factor
+
+    def _attacked(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """Attack all of `x` but the identity share, with one attack and budget drawn for this step."""
+        rng = np.random.default_rng((self.config.seed, step))
+        shares = np.array([attack.share for attack in self.config.attacks])
+        attack = self.config.attacks[rng.choice(len(shares), p=shares / shares.sum())]
+        eps = float(rng.uniform(*attack.eps))
+        n_clean = round(self.config.identity_share * len(x))
+        attacked = run_attack(attack, self.classifier.logits, x[n_clean:], y[n_clean:], eps)
+        return torch.cat([x[:n_clean], attacked])
+
+    def _generator_losses(self, x: Tensor, x_adv: Tensor, x_pur: Tensor, clean_logits: Tensor) -> dict[str, Tensor]:
+        weights, losses = self.config.objective, {}
+        if weights.l1:
+            losses["l1"] = nn.functional.l1_loss(x_pur, x)
+        if weights.gan and self.discriminator:
+            judged = self.discriminator.requires_grad_(False)(x_adv, x_pur)
+            losses["gan"] = nn.functional.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+        if weights.perceptual and self.perceptual:
+            losses["perceptual"] = self.perceptual(x, x_pur)
+        if weights.classifier:
+            losses["classifier"] = nn.functional.l1_loss(self.classifier.logits(x_pur).float(), clean_logits)
+        return losses
+
+    def _update_d(self, x: Tensor, x_adv: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
+        if self.discriminator is None or self.optimiser_d is None:
+            return {}
+        self.discriminator.requires_grad_(True)
+        real = self.discriminator(x_adv, x)
+        fake = self.discriminator(x_adv, x_pur.detach())  # detach: D's loss must not reach G
+        bce = nn.functional.binary_cross_entropy_with_logits
+        loss = (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))) / 2
+        self.optimiser_d.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser_d.step()
+        return {"discriminator": loss.detach()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the step that a resumed training needs."""
+        parts = {"generator": self.generator, "optimiser_g": self.optimiser_g}
+        if self.discriminator is not None and self.optimiser_d is not None:
+            parts |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+def run_attack(attack: AttackConfig, model: Images, x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """`x` attacked as `attack` says with budget `eps`, rounded to 8 bits as a file would be."""
+    x_adv = fgsm(model, x, y, eps) if attack.kind == "fgsm" else pgd(model, x, y, eps, steps=attack.steps)
+    return torch.round(x_adv * 255) / 255
+
+
+class Validation:
+    """Held-out photographs, attacked once, and what a purifier makes of them."""
+
+    def __init__(self, config: TrainConfig, files: list[Any], classifier: Classifier, device: torch.device) -> None:
+        self._attacks = config.attacks
+        self._classifier = classifier
+        side = config.image_size
+        images, kept = read_all(files[: config.validation_images], side)
+        self._x = images.to(device)
+        truth = TruthFromFolder(classifier.labels)
+        known = [truth(image.path) for image in kept]
+        self._labelled = all(label is not None for label in known)
+        self._predicted = self._predict(self._x)
+        self._y = torch.tensor(known, device=device) if self._labelled else self._predicted
+        self._attacked = {
+            f"{attack.kind}{f'-{attack.steps}' if attack.kind == 'pgd' else ''} {format_eps(attack.eps[1])}": torch.cat(
+                [
+                    run_attack(attack, classifier.logits, x, y, attack.eps[1])
+                    for x, y in zip(self._x.split(VALIDATION_BATCH), self._predicted.split(VALIDATION_BATCH), strict=True)
+                ]
+            )
+            for attack in self._attacks
+        }
+
+    @torch.no_grad()
+    def _predict(self, x: Tensor, through: nn.Module | None = None) -> Tensor:
+        parts = []
+        for part in x.split(VALIDATION_BATCH):
+            image = torch.round(through(part) * 255) / 255 if through else part
+            parts.append(self._classifier.logits(image).argmax(1))
+        return torch.cat(parts)
+
+    def measure(self, purifier: nn.Module) -> dict[str, Any]:
+        """Top-1 in [0, 1]: clean, purified clean, and per attack without and with the purifier.
+
+        Against true labels where every photograph's folder names its class; otherwise against the classifier's own
+        predictions on the clean photographs, which makes `clean_top1` 1 by definition.
+        """
+        purifier.eval()
+
+        def top1(x: Tensor, through: nn.Module | None = None) -> float:
+            return float((self._predict(x, through) == self._y).float().mean())
+
+        return {
+            "n": len(self._x),
+            "labels": "true" if self._labelled else "predicted when clean",
+            "clean_top1": top1(self._x),
+            "purified_clean_top1": top1(self._x, purifier),
+            "attacked": {
+                name: {"attacked_top1": top1(x_adv), "purified_top1": top1(x_adv, purifier)}
+                for name, x_adv in self._attacked.items()
+            },
+        }
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """One line for people: what the held-out figures say."""
+    parts = [f"clean {figures['clean_top1']:.1%} -> {figures['purified_clean_top1']:.1%} purified"]
+    for name, pair in figures["attacked"].items():
+        parts.append(f"{name} {pair['attacked_top1']:.1%} -> {pair['purified_top1']:.1%}")
+    return f"{'; '.join(parts)} (top-1, gray-box, n = {figures['n']}, labels: {figures['labels']})"
+
+
+def _perceptual_loss(config: TrainConfig, classifier: Classifier, device: torch.device) -> PerceptualLoss:
+    objective = config.objective
+    if objective.perceptual_backbone == "classifier":
+        # the method, not the module: training crops go in as they are
+        return PerceptualLoss(_Logits(classifier), stages(classifier.net)).to(device)
+    state = read_state_dict(objective.perceptual_weights) if objective.perceptual_weights else None
+    try:
+        return vgg19_perceptual(state).to(device)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"The VGG19 weights for the perceptual loss cannot be had: {error}.",
+            hint="set objective.perceptual_weights to a file, or perceptual_backbone = 'classifier'",
+        ) from None
+
+
+class _Logits(nn.Module):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier.logits(x)
+
+
+def _write_line(log: Any, data: Mapping[str, Any]) -> None:
+    log.write(json.dumps(data) + "\n")
+    log.flush()
+
+
+def _resume_or_begin(run_dir: Path, config: TrainConfig, trainer: Trainer, source: str) -> int:
+    recipe, state = run_dir / "recipe.json", run_dir / "state.pt"
+    if recipe.exists() and json.loads(recipe.read_text()) != json.loads(json.dumps(to_dict(config))):
+        raise ConfigError(f"{run_dir} holds a training with another recipe.", hint="choose another --out")
+    if not state.exists():
+        recipe.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        console.note(f"Training on {source}, {trainer.total_steps} steps, into {run_dir}.")
+        return 0
+    saved = torch.load(state, map_location=trainer.device, weights_only=True)
+    trainer.load_state(saved["networks"])
+    console.note(f"Going on with {run_dir} from step {saved['step']} of {trainer.total_steps}.")
+    return int(saved["step"])
+
+
+def _save(run_dir: Path, config: TrainConfig, trainer: Trainer, step: int, figures: Mapping[str, Any]) -> None:
+    temporary = run_dir / ".state.pt.part"
+    torch.save({"networks": trainer.state(), "step": step}, temporary)
+    temporary.replace(run_dir / "state.pt")
+    about = {
+        "recipe": to_dict(config),
+        "step": step,
+        "total_steps": trainer.total_steps,
+        "held_out": dict(figures),
+        "versions": {"purifyctl": purifyctl.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": str(trainer.device),
+    }
+    save_purifier(run_dir / "purifier.safetensors", trainer.generator, config.network, about)
