@@ -101,7 +101,9 @@ def load_bundle(path: Path) -> Bundle:
         _check_files(bundle)
         _check_version(bundle)
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{file} is damaged: {type(error).__name__}: {error}.", hint="build the engine again") from None
+        raise BundleError(
+            f"{file} is damaged: {type(error).__name__}: {error}.", hint="build the engine again"
+        ) from None
     return bundle
 
 

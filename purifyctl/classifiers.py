@@ -1,8 +1,8 @@
 """Image classifiers by name, with their preprocessing inside: RGB NCHW float in [0, 1] -> logits.
 
-    mobilenet_v2, inception_v3, resnet101, ...    torchvision
-    tf_efficientnet_lite0, ...                    timm (any name torchvision does not have)
-    package.module:factory                        your own: factory() returns an nn.Module
+mobilenet_v2, inception_v3, resnet101, ...    torchvision
+tf_efficientnet_lite0, ...                    timm (any name torchvision does not have)
+package.module:factory                        your own: factory() returns an nn.Module
 """
 
 import importlib
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from purifyctl import console
-from purifyctl.errors import ConfigError, MissingDependency, WeightsError
+from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.labels import Labels, imagenet_labels
 
 
@@ -152,7 +152,7 @@ def _from_timm(name: str, weights: str) -> Classifier:
     try:
         import timm
     except ImportError:
-        raise MissingDependency("timm", needed_for=f"The classifier {name}", extra="demo") from None
+        raise MissingDependencyError("timm", needed_for=f"The classifier {name}", extra="demo") from None
     if not timm.is_model(name):
         raise ConfigError(
             f"There is no classifier {name} in torchvision or timm.",
@@ -252,7 +252,7 @@ def fit_state_dict(net: nn.Module, state: Mapping[str, Tensor], what: str) -> No
                 f"The {what} do not fit the network: {len(odd)} tensors differ by name, such as {odd[0]}.",
                 hint="check that the weights belong to this architecture",
             )
-        console.note(f"The {what} go by other names; matched by position, all {len(wanted)} shapes agree.")
+        console.note_once(f"The {what} go by other names; matched by position, all {len(wanted)} shapes agree.")
         given = OrderedDict(zip(wanted, given.values(), strict=True))
     wrong = [k for k in wanted if wanted[k].shape != given[k].shape]
     if wrong:

@@ -5,7 +5,6 @@ A recipe is refused before any time is spent: types, ranges and combinations are
 
 import dataclasses
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +99,7 @@ class ObjectiveConfig:
     l1: float = 100.0
     perceptual: float = 0.0
     classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
+    discriminator_width: int = 64  # channels of the PatchGAN's first level; pix2pix uses 64
     perceptual_backbone: str = "classifier"  # "vgg19", or "classifier": the frozen classifier's own layers
     perceptual_weights: str = ""  # weights file for vgg19; empty: torchvision's download
 
@@ -130,9 +130,11 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay as they are
     held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
-    validation_images: int = 256  # at most so many of them are looked at after each epoch
+    validation_images: int = 256  # at most so many of them are looked at ...
+    validate_every: int = 1  # ... after so many epochs
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
     seed: int = 0
+    photos: str = ""  # folder to train on; "samples": those inside the demo packages; empty: --photos names it
 
     def __post_init__(self) -> None:
         multiple = self.network.size_multiple
@@ -146,6 +148,7 @@ class TrainConfig:
         )
         _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
+        _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")
         _require(0 <= self.beta1 < 1, f"beta1 is {self.beta1}; it must lie in [0, 1).")
         _require(0 <= self.identity_share < 1, f"identity_share is {self.identity_share}; it must lie in [0, 1).")
@@ -242,8 +245,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return parse_eps(value)
         if isinstance(value, int | float):
             return float(value)
-    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-        if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-            return value
+    if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
     wanted = f"one of {', '.join(map(repr, args))}" if origin is Literal else getattr(hint, "__name__", str(hint))
     raise ConfigError(f"{where} is {value!r}; it must be {wanted}.")

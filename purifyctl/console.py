@@ -5,6 +5,7 @@ JSON document, and events are JSON lines on stderr. Away from a terminal, progre
 """
 
 import contextlib
+import functools
 import json
 import sys
 import time
@@ -53,6 +54,12 @@ def note(text: str) -> None:
         _stderr().print(text, markup=False)
 
 
+@functools.cache
+def note_once(text: str) -> None:
+    """`note`, but the same words only once in a process."""
+    note(text)
+
+
 def detail(text: str) -> None:
     """Something worth knowing when asked: only under `--verbose`."""
     if _settings.verbose:
@@ -96,19 +103,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 class Counter:
     """Progress of one piece of work. Thread-safe enough for one writer."""
 
-    def __init__(self, total: int, what: str, bar: Progress | None) -> None:
+    def __init__(self, total: int, what: str, done: int, bar: Progress | None) -> None:
         self.total, self.what = total, what
-        self.done = self.errors = 0
+        self.done, self._earlier = done, done
+        self.errors = 0
         self._start = self._said = time.monotonic()
         self._bar = bar
-        self._task = bar.add_task(what, total=total, rate="", errors="") if bar else None
+        self._task = bar.add_task(what, total=total, completed=done, rate="", errors="") if bar else None
 
     def advance(self, n: int = 1, errors: int = 0, text: str = "") -> None:
         """`n` more are done, `errors` of them failed. `text` is shown beside the rate."""
         self.done += n
         self.errors += errors
         now = time.monotonic()
-        rate = self.done / max(now - self._start, 1e-9)
+        rate = (self.done - self._earlier) / max(now - self._start, 1e-9)
         failed = f"{self.errors} failed" if self.errors else ""
         if self._bar and self._task is not None:
             self._bar.update(self._task, advance=n, rate=f"{rate:.1f}/s {text}", errors=failed)
@@ -117,15 +125,15 @@ class Counter:
             left_s = (self.total - self.done) / rate if rate else 0.0
             event("progress", what=self.what, done=self.done, total=self.total, errors=self.errors, per_s=rate)
             if not _settings.json and not _settings.quiet:
-                line = f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left_s:.0f} s left, {failed or 'none failed'}"
-                _stderr().print(f"{line} {text}".rstrip(), markup=False)
+                line = f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left_s:.0f} s left"
+                _stderr().print(", ".join(filter(None, (line, failed, text))), markup=False)
 
 
 @contextlib.contextmanager
-def progress(total: int, what: str) -> Iterator[Counter]:
-    """Show progress over `total` items: a bar on a terminal, plain lines elsewhere."""
+def progress(total: int, what: str, *, done: int = 0) -> Iterator[Counter]:
+    """Show progress over `total` items: a bar on a terminal, plain lines elsewhere. `done`: by an earlier call."""
     if _settings.json or _settings.quiet or not sys.stderr.isatty():
-        yield Counter(total, what, None)
+        yield Counter(total, what, done, None)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -136,4 +144,4 @@ def progress(total: int, what: str) -> Iterator[Counter]:
         TextColumn("[red]{task.fields[errors]}"),
     )
     with Progress(*columns, console=_stderr(), transient=True) as bar:
-        yield Counter(total, what, bar)
+        yield Counter(total, what, done, bar)

@@ -1,14 +1,14 @@
 """Every failure a user can mend, as one tree.
 
-    PurifyctlError          exit code 1; cause, file and next step in its message
-    ├── ConfigError         exit code 2; a recipe, flag or source that cannot work
-    ├── MissingDependency   an optional package is not installed
-    ├── WeightsError        weights cannot be had, read, or fitted to their network
-    ├── ImageError          one image cannot be read; carries the status its row gets
-    ├── TrainingError       a training cannot go on
-    ├── BackendError        an inference library or device refuses
-    ├── BundleError         an engine bundle is damaged, foreign, or does not fit
-    └── ParityError         an engine does not agree with its torch reference
+    PurifyctlError              exit code 1; cause, file and next step in its message
+    ├── ConfigError             exit code 2; a recipe, flag or source that cannot work
+    ├── MissingDependencyError  an optional package is not installed
+    ├── WeightsError            weights cannot be had, read, or fitted to their network
+    ├── ImageError              one image cannot be read; carries the status its row gets
+    ├── TrainingError           a training cannot go on
+    ├── BackendError            an inference library or device refuses
+    ├── BundleError             an engine bundle is damaged, foreign, or does not fit
+    └── ParityError             an engine does not agree with its torch reference
 
 Anything else that escapes is a bug and keeps its traceback.
 """
@@ -33,7 +33,7 @@ class ConfigError(PurifyctlError):
     exit_code = 2
 
 
-class MissingDependency(PurifyctlError):
+class MissingDependencyError(PurifyctlError):
     def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
         super().__init__(
             f"{needed_for} needs the package {package}, which is not installed.",

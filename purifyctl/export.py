@@ -53,7 +53,9 @@ class ClassifierGraph(nn.Module):
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, rewrite_deconvs: bool = False) -> PurifierGraph:
+def purifier_graph(
+    purifier: nn.Module, precision: Precision = "fp32", *, rewrite_deconvs: bool = False
+) -> PurifierGraph:
     """A purifier ready for export or for use as the reference. The network passed in is left as it is.
 
     rewrite_deconvs: replace transposed convolutions by their exact equal (see `rewrite_transposed_convs`).

@@ -66,7 +66,9 @@ class TrainingBatches:
         self.unreadable |= {str(photographs[i].path) for i in decoded.errors}
         if not len(decoded.images):
             reason = next(iter(decoded.errors.values()))
-            raise TrainingError(f"None of {len(photographs)} photographs could be read: {reason}", hint="check --photos")
+            raise TrainingError(
+                f"None of {len(photographs)} photographs could be read: {reason}", hint="check --photos"
+            )
         images: np.ndarray = decoded.images
         return images
 

@@ -1,9 +1,9 @@
 """Train a purifier: the paper's objective (cGAN + 100 L1 + 1 perceptual), with attacks made on the fly.
 
-    x          clean photographs, RGB NCHW float in [0, 1]
-    y          the frozen classifier's own predictions on x: true labels would leak into the attack
-    x_adv      attacked x, rounded to 8 bits as files are
-    x_pur      G(x_adv), the purified images
+x          clean photographs, RGB NCHW float in [0, 1]
+y          the frozen classifier's own predictions on x: true labels would leak into the attack
+x_adv      attacked x, rounded to 8 bits as files are
+x_pur      G(x_adv), the purified images
 """
 
 import json
@@ -31,6 +31,7 @@ from purifyctl.labels import TruthFromFolder
 from purifyctl.nn import PatchDiscriminator, build_purifier
 from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
 from purifyctl.photographs import TrainingBatches, read_all, split
+from purifyctl.samples import copy_samples
 
 SAVE_EVERY_S = 300.0  # seconds of work that a kill may cost
 LOG_EVERY = 10  # steps
@@ -45,6 +46,18 @@ class TrainResult:
     steps: int
     seconds: float  # of this call
     held_out: dict[str, Any]  # accuracies in [0, 1] on photographs that were never trained on
+
+
+def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
+    """`train` on the photographs that the recipe itself names: a folder, or "samples"."""
+    if not config.photos:
+        raise ConfigError("The recipe names no photographs.", hint="pass --photos DIR")
+    photos = Path(config.photos)
+    if config.photos == "samples":
+        photos = run_dir / "photos"
+        n = copy_samples(photos)
+        console.note(f"Training on {n} sample photographs: enough to see that it works, not to get a good purifier.")
+    return train(config, photos, run_dir, max_steps=max_steps)
 
 
 def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
@@ -84,21 +97,20 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
     held_out = Validation(config, held_out_files, classifier, device)
     figures: dict[str, Any] = {}
     saved = time.monotonic()
-    with (run_dir / "log.jsonl").open("a") as log, console.progress(last_step, "training") as bar:
-        bar.advance(step)
+    with (run_dir / "log.jsonl").open("a") as log, console.progress(last_step, "training", done=step) as bar:
         for x in batches.from_step(step) if step < last_step else ():
             losses = trainer.step(x.to(device), step)
             step += 1
             if step % LOG_EVERY == 0 or step == last_step:
                 _write_line(log, {"step": step, **losses})
             bar.advance(text=f"loss {losses['generator']:.3f}")
-            epoch_ends = step % batches.steps_per_epoch == 0
-            if epoch_ends or step == last_step:
+            validate = step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0
+            if validate:
                 figures = held_out.measure(trainer.generator)
                 _write_line(log, {"step": step, "held_out": figures})
                 console.event("held_out", step=step, **figures)
                 console.note(f"epoch {step / batches.steps_per_epoch:.1f}: {describe(figures)}")
-            if step == last_step or epoch_ends or time.monotonic() - saved > SAVE_EVERY_S:
+            if validate or time.monotonic() - saved > SAVE_EVERY_S:
                 _save(run_dir, config, trainer, step, figures)
                 saved = time.monotonic()
             if step == last_step:
@@ -106,7 +118,9 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
     if not figures:  # it had been finished before
         figures = held_out.measure(trainer.generator)
     if batches.unreadable:
-        console.warn(f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}")
+        console.warn(
+            f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}"
+        )
     return TrainResult(run_dir / "purifier.safetensors", step, time.monotonic() - started, figures)
 
 
@@ -118,15 +132,19 @@ class Trainer:
         self.classifier = classifier
         self.device = device
         torch.manual_seed(config.seed)
-        self.generator = build_purifier(config.network).to(device, memory_format=torch.channels_last)
-        adam = {"lr": config.learning_rate, "betas": (config.beta1, 0.999)}
-        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), **adam)
-        self.discriminator = self.optimiser_d = None
+        self.generator = build_purifier(config.network).to(device).to(memory_format=torch.channels_last)
+        self.optimiser_g = self._adam(self.generator)
+        self.discriminator: PatchDiscriminator | None = None
+        self.optimiser_d: torch.optim.Adam | None = None
         if config.objective.gan:
-            self.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)
-            self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
+            self.discriminator = PatchDiscriminator(config.objective.discriminator_width).to(device)
+            self.optimiser_d = self._adam(self.discriminator)
         self.perceptual = _perceptual_loss(config, classifier, device) if config.objective.perceptual else None
         self.total_steps = total_steps
+
+    def _adam(self, net: nn.Module) -> torch.optim.Adam:
+        betas = (self.config.beta1, 0.999)
+        return torch.optim.Adam(net.parameters(), lr=self.config.learning_rate, betas=betas)
 
     def step(self, x: Tensor, step: int) -> dict[str, float]:
         """One update of D and of G on clean images `x`. Returns the losses. Depends on nothing but x and `step`."""
@@ -138,7 +156,8 @@ class Trainer:
             x_adv = self._attacked(x, clean_logits.argmax(1), step)
             self.generator.train()
             x_pur = self.generator(x_adv).float()
-            losses = self._generator_losses(x, x_adv, x_pur, clean_logits) | self._update_d(x, x_adv, x_pur)
+            losses = self._update_d(x, x_adv, x_pur)
+            losses |= self._generator_losses(x, x_adv, x_pur, clean_logits)
         weights = self.config.objective
         total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
         value = float(total.detach())
@@ -148,7 +167,7 @@ class Trainer:
                 hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
             )
         self.optimiser_g.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         self.optimiser_g.step()
         return {"generator": value, **{name: float(loss.detach()) for name, loss in losses.items()}}
 
@@ -192,13 +211,13 @@ class Trainer:
         bce = nn.functional.binary_cross_entropy_with_logits
         loss = (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))) / 2
         self.optimiser_d.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser_d.step()
         return {"discriminator": loss.detach()}
 
     def state(self) -> dict[str, Any]:
         """Everything but the step that a resumed training needs."""
-        parts = {"generator": self.generator, "optimiser_g": self.optimiser_g}
+        parts: dict[str, Any] = {"generator": self.generator, "optimiser_g": self.optimiser_g}
         if self.discriminator is not None and self.optimiser_d is not None:
             parts |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
         return {name: part.state_dict() for name, part in parts.items()}
@@ -232,7 +251,11 @@ class Validation:
             f"{attack.kind}{f'-{attack.steps}' if attack.kind == 'pgd' else ''} {format_eps(attack.eps[1])}": torch.cat(
                 [
                     run_attack(attack, classifier.logits, x, y, attack.eps[1])
-                    for x, y in zip(self._x.split(VALIDATION_BATCH), self._predicted.split(VALIDATION_BATCH), strict=True)
+                    for x, y in zip(
+                        torch.split(self._x, VALIDATION_BATCH),
+                        torch.split(self._predicted, VALIDATION_BATCH),
+                        strict=True,
+                    )
                 ]
             )
             for attack in self._attacks
@@ -241,7 +264,7 @@ class Validation:
     @torch.no_grad()
     def _predict(self, x: Tensor, through: nn.Module | None = None) -> Tensor:
         parts = []
-        for part in x.split(VALIDATION_BATCH):
+        for part in torch.split(x, VALIDATION_BATCH):
             image = torch.round(through(part) * 255) / 255 if through else part
             parts.append(self._classifier.logits(image).argmax(1))
         return torch.cat(parts)
@@ -329,7 +352,11 @@ def _save(run_dir: Path, config: TrainConfig, trainer: Trainer, step: int, figur
         "step": step,
         "total_steps": trainer.total_steps,
         "held_out": dict(figures),
-        "versions": {"purifyctl": purifyctl.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "purifyctl": purifyctl.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "device": str(trainer.device),
     }
     save_purifier(run_dir / "purifier.safetensors", trainer.generator, config.network, about)

@@ -54,7 +54,7 @@ def open_runner(backend: str, file: Path, *, precision: str, image_size: int, ba
     if backend in ("tensorrt", "tensorrt-rtx"):
         from purifyctl.backends.tensorrt import TensorRTRunner
 
-        return TensorRTRunner(file, flavour=backend, image_size=image_size, batch_size=batch_size)
+        return TensorRTRunner(file, flavour=backend)
     raise BackendError(f"There is no backend {backend}.", hint="openvino, onnxruntime, tensorrt or tensorrt-rtx")
 
 
@@ -71,4 +71,4 @@ def backend_version(backend: str) -> str:
 
 def to_host(batch: Batch) -> NDArray[Any]:
     """A batch as a numpy array in host memory."""
-    return batch if isinstance(batch, np.ndarray) else batch.cpu().numpy()  # type: ignore[no-any-return]
+    return batch if isinstance(batch, np.ndarray) else np.asarray(batch.cpu())

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from purifyctl.backends import Batch
-from purifyctl.errors import BackendError, MissingDependency
+from purifyctl.errors import BackendError, MissingDependencyError
 
 INPUT = "images"  # the graphs' input tensor
 
-_MODULES = {"tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13", "rtx")}
+_MODULES = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt"),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13", "rtx"),
+}
 
 
 def library(flavour: str) -> Any:
@@ -22,14 +25,16 @@ def library(flavour: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise MissingDependency(package, needed_for=f"The backend {flavour}", extra=extra) from None
+        raise MissingDependencyError(package, needed_for=f"The backend {flavour}", extra=extra) from None
 
 
 def targets(flavour: str) -> tuple[str, ...]:
     """Compute capabilities that `flavour` builds for ahead of time, such as "SM86"; empty if only for the GPU here."""
     if flavour != "tensorrt-rtx":
         return ()
-    return tuple(sorted((n for n in vars(library(flavour).ComputeCapability) if n.startswith("SM")), key=lambda n: int(n[2:])))
+    return tuple(
+        sorted((n for n in vars(library(flavour).ComputeCapability) if n.startswith("SM")), key=lambda n: int(n[2:]))
+    )
 
 
 def build_plan(onnx_file: Path, *, flavour: str, image_size: int, batch_size: int, target: str | None = None) -> bytes:
@@ -77,7 +82,7 @@ class TensorRTRunner:
 
     concurrency = 1
 
-    def __init__(self, file: Path, *, flavour: str, image_size: int, batch_size: int) -> None:
+    def __init__(self, file: Path, *, flavour: str) -> None:
         import torch
 
         if not torch.cuda.is_available():
@@ -96,7 +101,7 @@ class TensorRTRunner:
                 hint="build it again on this machine with purifyctl build-engine",
             )
         self._context = self._engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._output = next(
             name
             for name in (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
@@ -133,7 +138,7 @@ class _Log:
     last = "it gave no reason"
 
     def __init__(self, trt: Any) -> None:
-        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        class Logger(trt.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

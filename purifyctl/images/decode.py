@@ -112,10 +112,10 @@ class Decoder:
         sizes = [(int(h), int(w)) for h, w in shapes.as_cpu().as_array()]
         if self._device_id is None:
             return images.as_array(), sizes
-        import torch
+        import torch.utils.dlpack
 
         # clone: DALI reuses its output buffer in the next run
-        return torch.from_dlpack(images.as_tensor()).clone(), sizes
+        return torch.utils.dlpack.from_dlpack(images.as_tensor()).clone(), sizes
 
     def _build(self) -> Any:
         from nvidia.dali import fn, pipeline_def, types
@@ -179,7 +179,7 @@ def _check_header(data: Encoded, max_pixels: int) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit decides, not Pillow's
-            with Image.open(io.BytesIO(data)) as header:
+            with Image.open(io.BytesIO(data.data)) as header:
                 kind, (width, height) = header.format, header.size
     except Image.DecompressionBombError:
         raise ImageError("too_large", f"The image has far more than the {max_pixels:,} pixels allowed.") from None

@@ -28,7 +28,8 @@ def list_images(
     Parameters
     ----------
     include, exclude
-        Globs on the relative path, such as `*.jpg` or `cats/*`; `*` also matches slashes. Without `include` everything is included.
+        Globs on the relative path, such as `*.jpg` or `cats/*`; `*` also matches slashes. Without `include`
+        everything is included.
     skip_folder
         A folder that is not entered: the job's own output, should it lie inside the source.
 
@@ -46,7 +47,8 @@ def list_images(
         ImageFile(file, path)
         for file in _walk(source, skip)
         for path in [PurePosixPath(file.relative_to(source))]
-        if (not include or any(fnmatchcase(str(path), g) for g in include)) and not any(fnmatchcase(str(path), g) for g in exclude)
+        if (not include or any(fnmatchcase(str(path), g) for g in include))
+        and not any(fnmatchcase(str(path), g) for g in exclude)
     ]
     if not found:
         filtered = " that --include and --exclude leave" if include or exclude else ""

@@ -52,8 +52,10 @@ class _Normalised(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
         std = torch.tensor(IMAGENET_STD, device=x.device).view(1, 3, 1, 1)
-        out: Tensor = super().forward((x - mean) / std)
-        return out
+        x = (x - mean) / std
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def vgg19_perceptual(state: Mapping[str, Tensor] | None) -> PerceptualLoss:
@@ -80,5 +82,5 @@ def vgg19_perceptual(state: Mapping[str, Tensor] | None) -> PerceptualLoss:
 
 def stages(net: nn.Module) -> list[nn.Module]:
     """The layers to compare in a network that nothing is known of: the children of its longest nn.Sequential."""
-    chains = [module for module in net.modules() if isinstance(module, nn.Sequential)]
-    return list(max(chains, key=len)) if chains else list(net.children())
+    chains = [list(module) for module in net.modules() if isinstance(module, nn.Sequential)]
+    return max(chains, key=len, default=list(net.children()))

@@ -1,5 +1,7 @@
 """A small purifier of our own: predicts a correction to the image."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +11,13 @@ class ResidualPurifier(nn.Module):
 
     The image is first folded losslessly into 2x2 blocks (pixel unshuffle: 12 channels at half resolution), so that no
     layer works at full resolution, where most of a network's time would go. Below that, `depth - 1` stride-2 levels
-    with one residual block each on the way down and a lighter one on the way up; upsampling is a 1x1 convolution and a pixel shuffle, which every backend runs at
-    full speed in every precision (transposed convolutions do not). No normalisation layers: a purified image cannot
-    depend on its batch, and nothing overflows in FP16.
+    with a residual block each on the way down and a lighter one on the way up. Upsampling is a 1x1 convolution and a
+    pixel shuffle, which every backend runs at full speed in every precision (transposed convolutions do not). There
+    are no normalisation layers: a purified image cannot depend on its batch, and nothing overflows in FP16.
 
     The last layer starts at zero: an untrained purifier returns its input.
+
+    At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
     Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth.
     """
@@ -24,16 +28,17 @@ class ResidualPurifier(nn.Module):
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
-            for n_in, n_out in zip(channels[:-1], channels[1:], strict=True)
+            for n_in, n_out in itertools.pairwise(channels)
         )
         self.up = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, 4 * n_out, 1), nn.PixelShuffle(2))
             for n_in, n_out in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
         self.merge = nn.ModuleList(ResidualBlock(n, 1) for n in channels[-2:0:-1])
-        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(channels[0], 12, 3, padding=1))
+        last = nn.Conv2d(channels[0], 12, 3, padding=1)
+        self.head = nn.Sequential(nn.ReLU(), last)
         self.apply(_init)
-        nn.init.zeros_(self.head[1].weight)
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem(nn.functional.pixel_unshuffle(x * 2 - 1, 2))
@@ -66,4 +71,5 @@ def _init(module: nn.Module) -> None:
     """Keep the scale of activations through ReLUs (He et al. 2015)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

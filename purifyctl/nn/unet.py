@@ -20,7 +20,9 @@ class UNetPurifier(nn.Module):
         self.down = nn.ModuleList()
         for level, out in enumerate(channels):
             first, last = level == 0, level == depth - 1
-            self.down.append(_down(3 if first else channels[level - 1], out, activate=not first, norm=not (first or last)))
+            self.down.append(
+                _down(3 if first else channels[level - 1], out, activate=not first, norm=not (first or last))
+            )
         self.up = nn.ModuleList()
         for level in reversed(range(depth)):
             first, last = level == depth - 1, level == 0

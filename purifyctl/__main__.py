@@ -1,0 +1,3 @@
+from purifyctl.cli import main
+
+main()

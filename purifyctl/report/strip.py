@@ -1,0 +1,69 @@
+"""A picture strip: clean | attacked | purified | what the purifier changed, one photograph per line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 224  # pixels of one picture
+GAP = 8
+CAPTION = 44  # pixels under each picture
+GAIN = 16  # differences of a few grey levels are invisible as they are
+_GOOD, _BAD, _TEXT, _PAPER = (22, 120, 60), (180, 35, 35), (40, 40, 40), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a line with what the classifier says of it. `good`: right, wrong, or None where unknown."""
+
+    image: NDArray[np.uint8]  # RGB HWC
+    label: str
+    probability: float
+    good: bool | None
+
+
+@dataclass(frozen=True)
+class Line:
+    clean: Picture
+    attacked: Picture
+    purified: Picture
+
+
+def draw_strip(lines: Sequence[Line], title: str) -> Image.Image:
+    """Draw the lines under each other, with column heads and `title` on top."""
+    heads = ("clean", "attacked", "purified", f"purified - attacked, x{GAIN}")
+    head = 64
+    width = len(heads) * (SIDE + GAP) + GAP
+    sheet = Image.new("RGB", (width, head + len(lines) * (SIDE + CAPTION + GAP)), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, 8), title, fill=_TEXT, font=ImageFont.load_default(18))
+    small = ImageFont.load_default(15)
+    for column, text in enumerate(heads):
+        pen.text((GAP + column * (SIDE + GAP), 38), text, fill=_TEXT, font=small)
+    for row, line in enumerate(lines):
+        top = head + row * (SIDE + CAPTION + GAP)
+        for column, picture in enumerate((line.clean, line.attacked, line.purified)):
+            left = GAP + column * (SIDE + GAP)
+            sheet.paste(_fit(picture.image), (left, top))
+            colour = _TEXT if picture.good is None else _GOOD if picture.good else _BAD
+            mark = "" if picture.good is None else "right: " if picture.good else "wrong: "
+            pen.text((left, top + SIDE + 3), _shorten(mark + picture.label, pen, small), fill=colour, font=small)
+            pen.text((left, top + SIDE + 22), f"{picture.probability:.0%} sure", fill=colour, font=small)
+        change = line.purified.image.astype(np.int16) - line.attacked.image
+        left = GAP + 3 * (SIDE + GAP)
+        sheet.paste(_fit(np.clip(128 + GAIN * change, 0, 255).astype(np.uint8)), (left, top))
+        text = f"{np.abs(change).mean():.1f} grey levels on average"
+        pen.text((left, top + SIDE + 3), text, fill=_TEXT, font=small)
+    return sheet
+
+
+def _fit(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _shorten(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    while pen.textlength(text, font=font) > SIDE:
+        text = text.rstrip("…")[:-1] + "…"
+    return text

@@ -1,0 +1,47 @@
+"""Photographs that come inside packages: enough to see everything work, not enough to measure anything well.
+
+foolbox carries 20 ImageNet photographs with their labels, scikit-image a dozen photographs without.
+"""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from purifyctl.errors import MissingDependencyError
+from purifyctl.labels import imagenet_labels
+
+_SCIKIT_IMAGE = (
+    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",
+    "grass.png", "gravel.png", "hubble_deep_field.jpg", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg",
+)  # fmt: skip
+
+
+def copy_samples(into: Path, *, labelled_only: bool = False) -> int:
+    """Copy the sample photographs into a folder tree, the labelled ones under their WordNet ids. Returns how many.
+
+    Raises
+    ------
+    MissingDependencyError
+        The packages that carry them are not installed.
+    """
+    wnids = imagenet_labels().wnids
+    count = 0
+    for file in sorted(_folder("foolbox").glob("imagenet_*.jpg")):
+        label = int(file.stem.rsplit("_", 1)[1])  # imagenet_NN_LABEL.jpg
+        count += _copy(file, into / wnids[label])
+    for name in () if labelled_only else _SCIKIT_IMAGE:
+        count += _copy(_folder("skimage") / name, into / "unlabelled")
+    return count
+
+
+def _copy(file: Path, folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, folder / file.name)
+    return 1
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)  # found, not imported: foolbox takes a second to import
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(package, needed_for="The sample photographs", extra="demo")
+    return Path(spec.origin).parent / "data"
