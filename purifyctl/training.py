@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,20 @@ from torch import Tensor, nn
 
 import purifyctl
 from purifyctl import console
-from purifyctl.attacks import fgsm, pgd
+from purifyctl.attacks import make_attack
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier, load_classifier, read_state_dict
-from purifyctl.config import AttackConfig, TrainConfig, format_eps, to_dict
+from purifyctl.config import TrainConfig, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
-from purifyctl.labels import TruthFromFolder
 from purifyctl.nn import PatchDiscriminator, build_purifier
 from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
-from purifyctl.photographs import TrainingBatches, read_all, split
+from purifyctl.photographs import TrainingBatches, split
 from purifyctl.samples import copy_samples
+from purifyctl.validation import Validation, describe
 
 SAVE_EVERY_S = 300.0  # seconds of work that a kill may cost
 LOG_EVERY = 10  # steps
-VALIDATION_BATCH = 16
-
-Images = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ class Trainer:
         attack = self.config.attacks[rng.choice(len(shares), p=shares / shares.sum())]
         eps = float(rng.uniform(*attack.eps))
         n_clean = round(self.config.identity_share * len(x))
-        attacked = run_attack(attack, self.classifier.logits, x[n_clean:], y[n_clean:], eps)
+        attacked = make_attack(attack, self.classifier.logits, x[n_clean:], y[n_clean:], eps)
         return torch.cat([x[:n_clean], attacked])
 
     def _generator_losses(self, x: Tensor, x_adv: Tensor, x_pur: Tensor, clean_logits: Tensor) -> dict[str, Tensor]:
@@ -225,79 +222,6 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
-
-
-def run_attack(attack: AttackConfig, model: Images, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """`x` attacked as `attack` says with budget `eps`, rounded to 8 bits as a file would be."""
-    x_adv = fgsm(model, x, y, eps) if attack.kind == "fgsm" else pgd(model, x, y, eps, steps=attack.steps)
-    return torch.round(x_adv * 255) / 255
-
-
-class Validation:
-    """Held-out photographs, attacked once, and what a purifier makes of them."""
-
-    def __init__(self, config: TrainConfig, files: list[Any], classifier: Classifier, device: torch.device) -> None:
-        self._attacks = config.attacks
-        self._classifier = classifier
-        side = config.image_size
-        images, kept = read_all(files[: config.validation_images], side)
-        self._x = images.to(device)
-        truth = TruthFromFolder(classifier.labels)
-        known = [truth(image.path) for image in kept]
-        self._labelled = all(label is not None for label in known)
-        self._predicted = self._predict(self._x)
-        self._y = torch.tensor(known, device=device) if self._labelled else self._predicted
-        self._attacked = {
-            f"{attack.kind}{f'-{attack.steps}' if attack.kind == 'pgd' else ''} {format_eps(attack.eps[1])}": torch.cat(
-                [
-                    run_attack(attack, classifier.logits, x, y, attack.eps[1])
-                    for x, y in zip(
-                        torch.split(self._x, VALIDATION_BATCH),
-                        torch.split(self._predicted, VALIDATION_BATCH),
-                        strict=True,
-                    )
-                ]
-            )
-            for attack in self._attacks
-        }
-
-    @torch.no_grad()
-    def _predict(self, x: Tensor, through: nn.Module | None = None) -> Tensor:
-        parts = []
-        for part in torch.split(x, VALIDATION_BATCH):
-            image = torch.round(through(part) * 255) / 255 if through else part
-            parts.append(self._classifier.logits(image).argmax(1))
-        return torch.cat(parts)
-
-    def measure(self, purifier: nn.Module) -> dict[str, Any]:
-        """Top-1 in [0, 1]: clean, purified clean, and per attack without and with the purifier.
-
-        Against true labels where every photograph's folder names its class; otherwise against the classifier's own
-        predictions on the clean photographs, which makes `clean_top1` 1 by definition.
-        """
-        purifier.eval()
-
-        def top1(x: Tensor, through: nn.Module | None = None) -> float:
-            return float((self._predict(x, through) == self._y).float().mean())
-
-        return {
-            "n": len(self._x),
-            "labels": "true" if self._labelled else "predicted when clean",
-            "clean_top1": top1(self._x),
-            "purified_clean_top1": top1(self._x, purifier),
-            "attacked": {
-                name: {"attacked_top1": top1(x_adv), "purified_top1": top1(x_adv, purifier)}
-                for name, x_adv in self._attacked.items()
-            },
-        }
-
-
-def describe(figures: Mapping[str, Any]) -> str:
-    """One line for people: what the held-out figures say."""
-    parts = [f"clean {figures['clean_top1']:.1%} -> {figures['purified_clean_top1']:.1%} purified"]
-    for name, pair in figures["attacked"].items():
-        parts.append(f"{name} {pair['attacked_top1']:.1%} -> {pair['purified_top1']:.1%}")
-    return f"{'; '.join(parts)} (top-1, gray-box, n = {figures['n']}, labels: {figures['labels']})"
 
 
 def _perceptual_loss(config: TrainConfig, classifier: Classifier, device: torch.device) -> PerceptualLoss:

@@ -4,6 +4,18 @@
 decides the threat model. Every attack returns x_adv with |x_adv - x| <= eps and values in [0, 1].
 """
 
-from purifyctl.attacks.gradient import fgsm, pgd
+from collections.abc import Callable
 
-__all__ = ["fgsm", "pgd"]
+import torch
+from torch import Tensor
+
+from purifyctl.attacks.gradient import fgsm, pgd
+from purifyctl.config import AttackConfig
+
+__all__ = ["fgsm", "make_attack", "pgd"]
+
+
+def make_attack(attack: AttackConfig, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float) -> Tensor:
+    """`x` attacked as `attack` says with budget `eps`, rounded to 8 bits as it would be in a file."""
+    x_adv = fgsm(model, x, y, eps) if attack.kind == "fgsm" else pgd(model, x, y, eps, steps=attack.steps)
+    return torch.round(x_adv * 255) / 255
