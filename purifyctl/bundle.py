@@ -11,12 +11,13 @@ A bundle is native code: run only bundles whose hash you trust.
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from purifyctl import console
 from purifyctl.backends import Runner, backend_version, open_runner
-from purifyctl.errors import BundleError, PurifyctlError
+from purifyctl.config import from_dict
+from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.labels import Labels
 
 SCHEMA = 1
@@ -24,57 +25,84 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
+class Network:
+    """One network of a bundle."""
+
+    onnx: str  # file, relative to the bundle
+    plans: dict[str, str]  # GPU target such as "SM86", or "local", to file
+    name: str  # kind of purifier, or the classifier's name
+    parameters: int
+    source: str  # SHA-256 of the checkpoint, or where the weights came from
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds."""
+
+    schema: int
+    created: str  # UTC
+    purifyctl: str  # version
+    backend: str
+    backend_version: str
+    gpu: str  # name of the GPU that "local" plans were built on; else empty
+    precision: str
+    image_size: int  # pixels; side of the square that the graphs take
+    batch_size: int  # the most images of one call
+    opset: int
+    purifier: Network
+    classifier: tuple[Network, ...]  # none or one
+    class_names: tuple[str, ...]
+    class_wnids: tuple[str, ...]
+    parity: dict[str, Any]
+    rebuild: str  # the command that makes this bundle again
+    build_s: float
+    files: dict[str, str]  # every other file of the bundle: SHA-256
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose files were checked against their hashes."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     sha256: str  # of the manifest, which holds the hashes of all else
 
     @property
-    def backend(self) -> str:
-        return str(self.manifest["backend"])
-
-    @property
-    def image_size(self) -> int:
-        """Pixels; side of the square that the graphs take."""
-        return int(self.manifest["image_size"])
-
-    @property
-    def batch_size(self) -> int:
-        """The most images of one call."""
-        return int(self.manifest["batch_size"])
-
-    @property
-    def has_classifier(self) -> bool:
-        return "classifier" in self.manifest["networks"]
-
-    @property
     def labels(self) -> Labels:
-        labels = self.manifest["networks"]["classifier"]["labels"]
-        return Labels(tuple(labels["names"]), tuple(labels["wnids"]))
+        return Labels(self.manifest.class_names, self.manifest.class_wnids)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """ "purifier", and "classifier" where there is one."""
+        names = ("purifier", "classifier")
+        return dict(zip(names, (self.manifest.purifier, *self.manifest.classifier), strict=False))
 
     def open(self, network: str) -> Runner:
         """Load "purifier" or "classifier" on this machine."""
         return open_runner(
-            self.backend,
-            self.path / self._file(network),
-            precision=self.manifest["precision"],
-            image_size=self.image_size,
-            batch_size=self.batch_size,
+            self.manifest.backend,
+            self.path / self._file(self.networks[network]),
+            precision=self.manifest.precision,
+            image_size=self.manifest.image_size,
+            batch_size=self.manifest.batch_size,
         )
 
-    def _file(self, network: str) -> str:
-        entry = self.manifest["networks"][network]
-        if not entry["plans"]:
-            return str(entry["onnx"])
-        target = _gpu_target() if self.backend == "tensorrt-rtx" else "local"
-        if target not in entry["plans"]:
+    def _file(self, network: Network) -> str:
+        if not network.plans:
+            return network.onnx
+        name, target = _gpu()
+        if self.manifest.backend == "tensorrt":
+            if name != self.manifest.gpu:
+                raise BundleError(
+                    f"{self.path} was built on {self.manifest.gpu}, and here is {name}.", hint=self.manifest.rebuild
+                )
+            target = "local"
+        if target not in network.plans:
             raise BundleError(
-                f"{self.path} has plans for {', '.join(entry['plans'])}, and this machine's GPU is {target}.",
-                hint=self.manifest["rebuild"],
+                f"{self.path} has plans for {', '.join(network.plans)}, and this machine's GPU is {target}.",
+                hint=self.manifest.rebuild,
             )
-        return str(entry["plans"][target])
+        return network.plans[target]
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -83,58 +111,62 @@ def load_bundle(path: Path) -> Bundle:
     Raises
     ------
     BundleError
-        No bundle, a newer schema, a missing, added or changed file, or a TensorRT plan of another version.
+        No bundle, another schema, a missing, added or changed file, or a TensorRT plan of another version.
     """
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is no engine bundle: it has no {MANIFEST}.", hint="purifyctl build-engine --out DIR")
     text = file.read_bytes()
     try:
-        manifest = json.loads(text)
-        schema = manifest["schema"]
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path} has manifest schema {schema}; this purifyctl reads {SCHEMA}.",
-                hint=str(manifest.get("rebuild", "purifyctl build-engine")),
-            )
-        bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
-        _check_files(bundle)
-        _check_version(bundle)
-    except (ValueError, KeyError, TypeError) as error:
+        data = json.loads(text)
+        schema = data["schema"]
+        if schema == SCHEMA:
+            manifest = from_dict(Manifest, data)
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise BundleError(f"{file} is damaged: {error}", hint="purifyctl build-engine") from None
+    if schema != SCHEMA:
         raise BundleError(
-            f"{file} is damaged: {type(error).__name__}: {error}.", hint="build the engine again"
-        ) from None
+            f"{path} has manifest schema {schema}; this purifyctl reads {SCHEMA}.",
+            hint=str(data.get("rebuild", "purifyctl build-engine")),
+        )
+    bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
+    _check_files(bundle)
+    _check_version(bundle)
     return bundle
 
 
 def _check_files(bundle: Bundle) -> None:
-    listed: dict[str, str] = bundle.manifest["files"]
-    rebuild = str(bundle.manifest["rebuild"])
+    listed, rebuild = bundle.manifest.files, bundle.manifest.rebuild
+    present = {f.relative_to(bundle.path).as_posix() for f in bundle.path.rglob("*") if not f.is_dir()} - {MANIFEST}
+    if missing := sorted(set(listed) - present):
+        raise BundleError(f"{bundle.path} lacks its file {missing[0]}.", hint=rebuild)
+    if added := sorted(present - set(listed)):
+        raise BundleError(f"{bundle.path} holds a file that its manifest does not know: {added[0]}.", hint=rebuild)
     for name, wanted in listed.items():
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise BundleError(f"The manifest of {bundle.path} names a file outside it: {name}.", hint=rebuild)
-        file = bundle.path / relative
-        if not file.is_file():
-            raise BundleError(f"{bundle.path} lacks its file {name}.", hint=rebuild)
-        if file_sha256(file) != wanted:
-            raise BundleError(f"{file} is not the file that was built: its SHA-256 differs.", hint=rebuild)
-    for entry in bundle.manifest["networks"].values():
-        for name in (entry["onnx"], *entry["plans"].values()):
+        if file_sha256(bundle.path / name) != wanted:
+            raise BundleError(
+                f"{bundle.path / name} is not the file that was built: its SHA-256 differs.", hint=rebuild
+            )
+    for network in bundle.networks.values():
+        for name in (network.onnx, *network.plans.values()):
             if name not in listed:
                 raise BundleError(f"The manifest of {bundle.path} has no hash for {name}.", hint=rebuild)
 
 
 def _check_version(bundle: Bundle) -> None:
-    built, here = bundle.manifest["backend_version"], backend_version(bundle.backend)
-    if built == here:
+    manifest = bundle.manifest
+    here = backend_version(manifest.backend)
+    if manifest.backend_version == here:
         return
-    if any(entry["plans"] for entry in bundle.manifest["networks"].values()):
+    if any(network.plans for network in bundle.networks.values()):
         raise BundleError(
-            f"{bundle.path} was built with {bundle.backend} {built}, and here is {here}: its plans do not carry over.",
-            hint=str(bundle.manifest["rebuild"]),
+            f"{bundle.path} was built with {manifest.backend} {manifest.backend_version}, and here is {here}: "
+            "its plans do not carry over.",
+            hint=manifest.rebuild,
         )
-    console.warn(f"{bundle.path} was built and checked with {bundle.backend} {built}; here is {here}.")
+    console.warn(
+        f"{bundle.path} was built and checked with {manifest.backend} {manifest.backend_version}; here is {here}."
+    )
 
 
 def file_sha256(file: Path) -> str:
@@ -142,13 +174,14 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _gpu_target() -> str:
+def _gpu() -> tuple[str, str]:
+    """Name and compute capability ("SM86") of the current GPU."""
     import torch
 
     if not torch.cuda.is_available():
-        raise PurifyctlError(
+        raise BackendError(
             "This bundle holds TensorRT plans, which need an NVIDIA GPU, and there is none here.",
             hint="purifyctl build-engine --backend openvino",
         )
     major, minor = torch.cuda.get_device_capability()
-    return f"SM{major}{minor}"
+    return torch.cuda.get_device_name(), f"SM{major}{minor}"

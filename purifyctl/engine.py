@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,14 +20,16 @@ import purifyctl
 from purifyctl import console
 from purifyctl.backends import Runner, backend_version, open_runner, tensorrt, to_host
 from purifyctl.backends.torch import TorchRunner
-from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, file_sha256, load_bundle
-from purifyctl.checkpoint import Purifier, load_purifier
-from purifyctl.classifiers import Classifier, load_classifier
-from purifyctl.config import EngineConfig
+from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, file_sha256, load_bundle
+from purifyctl.checkpoint import load_purifier
+from purifyctl.classifiers import load_classifier
+from purifyctl.config import EngineConfig, to_dict
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.export import OPSET, classifier_graph, export_onnx, purifier_graph
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.synthetic import natural_images
+from purifyctl.labels import Labels
+from purifyctl.photographs import read_some
 
 PARITY_IMAGES = 32
 
@@ -67,8 +70,9 @@ def build_engine(
     ParityError
         The engine does not agree with torch within `TOLERANCES`. No bundle is left.
     """
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists.", hint="choose another --out, or pass --overwrite")
+    out = out.absolute()
+    _check_out(out, overwrite=overwrite)
+    tensorrt.check_targets(config.backend, config.targets)
     started = time.monotonic()
     purifier = load_purifier(checkpoint)
     if config.image_size % purifier.network.size_multiple:
@@ -81,15 +85,37 @@ def build_engine(
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
-        networks, parity = {}, {}
-        for name, net in (("purifier", purifier.net), ("classifier", classifier)):
-            if net is not None:
-                networks[name] = _build_network(work, name, net, config)
-                parity[name] = _check_parity(work, name, net, config, images)
-        manifest = _manifest(config, checkpoint, out, purifier, classifier, networks, parity)
-        manifest["files"] = {str(f.relative_to(work)): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()}
-        manifest["build_s"] = round(time.monotonic() - started, 1)
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        built = {"purifier": _build_network(work, "purifier", purifier.net, config)}
+        parity = {"purifier": _check_parity(work, "purifier", purifier.net, config, images)}
+        if classifier is not None:
+            built["classifier"] = _build_network(work, "classifier", classifier, config)
+            parity["classifier"] = _check_parity(work, "classifier", classifier, config, images)
+        labels = classifier.labels if classifier else Labels(())
+        manifest = Manifest(
+            schema=SCHEMA,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            purifyctl=purifyctl.__version__,
+            backend=config.backend,
+            backend_version=backend_version(config.backend),
+            gpu=torch.cuda.get_device_name() if config.backend == "tensorrt" else "",
+            precision=config.precision,
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            opset=OPSET,
+            purifier=Network(name=purifier.network.kind, source=purifier.sha256, **built["purifier"]),
+            classifier=(
+                (Network(name=classifier.name, source=config.weights or "default weights", **built["classifier"]),)
+                if classifier
+                else ()
+            ),
+            class_names=labels.names,
+            class_wnids=labels.wnids,
+            parity=parity,
+            rebuild=_command(config, checkpoint.absolute(), out),
+            build_s=round(time.monotonic() - started, 1),
+            files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
+        )
+        (work / MANIFEST).write_text(json.dumps(to_dict(manifest), indent=1) + "\n")
         work.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
@@ -97,6 +123,16 @@ def build_engine(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return load_bundle(out)
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Only a bundle is ever replaced, and only when asked."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST).is_file():
+        raise ConfigError(f"{out} exists and is no engine bundle.", hint="choose another --out")
+    if not overwrite:
+        raise ConfigError(f"The bundle {out} exists.", hint="choose another --out, or pass --overwrite")
 
 
 def _build_network(work: Path, name: str, net: nn.Module, config: EngineConfig) -> dict[str, Any]:
@@ -140,7 +176,6 @@ def _check_parity(
     backend = "onnxruntime" if graph_only else config.backend
     file = work / (f"plans/local/{name}.plan" if config.backend == "tensorrt" else f"{name}.onnx")
     figures: dict[str, Any] = {
-        "images": len(images),
         "measured_with": f"{backend} {backend_version(backend)}",
         "covers": "the graph only: its plans run on GPUs that are not here" if graph_only else "the engine",
     }
@@ -150,7 +185,7 @@ def _check_parity(
         for batch in sorted({1, config.batch_size}):
             n = min(len(images), 4) if batch == 1 else len(images)
             made = _infer_all(runner, images[:n], batch)
-            measured = compare(name, reference[:n], made)
+            measured = {"images": n, **compare(name, reference[:n], made)}
             figures[f"batch_{batch}"] = measured
             _refuse_outside(tolerance, measured, f"{name} at batch {batch} in {config.precision} on {backend}")
     return figures
@@ -192,48 +227,10 @@ def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint
         return natural_images(PARITY_IMAGES, config.image_size)
     files = list_images(photos)[:PARITY_IMAGES]
     with Decoder(size=config.image_size, batch_size=len(files), threads=2) as decoder:
-        decoded = decoder.decode([np.fromfile(image.file, np.uint8) for image in files])
-    if not decoded.positions:
-        raise ConfigError(f"No photograph in {photos} can be read, so parity cannot be measured.")
-    images: NDArray[np.uint8] = decoded.images
+        images, unreadable = read_some(files, decoder)
+    if not len(images):
+        raise ConfigError(f"None of {len(unreadable)} photographs in {photos} can be read: no parity to measure.")
     return images
-
-
-def _manifest(
-    config: EngineConfig,
-    checkpoint: Path,
-    out: Path,
-    purifier: Purifier,
-    classifier: Classifier | None,
-    networks: dict[str, Any],
-    parity: dict[str, Any],
-) -> dict[str, Any]:
-    networks["purifier"] |= {
-        "kind": purifier.network.kind,
-        "width": purifier.network.width,
-        "depth": purifier.network.depth,
-        "checkpoint_sha256": purifier.sha256,
-    }
-    if classifier is not None:
-        networks["classifier"] |= {
-            "name": classifier.name,
-            "weights": config.weights or "the library's default",
-            "labels": {"names": classifier.labels.names, "wnids": classifier.labels.wnids},
-        }
-    return {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "purifyctl": purifyctl.__version__,
-        "backend": config.backend,
-        "backend_version": backend_version(config.backend),
-        "precision": config.precision,
-        "image_size": config.image_size,
-        "batch_size": config.batch_size,
-        "opset": OPSET,
-        "networks": networks,
-        "parity": parity,
-        "rebuild": _command(config, checkpoint, out),
-    }
 
 
 def _command(config: EngineConfig, checkpoint: Path, out: Path) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -53,8 +52,3 @@ class TruthFromFolder:
 
 def _fold(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name).strip().casefold()
-
-
-def top_k(probabilities: Sequence[float], k: int) -> list[int]:
-    """Indices of the `k` largest values, largest first; ties by index."""
-    return sorted(range(len(probabilities)), key=lambda i: (-probabilities[i], i))[:k]

@@ -1,21 +1,26 @@
 """Batches of photographs to train on and to validate with, decoded by DALI while the network works."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from purifyctl.errors import TrainingError
-from purifyctl.images import Decoder, ImageFile
+from purifyctl.errors import ImageError, TrainingError
+from purifyctl.images import Decoder, ImageFile, read_file
 
 
 def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Deal photographs into a training part and a held-out part, the same way for the same seed and files."""
-    order = np.random.default_rng(seed).permutation(len(photographs))
-    n = max(1, round(len(photographs) * held_out))
-    return [photographs[i] for i in order[n:]], [photographs[i] for i in order[:n]]
+    """Deal photographs into a training part and a held-out part of about `held_out`, at least one each.
+
+    Ordered by a hash of seed and path: photographs that are added later hardly move the others.
+    """
+    order = sorted(photographs, key=lambda p: hashlib.sha256(f"{seed} {p.path}".encode(errors="replace")).digest())
+    n = max(1, round(len(order) * held_out))
+    return order[n:], order[:n]
 
 
 class TrainingBatches:
@@ -37,7 +42,7 @@ class TrainingBatches:
         self.steps_per_epoch = len(photographs) // self._batch_size
         self.unreadable: set[str] = set()
 
-    def from_step(self, step: int) -> Iterator[Tensor]:
+    def from_step(self, step: int) -> Generator[Tensor, None, None]:
         """Batches from `step` on: RGB NCHW float in [0, 1]. The next one is decoded while this one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead = pool.submit(self._batch, step)
@@ -50,7 +55,12 @@ class TrainingBatches:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._photographs))
         chosen = order[position * self._batch_size : (position + 1) * self._batch_size]
-        images = self._read([self._photographs[i] for i in chosen])
+        # a photograph that cannot be read gives its place to one that can
+        images, bad = read_some([self._photographs[i] for i in chosen], self._decoder)
+        self.unreadable |= bad
+        if not len(images):
+            raise TrainingError(f"None of {len(chosen)} photographs could be read.", hint="check --photos")
+        images = images[np.resize(np.arange(len(images)), len(chosen))]
         rng = np.random.default_rng((self._seed, epoch, position))
         n, room = len(images), images.shape[1] - self._crop + 1
         crops = []
@@ -61,27 +71,32 @@ class TrainingBatches:
             crops.append(crop[:, ::-1] if mirror else crop)
         return to_tensor(np.stack(crops))
 
-    def _read(self, photographs: list[ImageFile]) -> np.ndarray:
-        decoded = self._decoder.decode([np.fromfile(p.file, np.uint8) for p in photographs])
-        self.unreadable |= {str(photographs[i].path) for i in decoded.errors}
-        if not len(decoded.images):
-            reason = next(iter(decoded.errors.values()))
-            raise TrainingError(
-                f"None of {len(photographs)} photographs could be read: {reason}", hint="check --photos"
-            )
-        images: np.ndarray = decoded.images
-        return images
+
+def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArray[np.uint8], set[str]]:
+    """Decode one batch: the images that can be read, RGB uint8 NHWC, and the paths of the others."""
+    data, unreadable = [], set()
+    readable = []
+    for photograph in photographs:
+        try:
+            data.append(read_file(photograph.file))
+            readable.append(photograph)
+        except ImageError:
+            unreadable.add(str(photograph.path))
+    decoded = decoder.decode(data)
+    unreadable |= {str(readable[i].path) for i in decoded.errors}
+    images: NDArray[np.uint8] = decoded.images
+    return images, unreadable
 
 
-def read_all(photographs: list[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
+def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
     """Decode photographs at `size` pixels: RGB NCHW float in [0, 1], and the ones that could be read, in order."""
     images, kept = [], []
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
         for start in range(0, len(photographs), 16):
             part = photographs[start : start + 16]
-            decoded = decoder.decode([np.fromfile(p.file, np.uint8) for p in part])
-            images.append(decoded.images)
-            kept += [part[i] for i in decoded.positions]
+            made, unreadable = read_some(part, decoder)
+            images.append(made)
+            kept += [p for p in part if str(p.path) not in unreadable]
     if not kept:
         raise TrainingError(f"None of {len(photographs)} photographs could be read.", hint="check --photos")
     return to_tensor(np.concatenate(images)), kept

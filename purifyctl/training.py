@@ -6,11 +6,15 @@ x_adv      attacked x, rounded to 8 bits as files are
 x_pur      G(x_adv), the purified images
 """
 
+import dataclasses
+import hashlib
 import json
 import math
+import pickle
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from purifyctl.classifiers import Classifier, load_classifier, read_state_dict
 from purifyctl.config import TrainConfig, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
+from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.nn import PatchDiscriminator, build_purifier
 from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
 from purifyctl.photographs import TrainingBatches, split
@@ -42,7 +47,8 @@ class TrainResult:
     checkpoint: Path  # purifier.safetensors
     steps: int
     seconds: float  # of this call
-    held_out: dict[str, Any]  # accuracies in [0, 1] on photographs that were never trained on
+    held_out: dict[str, Any]  # accuracies in [0, 1] on photographs that were never trained on, and their step
+    finished: bool  # False: interrupted, or stopped by max_steps
 
 
 def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
@@ -89,36 +95,42 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
     trainer = Trainer(config, classifier, total_steps, device)
 
     run_dir.mkdir(parents=True, exist_ok=True)
-    step = _resume_or_begin(run_dir, config, trainer, f"{len(files)} photographs in {photos}")
+    names = hashlib.sha256("\n".join(str(f.path) for f in files).encode(errors="replace")).hexdigest()
+    begun = {"recipe": to_dict(dataclasses.replace(config, photos="")), "photographs": names}
+    step = _resume_or_begin(run_dir, begun, trainer, f"{len(files)} photographs in {photos}")
     last_step = min(total_steps, max_steps or total_steps)
     held_out = Validation(config, held_out_files, classifier, device)
     figures: dict[str, Any] = {}
     saved = time.monotonic()
-    with (run_dir / "log.jsonl").open("a") as log, console.progress(last_step, "training", done=step) as bar:
-        for x in batches.from_step(step) if step < last_step else ():
-            losses = trainer.step(x.to(device), step)
+    with (
+        (run_dir / "log.jsonl").open("a") as log,
+        console.progress(last_step, "training", done=step) as bar,
+        closing(batches.from_step(step)) as stream,
+        drain_on_interrupt("saving this step.") as interrupted,
+    ):
+        while step < last_step and not interrupted.is_set():
+            losses = trainer.step(next(stream).to(device), step)
             step += 1
             if step % LOG_EVERY == 0 or step == last_step:
                 _write_line(log, {"step": step, **losses})
             bar.advance(text=f"loss {losses['generator']:.3f}")
-            validate = step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0
-            if validate:
-                figures = held_out.measure(trainer.generator)
+            if step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0:
+                figures = {"step": step, **held_out.measure(trainer.generator)}
                 _write_line(log, {"step": step, "held_out": figures})
-                console.event("held_out", step=step, **figures)
+                console.event("held_out", **figures)
                 console.note(f"epoch {step / batches.steps_per_epoch:.1f}: {describe(figures)}")
-            if validate or time.monotonic() - saved > SAVE_EVERY_S:
                 _save(run_dir, config, trainer, step, figures)
                 saved = time.monotonic()
-            if step == last_step:
-                break
-    if not figures:  # it had been finished before
-        figures = held_out.measure(trainer.generator)
+            elif interrupted.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
+                _save(run_dir, config, trainer, step, figures)
+                saved = time.monotonic()
+    if not figures:  # interrupted before the first look, or finished by an earlier call
+        figures = {"step": step, **held_out.measure(trainer.generator)}
     if batches.unreadable:
         console.warn(
             f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}"
         )
-    return TrainResult(run_dir / "purifier.safetensors", step, time.monotonic() - started, figures)
+    return TrainResult(run_dir / "purifier.safetensors", step, time.monotonic() - started, figures, step == total_steps)
 
 
 class Trainer:
@@ -179,12 +191,14 @@ class Trainer:
     def _attacked(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """Attack all of `x` but the identity share, with one attack and budget drawn for this step."""
         rng = np.random.default_rng((self.config.seed, step))
+        clean = torch.from_numpy(rng.random(len(x)) < self.config.identity_share).to(x.device)
         shares = np.array([attack.share for attack in self.config.attacks])
         attack = self.config.attacks[rng.choice(len(shares), p=shares / shares.sum())]
         eps = float(rng.uniform(*attack.eps))
-        n_clean = round(self.config.identity_share * len(x))
-        attacked = make_attack(attack, self.classifier.logits, x[n_clean:], y[n_clean:], eps)
-        return torch.cat([x[:n_clean], attacked])
+        x_adv = x.clone()
+        if not clean.all():
+            x_adv[~clean] = make_attack(attack, self.classifier.logits, x[~clean], y[~clean], eps)
+        return x_adv
 
     def _generator_losses(self, x: Tensor, x_adv: Tensor, x_pur: Tensor, clean_logits: Tensor) -> dict[str, Tensor]:
         weights, losses = self.config.objective, {}
@@ -253,24 +267,32 @@ def _write_line(log: Any, data: Mapping[str, Any]) -> None:
     log.flush()
 
 
-def _resume_or_begin(run_dir: Path, config: TrainConfig, trainer: Trainer, source: str) -> int:
-    recipe, state = run_dir / "recipe.json", run_dir / "state.pt"
-    if recipe.exists() and json.loads(recipe.read_text()) != json.loads(json.dumps(to_dict(config))):
-        raise ConfigError(f"{run_dir} holds a training with another recipe.", hint="choose another --out")
+def _resume_or_begin(run_dir: Path, begun: dict[str, Any], trainer: Trainer, source: str) -> int:
+    """Load what an earlier call left in `run_dir`, if anything. Returns the step to go on with."""
+    settings, state, log = run_dir / "training.json", run_dir / "state.pt", run_dir / "log.jsonl"
+    begun = json.loads(json.dumps(begun))  # as it reads back
     if not state.exists():
-        recipe.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        settings.write_text(json.dumps(begun, indent=2) + "\n")
+        log.unlink(missing_ok=True)
         console.note(f"Training on {source}, {trainer.total_steps} steps, into {run_dir}.")
         return 0
-    saved = torch.load(state, map_location=trainer.device, weights_only=True)
+    try:
+        earlier = json.loads(settings.read_text())
+        saved = torch.load(state, map_location=trainer.device, weights_only=True)
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{run_dir} cannot be gone on with: {error}", hint="choose another --out") from None
+    for key, what in (("recipe", "another recipe"), ("photographs", "other photographs")):
+        if earlier.get(key) != begun[key]:
+            raise ConfigError(f"{run_dir} holds a training with {what}.", hint="choose another --out")
     trainer.load_state(saved["networks"])
-    console.note(f"Going on with {run_dir} from step {saved['step']} of {trainer.total_steps}.")
-    return int(saved["step"])
+    step = int(saved["step"])
+    kept = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+    log.write_text("".join(kept))  # what came after the last save is done again
+    console.note(f"Going on with {run_dir} from step {step} of {trainer.total_steps}.")
+    return step
 
 
 def _save(run_dir: Path, config: TrainConfig, trainer: Trainer, step: int, figures: Mapping[str, Any]) -> None:
-    temporary = run_dir / ".state.pt.part"
-    torch.save({"networks": trainer.state(), "step": step}, temporary)
-    temporary.replace(run_dir / "state.pt")
     about = {
         "recipe": to_dict(config),
         "step": step,
@@ -284,3 +306,7 @@ def _save(run_dir: Path, config: TrainConfig, trainer: Trainer, step: int, figur
         "device": str(trainer.device),
     }
     save_purifier(run_dir / "purifier.safetensors", trainer.generator, config.network, about)
+    # last: a training counts as having come this far only when its checkpoint is there
+    temporary = run_dir / ".state.pt.part"
+    torch.save({"networks": trainer.state(), "step": step}, temporary)
+    temporary.replace(run_dir / "state.pt")

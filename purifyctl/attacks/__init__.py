@@ -4,6 +4,7 @@
 decides the threat model. Every attack returns x_adv with |x_adv - x| <= eps and values in [0, 1].
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,10 @@ __all__ = ["fgsm", "make_attack", "pgd"]
 
 
 def make_attack(attack: AttackConfig, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """`x` attacked as `attack` says with budget `eps`, rounded to 8 bits as it would be in a file."""
+    """`x` attacked as `attack` says, rounded to 8 bits as it would be in a file.
+
+    The budget is `eps` cut to whole grey levels (at least one), so that rounding cannot leave it.
+    """
+    eps = max(1, math.floor(eps * 255 + 1e-6)) / 255
     x_adv = fgsm(model, x, y, eps) if attack.kind == "fgsm" else pgd(model, x, y, eps, steps=attack.steps)
     return torch.round(x_adv * 255) / 255

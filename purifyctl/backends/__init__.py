@@ -19,6 +19,8 @@ from purifyctl.errors import BackendError
 # RGB uint8 [N, H, W, 3], or a network's output with N first: a numpy array, or a torch CUDA tensor.
 Batch = Any
 
+BACKENDS = "openvino, onnxruntime, tensorrt or tensorrt-rtx"
+
 
 class Runner(Protocol):
     """One network, loaded. `infer` may be called from `concurrency` threads at once."""
@@ -55,7 +57,7 @@ def open_runner(backend: str, file: Path, *, precision: str, image_size: int, ba
         from purifyctl.backends.tensorrt import TensorRTRunner
 
         return TensorRTRunner(file, flavour=backend)
-    raise BackendError(f"There is no backend {backend}.", hint="openvino, onnxruntime, tensorrt or tensorrt-rtx")
+    raise BackendError(f"There is no backend {backend}.", hint=BACKENDS)
 
 
 def backend_version(backend: str) -> str:
@@ -64,6 +66,8 @@ def backend_version(backend: str) -> str:
         from purifyctl.backends.tensorrt import library
 
         return str(library(backend).__version__)
+    if backend not in ("openvino", "onnxruntime"):
+        raise BackendError(f"There is no backend {backend}.", hint=BACKENDS)
     from importlib.metadata import version
 
     return version(backend)

@@ -5,11 +5,12 @@ Building RTX plans is tested without a GPU; `TensorRTRunner` needs one.
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from purifyctl.backends import Batch
-from purifyctl.errors import BackendError, MissingDependencyError
+from purifyctl.errors import BackendError, ConfigError, MissingDependencyError
 
 INPUT = "images"  # the graphs' input tensor
 
@@ -37,6 +38,21 @@ def targets(flavour: str) -> tuple[str, ...]:
     )
 
 
+def check_targets(backend: str, wanted: Sequence[str]) -> None:
+    """Refuse targets that `backend` does not know, before any time is spent."""
+    for target in wanted:
+        known = targets(backend)
+        if target not in known:
+            raise ConfigError(f"{backend} does not build for {target}.", hint=f"targets: {', '.join(known)}")
+
+
+def _start(kind: Any, flavour: str, logger: Any) -> Any:
+    try:
+        return kind(logger)
+    except TypeError:  # how the bindings say that there is no driver
+        raise BackendError(f"{flavour} cannot start: it finds no usable GPU driver.", hint="nvidia-smi") from None
+
+
 def build_plan(onnx_file: Path, *, flavour: str, image_size: int, batch_size: int, target: str | None = None) -> bytes:
     """Build a plan for batches of 1 to `batch_size` square images.
 
@@ -52,9 +68,7 @@ def build_plan(onnx_file: Path, *, flavour: str, image_size: int, batch_size: in
     """
     trt = library(flavour)
     logger = _Log(trt).logger
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise BackendError(f"{flavour} cannot start: it finds no usable GPU driver.", hint="nvidia-smi")
+    builder = _start(trt.Builder, flavour, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
@@ -66,9 +80,6 @@ def build_plan(onnx_file: Path, *, flavour: str, image_size: int, batch_size: in
     profile.set_shape(INPUT, low, high, high)  # min, opt, max: `run` sends full batches but for the last
     config.add_optimization_profile(profile)
     if target is not None:
-        known = targets(flavour)
-        if target not in known:
-            raise BackendError(f"{flavour} does not build for {target}.", hint=f"targets: {', '.join(known)}")
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
     plan = builder.build_serialized_network(network, config)
@@ -93,7 +104,7 @@ class TensorRTRunner:
         trt = library(flavour)
         self._torch = torch
         self.device_id: int | None = torch.cuda.current_device()
-        runtime = trt.Runtime(_Log(trt).logger)
+        runtime = _start(trt.Runtime, flavour, _Log(trt).logger)
         self._engine = runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:  # the library returns None instead of raising
             raise BackendError(

@@ -1,7 +1,7 @@
 """Files to pixels and back. Between files and engines an image is RGB uint8 NHWC."""
 
 from purifyctl.images.decode import Decoded, Decoder
-from purifyctl.images.encode import FORMATS, encode
-from purifyctl.images.source import ImageFile, list_images
+from purifyctl.images.encode import encode
+from purifyctl.images.source import ImageFile, list_images, read_file
 
-__all__ = ["FORMATS", "Decoded", "Decoder", "ImageFile", "encode", "list_images"]
+__all__ = ["Decoded", "Decoder", "ImageFile", "encode", "list_images", "read_file"]

@@ -7,7 +7,6 @@ thread is what overlaps decoding with other work.
 """
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.errors import ImageError
+from purifyctl.errors import BackendError, ImageError
 
 # What DALI decodes, in Pillow's names. GIF is not among them.
 DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
 MAX_PIXELS = 100_000_000  # of one image; guards against decompression bombs
 BATCH_PIXELS = 200_000_000  # of the images decoded in one go: 600 MB of RGB
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would override ours
 
 Encoded = NDArray[np.uint8]  # the bytes of one file
 
@@ -93,10 +94,14 @@ class Decoder:
         self, group: list[tuple[int, Encoded]], errors: dict[int, ImageError]
     ) -> list[tuple[Any, list[int], list[tuple[int, int]]]]:
         """Decode together; on failure in halves, down to single images whose failure is their own."""
+        if self._pipeline is None:
+            self._pipeline = self._build()
         try:
             images, shapes = self._run([data for _, data in group])
         except RuntimeError as error:
             self._pipeline = None  # DALI: a pipeline that raised cannot go on
+            if "CUDA" in str(error):  # the device's fault, not the image's
+                raise BackendError(f"DALI failed on the GPU: {_reason(error)}", hint="nvidia-smi") from None
             if len(group) > 1:
                 middle = len(group) // 2
                 return self._decode_group(group[:middle], errors) + self._decode_group(group[middle:], errors)
@@ -105,8 +110,6 @@ class Decoder:
         return [(images, [i for i, _ in group], shapes)]
 
     def _run(self, files: list[Encoded]) -> tuple[Any, list[tuple[int, int]]]:
-        if self._pipeline is None:
-            self._pipeline = self._build()
         self._pipeline.feed_input("files", files)
         images, shapes = self._pipeline.run()
         sizes = [(int(h), int(w)) for h, w in shapes.as_cpu().as_array()]
@@ -114,8 +117,10 @@ class Decoder:
             return images.as_array(), sizes
         import torch.utils.dlpack
 
-        # clone: DALI reuses its output buffer in the next run
-        return torch.utils.dlpack.from_dlpack(images.as_tensor()).clone(), sizes
+        # clone, and wait for it: DALI reuses its output buffer in the next run
+        kept = torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
+        torch.cuda.current_stream().synchronize()
+        return kept, sizes
 
     def _build(self) -> Any:
         from nvidia.dali import fn, pipeline_def, types
@@ -127,6 +132,7 @@ class Decoder:
             prefetch_queue_depth=1,
             exec_async=False,
             exec_pipelined=False,
+            exec_dynamic=True,  # lets the CPU part use the size of what the GPU decoded
         )
         def pipeline() -> Any:
             files = fn.external_source(name="files", device="cpu", dtype=types.UINT8, ndim=1, no_copy=True)
@@ -145,7 +151,12 @@ class Decoder:
             )
             return square, size
 
-        return pipeline()
+        try:
+            built = pipeline()
+            built.build()
+        except RuntimeError as error:
+            raise BackendError(f"DALI cannot decode on this machine: {' '.join(str(error).split())[:300]}") from None
+        return built
 
     def _join(self, parts: list[Any]) -> Any:
         if len(parts) == 1:
@@ -177,12 +188,8 @@ def _check_header(data: Encoded, max_pixels: int) -> int:
     if data.size == 0:
         raise ImageError("empty", "The file is empty.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit decides, not Pillow's
-            with Image.open(io.BytesIO(data.data)) as header:
-                kind, (width, height) = header.format, header.size
-    except Image.DecompressionBombError:
-        raise ImageError("too_large", f"The image has far more than the {max_pixels:,} pixels allowed.") from None
+        with Image.open(io.BytesIO(data.data)) as header:
+            kind, (width, height) = header.format, header.size
     except Exception as error:  # Pillow's readers raise many kinds on damaged headers
         raise ImageError("not_an_image", f"The file has no readable image header ({type(error).__name__}).") from None
     if kind not in DECODABLE:
@@ -194,6 +201,6 @@ def _check_header(data: Encoded, max_pixels: int) -> int:
 
 def _reason(error: RuntimeError) -> str:
     """What to tell the user. For damaged data DALI says no more than that it failed."""
-    if "Failed to decode" in str(error):
+    if "decoders.image" in str(error):
         return "The image data is damaged or cut short."
     return " ".join(str(error).split())[:300]

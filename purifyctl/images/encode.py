@@ -15,7 +15,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "method": 0, "quality": 0},
     "jpeg": {"format": "JPEG", "quality": 95},
 }
-FORMATS = tuple(_OPTIONS)
 EXTENSIONS = {"png": (".png",), "webp": (".webp",), "jpeg": (".jpg", ".jpeg")}  # the first is what we write
 
 

@@ -1,12 +1,18 @@
 """Which files a job reads, in one fixed order."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from purifyctl.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
+
+from purifyctl.errors import ConfigError, ImageError
+
+MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,9 @@ def list_images(
 ) -> list[ImageFile]:
     """Every file of a folder tree (or the one file `source`), sorted by path.
 
-    A file need not look like an image: what it is shows when it is read, and it gets its row either way. Hidden files
-    and folders (leading dot) are left out; links to folders are not followed.
+    A file need not look like an image: what it is shows when it is read, and it gets its row either way. So does a
+    folder that cannot be listed. Hidden files and folders (leading dot) are left out; links to folders are not
+    followed.
 
     Parameters
     ----------
@@ -44,11 +51,10 @@ def list_images(
         raise ConfigError(f"There is no folder or file {source}.", hint="check SRC")
     skip = skip_folder.resolve() if skip_folder else None
     found = [
-        ImageFile(file, path)
-        for file in _walk(source, skip)
-        for path in [PurePosixPath(file.relative_to(source))]
-        if (not include or any(fnmatchcase(str(path), g) for g in include))
-        and not any(fnmatchcase(str(path), g) for g in exclude)
+        ImageFile(file, PurePosixPath(path))
+        for file, path in _walk(source, skip)
+        if (not include or any(fnmatchcase(path, g) for g in include))
+        and not any(fnmatchcase(path, g) for g in exclude)
     ]
     if not found:
         filtered = " that --include and --exclude leave" if include or exclude else ""
@@ -56,11 +62,40 @@ def list_images(
     return sorted(found, key=lambda image: os.fsencode(image.path))
 
 
-def _walk(folder: Path, skip: Path | None) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise ConfigError(f"The folder {error.filename} cannot be listed: {error.strerror}.") from None
+def _walk(source: Path, skip: Path | None) -> Iterator[tuple[Path, str]]:
+    """Files and unlistable folders, each with its path relative to the source; a folder's ends in a slash."""
+    unlisted: list[Path] = []
 
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    def on_error(error: OSError) -> None:
+        if Path(error.filename) == source:
+            raise ConfigError(f"The folder {source} cannot be listed: {error.strerror}.", hint="check SRC") from None
+        unlisted.append(Path(error.filename))
+
+    for parent, folders, files in os.walk(source, onerror=on_error):
         here = Path(parent)
         folders[:] = [f for f in folders if not f.startswith(".") and (skip is None or (here / f).resolve() != skip)]
-        yield from (here / f for f in files if not f.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                yield here / name, (here / name).relative_to(source).as_posix()
+    for folder in unlisted:
+        yield folder, f"{folder.relative_to(source).as_posix()}/"
+
+
+def read_file(file: Path, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+    """The bytes of one input.
+
+    Raises
+    ------
+    ImageError
+        With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+    """
+    try:
+        facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever
+            what = "a folder that cannot be listed" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
+            raise ImageError("unreadable", f"It is {what}.")
+        if facts.st_size > max_bytes:
+            raise ImageError("too_large", f"The file has {facts.st_size:,} bytes; {max_bytes:,} are allowed.")
+        return np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None

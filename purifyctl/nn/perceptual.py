@@ -23,18 +23,21 @@ class PerceptualLoss(nn.Module):
     def __init__(self, backbone: nn.Module, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.backbone = backbone.eval().requires_grad_(False)
-        self._features: list[Tensor] = []
-        for layer in layers:
-            layer.register_forward_hook(self._keep)
-
-    def _keep(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        # clone: the next layer may be an in-place ReLU
-        self._features.append(output.clone())
+        self._layers = list(layers)
 
     def _run(self, x: Tensor) -> list[Tensor]:
-        self._features.clear()
-        self.backbone(x)
-        features, self._features = self._features, []
+        features: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            features.append(output.clone())  # clone: the next layer may be an in-place ReLU
+
+        # hooks only now: the backbone may be at work elsewhere too, as the classifier under attack
+        hooks = [layer.register_forward_hook(keep) for layer in self._layers]
+        try:
+            self.backbone(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
         return features
 
     def forward(self, x: Tensor, x_pur: Tensor) -> Tensor:

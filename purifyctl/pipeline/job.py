@@ -6,19 +6,19 @@ Each stage is a pool whose tasks wait for the stage before; pools take tasks in 
 the number of batches under way is bounded, so memory is too. The main thread takes finished batches in order.
 """
 
+import dataclasses
 import json
 import os
 import platform
 import shlex
 import shutil
-import signal
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,15 @@ from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.decode import MAX_PIXELS
+from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.rows import Row, write_part, write_text
-from purifyctl.pipeline.sink import output_paths
+from purifyctl.pipeline.sink import output_paths, write_atomically
 from purifyctl.pipeline.summary import summarise
 
 ROWS_PER_PART = 1000
-IMAGES, ROWS, SUMMARY = "images", "rows", "summary.json"
+IMAGES, ROWS, SUMMARY, SETTINGS = "images", "rows", "summary.json", "run.json"
 READ_THREADS = 4  # reading waits for disks and networks, not for the processor
 
 
@@ -74,28 +75,38 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
 
     out/images/...           purified images, in the tree of the source
     out/rows/part-*.parquet  one row per input
+    out/run.json             what was asked for; marks the folder as ours
     out/summary.json         what this returns
 
     Raises
     ------
     ConfigError
-        The source holds nothing, or `out` holds an earlier run.
+        The source holds nothing or is the output, or `out` holds an earlier run.
     """
     options = options or RunOptions()
     started = time.monotonic()
-    classify = options.classify and bundle.has_classifier
+    if options.compare and not bundle.manifest.classifier:
+        raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
+    classify = options.classify and bool(bundle.manifest.classifier)
     labels = bundle.labels if classify else Labels(())
     items = _plan(source, out, options, labels)
-    _prepare(out, options)
-    stop = threading.Event()
+    settings = {
+        "source": str(source.absolute()),
+        "options": dataclasses.asdict(options),
+        "engine": _engine_facts(bundle, classify),
+        "purifyctl": purifyctl.__version__,
+        "command": shlex.join(sys.argv),
+    }
+    _prepare(source, out, settings, overwrite=options.overwrite)
+    too_many = False
     writer = _PartWriter(out / ROWS)
     with ExitStack() as stack:
         purifier = stack.enter_context(bundle.open("purifier"))
-        threads = os.cpu_count() or 1
+        threads = len(os.sched_getaffinity(0))
         decoder = stack.enter_context(
             Decoder(
-                size=bundle.image_size,
-                batch_size=bundle.batch_size,
+                size=bundle.manifest.image_size,
+                batch_size=bundle.manifest.batch_size,
                 threads=threads,
                 device_id=purifier.device_id,
                 max_pixels=options.max_pixels,
@@ -113,16 +124,19 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
             top=options.top,
             bundle_sha256=bundle.sha256,
         )
-        batches = [items[i : i + bundle.batch_size] for i in range(0, len(items), bundle.batch_size)]
+        batches = [items[i : i + bundle.manifest.batch_size] for i in range(0, len(items), bundle.manifest.batch_size)]
         bar = stack.enter_context(console.progress(len(items), "purifying"))
-        stack.enter_context(_drain_on_interrupt(stop))
+        interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
+        stack.callback(writer.flush)  # rows of finished batches are kept, whatever happens
         processing = time.monotonic()
-        for rows in _stream(job, batches, threads, stop):
+        stream = stack.enter_context(closing(_stream(job, batches, threads, interrupted)))
+        for rows in stream:
             writer.add(rows)
-            failed = sum(row.status != "ok" for row in rows)
-            bar.advance(len(rows), errors=failed)
-            if options.max_errors is not None and bar.errors > options.max_errors:
-                stop.set()
+            bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows))
+            too_many = options.max_errors is not None and bar.errors > options.max_errors
+            if too_many:
+                break
+        stream.close()
         writer.flush()
         processed = time.monotonic()
     if options.csv:
@@ -130,22 +144,20 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     if options.jsonl:
         write_text(out / ROWS, out / "rows.jsonl")
     summary = {
-        "source": str(source.absolute()),
         "inputs": len(items),
         "finished": bar.done == len(items),
         **summarise(out / ROWS, processed - processing),
         "startup_s": round(processing - started, 3),
-        "engine": _engine_facts(bundle, classify),
+        **settings,
         "machine": {"processor": _processor(), "cores": threads, "python": platform.python_version()},
-        "purifyctl": purifyctl.__version__,
-        "command": shlex.join(sys.argv),
     }
-    temporary = out / f".{SUMMARY}.part"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    temporary.replace(out / SUMMARY)
-    too_many = options.max_errors is not None and bar.errors > options.max_errors
-    exit_code = 1 if too_many else 130 if stop.is_set() else 3 if bar.errors else 0
-    return RunResult(summary, exit_code)
+    write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    if too_many:
+        console.error(f"Stopped: {bar.errors} inputs failed, and --max-errors allows {options.max_errors}.")
+        return RunResult(summary, 1)
+    if not summary["finished"]:
+        return RunResult(summary, 130)
+    return RunResult(summary, 3 if bar.errors else 0)
 
 
 def _plan(source: Path, out: Path, options: RunOptions, labels: Labels) -> list[stages.Item]:
@@ -157,23 +169,33 @@ def _plan(source: Path, out: Path, options: RunOptions, labels: Labels) -> list[
     ]
 
 
-def _prepare(out: Path, options: RunOptions) -> None:
-    earlier = [out / name for name in (ROWS, SUMMARY, "rows.csv", "rows.jsonl") if (out / name).exists()]
-    if earlier and not options.overwrite:
+def _prepare(source: Path, out: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+    """Make the output folder. Only what an earlier run made is ever removed, and never an input."""
+    inputs, images = source.resolve(), (out / IMAGES).resolve()
+    if inputs == out.resolve() or inputs == images or images in inputs.parents:
+        raise ConfigError(
+            f"The output {out} would overwrite the input {source}.", hint="choose an --out that SRC does not lie in"
+        )
+    made = [out / name for name in (IMAGES, ROWS, SUMMARY, "rows.csv", "rows.jsonl", SETTINGS)]
+    earlier = [path for path in made if path.exists()]
+    if earlier and not (out / SETTINGS).exists():
+        raise ConfigError(f"{earlier[0]} exists, and no run of purifyctl made it.", hint="choose another --out")
+    if earlier and not overwrite:
         raise ConfigError(
             f"{out} holds the results of an earlier run.", hint="choose another --out, or pass --on-existing overwrite"
         )
-    for old in earlier:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
     try:
+        for path in earlier:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         (out / ROWS).mkdir(parents=True)
+        write_atomically(out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
 
 
 def _stream(
     job: stages.Job, batches: Sequence[Sequence[stages.Item]], threads: int, stop: threading.Event
-) -> Iterator[list[Row]]:
+) -> Generator[list[Row], None, None]:
     """Run batches through all stages at once; yield their rows in order. After `stop`, finish what is under way."""
     under_way: deque[Future[tuple[stages.Work, list[Future[None]]]]] = deque()
     most = job.purifier.concurrency + 3  # one being read, one decoded, one encoded, and the engine's own
@@ -226,37 +248,17 @@ class _PartWriter:
             self._rows = []
 
 
-@contextmanager
-def _drain_on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """First Ctrl-C: start nothing new, finish and commit what is under way. Second: abort."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.warn("Interrupted: finishing the batches under way. Press Ctrl-C again to abort.")
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
         "path": str(bundle.path),
         "sha256": bundle.sha256,
-        "backend": f"{manifest['backend']} {manifest['backend_version']}",
-        "precision": manifest["precision"],
-        "image_size": manifest["image_size"],
-        "batch_size": manifest["batch_size"],
-        "purifier": manifest["networks"]["purifier"]["kind"],
-        "classifier": manifest["networks"]["classifier"]["name"] if classify else None,
+        "backend": f"{manifest.backend} {manifest.backend_version}",
+        "precision": manifest.precision,
+        "image_size": manifest.image_size,
+        "batch_size": manifest.batch_size,
+        "purifier": manifest.purifier.name,
+        "classifier": manifest.classifier[0].name if classify else None,
     }
 
 

@@ -1,5 +1,7 @@
 """One row per input: what became of it. Written as Parquet parts, and as CSV or JSON lines on request."""
 
+from __future__ import annotations  # keeps Row's types as text, which `_schema` reads
+
 import csv
 import json
 from collections.abc import Iterable, Sequence
@@ -65,8 +67,7 @@ def write_part(rows: Sequence[Row], file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, _arrow_type(name)) for name in COLUMNS])
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, schema=schema)
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, schema=_schema())
     temporary = file.with_name(f".{file.name}.part")
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(file)
@@ -104,15 +105,18 @@ def _json_lines(rows: Iterable[Sequence[Any]]) -> Iterable[str]:
         yield json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n"
 
 
-def _arrow_type(name: str) -> Any:
+def _schema() -> Any:
+    """Row's fields as Arrow types."""
     import pyarrow as pa
 
-    by_suffix = {
-        "_index": pa.int32(),
-        "_label": pa.string(),
-        "_probability": pa.float32(),
-        "_ms": pa.float32(),
+    types = {
+        "str": pa.string(),
+        "Status": pa.string(),
+        "str | None": pa.string(),
+        "int | None": pa.int32(),
+        "float | None": pa.float32(),
+        "list[int]": pa.list_(pa.int32()),
+        "list[str]": pa.list_(pa.string()),
+        "list[float]": pa.list_(pa.float32()),
     }
-    whole = {"height": pa.int32(), "width": pa.int32(), "batch": pa.int64(), "batch_size": pa.int32()}
-    scalar = whole.get(name) or next((t for suffix, t in by_suffix.items() if name.endswith(suffix)), pa.string())
-    return pa.list_(scalar) if name.startswith(("top_", "unpurified_top_")) else scalar
+    return pa.schema([(f.name, types[str(f.type)]) for f in fields(Row)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError
-from purifyctl.images import Decoder, ImageFile, encode
+from purifyctl.images import Decoder, ImageFile, encode, read_file
 from purifyctl.labels import Labels
 from purifyctl.pipeline.rows import Row
 from purifyctl.pipeline.sink import printable, write_atomically
@@ -81,10 +81,10 @@ def read(job: Job, number: int, items: Sequence[Item]) -> Work:
     for i, (item, row) in enumerate(zip(items, rows, strict=True)):
         with _timed() as clock:
             try:
-                work.files.append(np.fromfile(item.image.file, np.uint8))
+                work.files.append(read_file(item.image.file))
                 work.positions.append(i)
-            except OSError as error:
-                row.status, row.error = "unreadable", f"{error.strerror or error}"
+            except ImageError as error:
+                _fail(row, error)
         row.read_ms = clock.ms
     return work
 
@@ -153,7 +153,7 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(file, data)
         except OSError as error:
-            row.status, row.error = "write_failed", f"{file}: {error.strerror or error}"
+            row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {error.strerror or error}."
         else:
             row.output = printable(output)
     row.encode_ms, row.write_ms = encoding.ms, writing.ms

@@ -1,0 +1,32 @@
+"""Ctrl-C: the first lets work come to a clean stop, the second aborts."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from purifyctl import console
+
+
+@contextmanager
+def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, telling the user `promise`; the second raises KeyboardInterrupt.
+
+    Outside the main thread, where Python delivers no signals, the event is never set.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.warn(f"Interrupted: {promise} Press Ctrl-C again to abort.")
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

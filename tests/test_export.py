@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from purifyctl.backends import open_runner, tensorrt
+from purifyctl.backends.torch import TorchRunner
+from purifyctl.config import NetworkConfig
+from purifyctl.errors import BackendError, ConfigError
+from purifyctl.export import classifier_graph, export_onnx, purifier_graph, rewrite_transposed_convs
+from purifyctl.images.synthetic import natural_images
+from tests import tiny
+
+UNET = NetworkConfig(kind="unet", width=4, depth=6)
+NETWORKS = [tiny.NETWORK, UNET]
+CARDS = ("SM75", "SM86", "SM89", "SM120")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (7, 5)])
+def test_a_transposed_convolution_is_exactly_its_rewritten_form(bias: bool, shape: tuple[int, int]) -> None:
+    deconv = nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1, bias=bias).double()
+    x = torch.randn(2, 5, *shape, dtype=torch.float64)
+    rewritten = rewrite_transposed_convs(nn.Sequential(deconv)).double()
+    assert not any(isinstance(m, nn.ConvTranspose2d) for m in rewritten.modules())
+    torch.testing.assert_close(rewritten(x), deconv(x), rtol=0, atol=1e-6)
+
+
+def test_other_transposed_convolutions_are_refused_not_rewritten_wrongly() -> None:
+    with pytest.raises(ValueError, match="4x4 stride 2"):
+        rewrite_transposed_convs(nn.Sequential(nn.ConvTranspose2d(2, 2, 3, stride=2)))
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.kind)
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_exported_purifier_is_its_torch_reference_at_any_batch(
+    network: NetworkConfig, backend: str, tmp_path: Path
+) -> None:
+    images = natural_images(5, 64)
+    reference = TorchRunner(purifier_graph(tiny.purifier(network))).infer(images)
+    file = tmp_path / "purifier.onnx"
+    export_onnx(purifier_graph(tiny.purifier(network), rewrite_deconvs=backend == "openvino"), file, 64)
+    with open_runner(backend, file, precision="fp32", image_size=64, batch_size=5) as runner:
+        for n in (1, 3, 5):
+            made = runner.infer(images[:n])
+            assert made.dtype == np.uint8
+            assert made.shape == (n, 64, 64, 3)
+            assert np.abs(made.astype(int) - reference[:n]).max() <= 1
+    assert np.abs(reference.astype(int) - images).max() > 3  # the purifier does something
+
+
+def test_an_images_result_does_not_depend_on_how_many_came_with_it(tmp_path: Path) -> None:
+    images = natural_images(4, 64)
+    file = tmp_path / "purifier.onnx"
+    export_onnx(purifier_graph(tiny.purifier()), file, 64)
+    with open_runner("openvino", file, precision="fp32", image_size=64, batch_size=4) as runner:
+        assert np.array_equal(runner.infer(images[:1]), runner.infer(images)[:1])
+
+
+def test_an_fp16_graph_computes_in_fp16_and_takes_uint8(tmp_path: Path) -> None:
+    file = tmp_path / "purifier.onnx"
+    export_onnx(purifier_graph(tiny.purifier(), "fp16"), file, 64)
+    graph = onnx.load(file).graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    weights = {t.data_type for t in graph.initializer if len(t.dims) == 4}
+    assert weights == {onnx.TensorProto.FLOAT16}
+
+
+def test_exporting_leaves_the_network_as_it_was() -> None:
+    net = tiny.purifier()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    purifier_graph(net, "fp16", rewrite_deconvs=True)
+    assert all(torch.equal(v, before[k]) and v.dtype == torch.float32 for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("what", ["residual", "unet", "classifier"])
+def test_fp16_plans_for_four_card_generations_build_without_a_gpu_from_the_graph_a_cpu_runs(
+    what: str, tmp_path: Path
+) -> None:
+    images = natural_images(2, 64)
+    if what == "classifier":
+        graphs = [classifier_graph(tiny.classifier(), p) for p in ("fp32", "fp16")]
+    else:
+        network = tiny.NETWORK if what == "residual" else UNET
+        graphs = [purifier_graph(tiny.purifier(network), p) for p in ("fp32", "fp16")]
+    file = tmp_path / "graph.onnx"
+    export_onnx(graphs[1], file, 64)
+    with open_runner("onnxruntime", file, precision="fp16", image_size=64, batch_size=2) as runner:
+        difference = np.abs(runner.infer(images).astype(float) - TorchRunner(graphs[0]).infer(images))
+    assert difference.max() <= (0.01 if what == "classifier" else 2)
+    for card in CARDS:
+        plan = tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=64, batch_size=2, target=card)
+        assert len(plan) > 1000
+
+
+def test_a_card_that_cannot_be_built_for_is_refused() -> None:
+    with pytest.raises(ConfigError, match="SM90"):
+        tensorrt.check_targets("tensorrt-rtx", ["SM90"])
+
+
+def test_a_file_that_is_no_graph_is_refused_by_every_backend(tmp_path: Path) -> None:
+    file = tmp_path / "bad.onnx"
+    file.write_bytes(b"not a graph")
+    for backend in ("onnxruntime", "openvino"):
+        with pytest.raises(BackendError, match=r"bad\.onnx"):
+            open_runner(backend, file, precision="fp32", image_size=64, batch_size=1)
+    with pytest.raises(BackendError, match=r"bad\.onnx"):
+        tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=64, batch_size=1, target="SM86")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_plan_without_a_gpu_says_what_to_do_instead(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="needs an NVIDIA GPU"):
+        open_runner("tensorrt-rtx", tmp_path / "x.plan", precision="fp16", image_size=64, batch_size=1)

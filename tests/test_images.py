@@ -1,0 +1,154 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from purifyctl.errors import ConfigError, ImageError
+from purifyctl.images import Decoder, encode, list_images, read_file
+from purifyctl.images.synthetic import natural_images
+from tests import tiny
+
+FORMATS = ("png", "webp", "jpeg")
+
+
+def as_bytes(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return Decoder(size=48, batch_size=8, threads=2)
+
+
+def test_every_hostile_file_gets_its_own_status_and_the_others_their_image(decoder: Decoder) -> None:
+    hostile = tiny.hostile_files()
+    statuses = {}
+    for start in range(0, len(hostile), 8):
+        part = list(hostile)[start : start + 8]
+        decoded = decoder.decode([as_bytes(hostile[name][0]) for name in part])
+        statuses |= {part[i]: error.status for i, error in decoded.errors.items()}
+        statuses |= {part[i]: "ok" for i in decoded.positions}
+        assert decoded.images.shape == (len(decoded.positions), 48, 48, 3)
+        assert decoded.images.dtype == np.uint8
+    assert statuses == {name: status for name, (_, status) in hostile.items()}
+
+
+def test_good_images_of_a_bad_batch_are_what_they_are_alone(decoder: Decoder) -> None:
+    good = [as_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG")) for i in range(4)]
+    bad = as_bytes(tiny.hostile_files()["truncated.jpg"][0])
+    decoded = decoder.decode([good[0], bad, good[1], bad, good[2], good[3]])
+    assert decoded.positions == [0, 2, 4, 5]
+    assert np.array_equal(decoded.images, decoder.decode(good).images)
+
+
+def test_exif_rotation_is_applied_to_the_picture_and_to_its_size(decoder: Decoder) -> None:
+    photo = tiny.photograph((90, 60))
+    exif = Image.Exif()
+    exif[274] = 6
+    decoded = decoder.decode([as_bytes(tiny.encoded(photo, "JPEG", exif=exif, quality=95))])
+    upright = decoder.decode([as_bytes(tiny.encoded(photo.transpose(Image.Transpose.ROTATE_270), "PNG"))])
+    assert decoded.sizes == [(90, 60)]
+    assert np.abs(decoded.images.astype(int) - upright.images).mean() < 3
+
+
+def test_colour_models_become_the_same_rgb(decoder: Decoder) -> None:
+    photo = tiny.photograph()
+    plain, alpha, grey16 = (
+        decoder.decode([as_bytes(data)]).images[0].astype(int)
+        for data in (
+            tiny.encoded(photo, "PNG"),
+            tiny.encoded(photo.convert("RGBA"), "PNG"),
+            tiny.hostile_files()["deep.png"][0],
+        )
+    )
+    assert np.array_equal(plain, alpha)
+    grey = decoder.decode([as_bytes(tiny.encoded(photo.convert("L"), "PNG"))]).images[0].astype(int)
+    assert np.abs(grey16 - grey).max() <= 1
+
+
+# torchvision rounds the resized side down, which squeezes the picture a little where it does not divide evenly
+@pytest.mark.parametrize(("size", "bound"), [((300, 200), 0.7), ((200, 300), 0.7), ((481, 367), 4), ((97, 64), 4)])
+def test_decoding_is_torchvisions_resize_and_centre_crop(size: tuple[int, int], bound: float) -> None:
+    photo = tiny.photograph(size)
+    decoded = Decoder(size=64, batch_size=1, threads=1).decode([as_bytes(tiny.encoded(photo, "PNG"))])
+    reference = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(64)])(
+        torch.from_numpy(np.array(photo)).permute(2, 0, 1)
+    )
+    difference = np.abs(decoded.images[0].astype(int) - reference.permute(1, 2, 0).numpy())
+    assert difference.mean() < bound
+
+
+def test_an_image_of_the_engines_size_is_not_touched() -> None:
+    photo = natural_images(1, 64)[0]
+    decoded = Decoder(size=64, batch_size=1, threads=1).decode([as_bytes(encode(photo, "png"))])
+    assert np.array_equal(decoded.images[0], photo)
+
+
+def test_our_pixel_limit_decides_even_where_pillows_would() -> None:
+    data = as_bytes(tiny.encoded(Image.new("1", (20_000, 10_000)), "PNG"))
+    strict = Decoder(size=16, batch_size=1, threads=1).decode([data])
+    assert strict.errors[0].status == "too_large"
+    assert "20000x10000 is more than the 100,000,000 pixels" in str(strict.errors[0])
+
+
+def test_big_images_are_decoded_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("purifyctl.images.decode.BATCH_PIXELS", 90 * 60 * 2)
+    files = [as_bytes(tiny.encoded(tiny.photograph(seed=i), "PNG")) for i in range(5)]
+    decoded = Decoder(size=16, batch_size=8, threads=1).decode(files)
+    assert decoded.positions == [0, 1, 2, 3, 4]
+    assert decoded.images.shape == (5, 16, 16, 3)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_encoded_images_decode_to_what_they_were(image_format: str, tmp_path: Path) -> None:
+    photo = np.array(tiny.photograph())
+    file = tmp_path / "photo"
+    file.write_bytes(encode(photo, image_format))
+    with Image.open(file) as image:
+        difference = np.abs(np.asarray(image.convert("RGB")).astype(int) - photo)
+    assert difference.max() == 0 or (image_format == "jpeg" and difference.mean() < 2)
+
+
+def test_listing_is_sorted_and_leaves_out_hidden_files_and_the_output(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "a/1.jpg", "a/.hidden.jpg", ".git/x.jpg", "out/images/1.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(image.path) for image in list_images(tmp_path, skip_folder=tmp_path / "out")]
+    assert found == ["a/1.jpg", "b/2.jpg", "notes.txt"]
+    assert [str(i.path) for i in list_images(tmp_path, include=["*.jpg"], exclude=["out/*", "b/*"])] == ["a/1.jpg"]
+
+
+def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no files"):
+        list_images(tmp_path)
+    with pytest.raises(ConfigError, match="no folder or file"):
+        list_images(tmp_path / "missing")
+
+
+def test_what_is_no_regular_file_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    for file in (pipe, tmp_path / "missing.jpg", tmp_path):
+        with pytest.raises(ImageError) as caught:
+            read_file(file)
+        assert caught.value.status == "unreadable"
+
+
+def test_a_file_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "video.mp4"
+    with file.open("wb") as stream:
+        stream.truncate(10 * 2**40)  # sparse
+    with pytest.raises(ImageError) as caught:
+        read_file(file)
+    assert caught.value.status == "too_large"
+
+
+def test_synthetic_images_are_the_same_every_time_and_fall_off_like_photographs() -> None:
+    images = natural_images(2, 64)
+    assert np.array_equal(images, natural_images(2, 64))
+    neighbours = np.corrcoef(images[:, :, 1:].ravel(), images[:, :, :-1].ravel())[0, 1]
+    assert neighbours > 0.7

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from purifyctl.nn import PatchDiscriminator, ResidualPurifier, UNetPurifier
+from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def multiply_adds(net: nn.Module, size: int = 256) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(torch.rand(1, 3, size, size))
+    return counter.get_total_flops() // 2
+
+
+def test_the_unet_has_the_parameters_of_pix2pix() -> None:
+    assert parameters(UNetPurifier()) == 54_414_531
+
+
+def test_the_discriminator_has_the_parameters_of_pix2pix() -> None:
+    assert parameters(PatchDiscriminator()) == 2_768_705
+
+
+def test_each_judgement_of_the_discriminator_sees_70_by_70_pixels() -> None:
+    net = PatchDiscriminator(width=4).eval()
+    x_adv, x = torch.rand(2, 1, 3, 128, 128).unbind()
+    x.requires_grad_(True)
+    logits = net(x_adv, x)
+    assert logits.shape == (1, 1, 14, 14)
+    (gradient,) = torch.autograd.grad(logits[0, 0, 7, 7], x)
+    touched = gradient.abs().sum(dim=(0, 1)) > 0
+    rows, columns = touched.any(dim=1).nonzero(), touched.any(dim=0).nonzero()
+    assert rows.max() - rows.min() + 1 == 70
+    assert columns.max() - columns.min() + 1 == 70
+
+
+def test_the_residual_purifier_is_at_least_eight_times_cheaper_than_the_unet() -> None:
+    assert multiply_adds(UNetPurifier()) >= 8 * multiply_adds(ResidualPurifier())
+
+
+def test_an_untrained_residual_purifier_returns_its_input() -> None:
+    x = torch.rand(2, 3, 64, 96)
+    torch.testing.assert_close(ResidualPurifier().eval()(x), x)
+
+
+@pytest.mark.parametrize("net", [UNetPurifier(width=4, depth=6), ResidualPurifier(width=8, depth=3)])
+def test_purifiers_keep_shape_and_range_on_images_that_are_not_square(net: nn.Module) -> None:
+    for p in net.parameters():
+        nn.init.normal_(p, 0, 0.5)
+    y = net.eval()(torch.rand(2, 3, 64, 128))
+    assert y.shape == (2, 3, 64, 128)
+    assert y.min() >= 0
+    assert y.max() <= 1
+
+
+def test_the_unet_drops_out_in_three_blocks_in_training_only() -> None:
+    net = UNetPurifier(width=4)
+    assert [any(isinstance(m, nn.Dropout) for m in up) for up in net.up] == [True] * 3 + [False] * 5
+    x = torch.rand(1, 3, 256, 256)
+    net.eval()
+    torch.testing.assert_close(net(x), net(x))
+    net.train()
+    assert not torch.equal(net(torch.cat([x, x])), net(torch.cat([x, x])))
+
+
+def test_a_purified_image_does_not_depend_on_its_batch() -> None:
+    net = UNetPurifier(width=4, depth=5).eval()
+    x = torch.rand(3, 3, 32, 32)
+    torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+def test_the_perceptual_loss_is_zero_for_equal_images_and_reaches_the_purified_one() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3))
+    loss = PerceptualLoss(backbone, stages(backbone))
+    x = torch.rand(1, 3, 16, 16)
+    assert loss(x, x) == 0
+    x_pur = torch.rand(1, 3, 16, 16, requires_grad=True)
+    value = loss(x, x_pur)
+    value.backward()
+    assert value > 0
+    assert x_pur.grad is not None
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+def test_the_perceptual_loss_leaves_no_hooks_on_a_network_that_others_use() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    PerceptualLoss(backbone, list(backbone))(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+    assert not any(layer._forward_hooks for layer in backbone)
+
+
+def test_vgg19_takes_the_lower_layers_alone_and_refuses_other_weights() -> None:
+    widths = {0: (3, 64), 2: (64, 64), 5: (64, 128)}
+    state = {}
+    for i, (n_in, n_out) in widths.items():
+        state[f"features.{i}.weight"] = torch.zeros(n_out, n_in, 3, 3)
+        state[f"features.{i}.bias"] = torch.zeros(n_out)
+    loss = vgg19_perceptual(state)
+    assert loss(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)) == 0
+    with pytest.raises(ValueError, match="VGG19"):
+        vgg19_perceptual({"conv1.weight": torch.zeros(1)})

@@ -1,0 +1,311 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from purifyctl.bundle import Bundle
+from purifyctl.classifiers import load_classifier
+from purifyctl.config import EngineConfig
+from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+from purifyctl.engine import build_engine
+from purifyctl.errors import BackendError, ConfigError
+from purifyctl.export import classifier_graph, purifier_graph
+from purifyctl.pipeline import RunOptions, job, run
+from purifyctl.pipeline.rows import COLUMNS
+from purifyctl.pipeline.summary import accuracy
+from tests import tiny
+
+AS_ROOT = os.geteuid() == 0
+
+
+def rows_of(out: Path) -> list[dict]:
+    return pq.read_table(out / "rows").to_pylist()
+
+
+def test_every_input_becomes_one_row_and_one_image_in_the_mirrored_tree(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    result = run(photos, tiny_bundle, tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert result.exit_code == 0
+    assert sorted(row["path"] for row in rows) == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.jpg"))
+    for row in rows:
+        assert row["status"] == "ok"
+        assert (row["height"], row["width"]) == (60, 90)
+        assert row["bundle"] == tiny_bundle.sha256
+        with Image.open(tmp_path / "out" / row["output"]) as image:
+            assert image.size == (tiny.SIZE, tiny.SIZE)
+    assert result.summary["statuses"] == {"ok": 10}
+    assert result.summary["finished"]
+    assert set(result.summary["stage_ms"]) == {"read", "decode", "purify", "classify", "encode", "write"}
+
+
+def test_what_is_saved_is_what_was_classified(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    run(photos, tiny_bundle, tmp_path / "out")
+    graph = classifier_graph(tiny.classifier())
+    for row in rows_of(tmp_path / "out"):
+        with Image.open(tmp_path / "out" / row["output"]) as image:
+            saved = torch.from_numpy(np.array(image))[None]
+        with torch.inference_mode():
+            probabilities = graph(saved)[0]
+        assert row["top_index"][0] == int(probabilities.argmax())
+        assert row["top_probability"][0] == pytest.approx(float(probabilities.max()), abs=1e-4)
+
+
+def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    expected = {}
+    for name, (data, status) in tiny.hostile_files().items():
+        (source / name).write_bytes(data)
+        expected[name] = status
+    os.mkfifo(source / "pipe.jpg")
+    (source / "dangling.jpg").symlink_to("nowhere")
+    expected |= {"pipe.jpg": "unreadable", "dangling.jpg": "unreadable"}
+    result = run(source, tiny_bundle, tmp_path / "out")
+    rows = {row["path"]: row for row in rows_of(tmp_path / "out")}
+    assert {path: row["status"] for path, row in rows.items()} == expected
+    assert result.exit_code == 3
+    for row in rows.values():
+        assert (row["error"] is None) == (row["status"] == "ok") == (row["output"] is not None)
+
+
+def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    data = tiny.hostile_files()["photo.jpg"][0]
+    for name in (b"caf\xe9.jpg", b"line\nbreak.jpg", b"-rf *.jpg", b"x" * 251 + b".jpg"):
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(data)
+    result = run(source, tiny_bundle, tmp_path / "out", RunOptions(csv=True, jsonl=True))
+    rows = rows_of(tmp_path / "out")
+    # the longest has no room for the ending that is added, and says so
+    assert sorted(row["status"] for row in rows) == ["ok", "ok", "ok", "write_failed"]
+    assert "caf\\xe9.jpg" in {row["path"] for row in rows}
+    assert result.exit_code == 3
+
+
+def test_csv_and_json_lines_say_what_parquet_says(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(photos, tiny_bundle, out, RunOptions(csv=True, jsonl=True))
+    rows = rows_of(out)
+    assert [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()] == rows
+    with (out / "rows.csv").open(newline="") as stream:
+        read = list(csv.DictReader(stream))
+    assert tuple(read[0]) == COLUMNS
+    assert [r["path"] for r in read] == [r["path"] for r in rows]
+    assert [json.loads(r["top_index"]) for r in read] == [r["top_index"] for r in rows]
+
+
+def test_two_runs_make_the_same_bytes(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(photos, tiny_bundle, tmp_path / name)
+    one, two = (
+        {str(f.relative_to(tmp_path / n)): f.read_bytes() for f in sorted((tmp_path / n / "images").rglob("*.*"))}
+        for n in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 10
+
+
+def test_the_tree_can_be_purified_without_classifying_and_rows_written_without_images(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(photos, tiny_bundle, tmp_path / "a", RunOptions(classify=False))
+    assert all(row["top_index"] == [] and row["classify_ms"] is None for row in rows_of(tmp_path / "a"))
+    run(photos, tiny_bundle, tmp_path / "b", RunOptions(image_format=None))
+    assert not (tmp_path / "b" / "images").exists()
+    assert all(row["output"] is None and row["top_index"] for row in rows_of(tmp_path / "b"))
+
+
+def test_globs_choose_what_is_read(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    run(photos, tiny_bundle, tmp_path / "out", RunOptions(include=("cats/*",), exclude=("*/3.jpg",)))
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == [
+        "cats/1.jpg",
+        "cats/5.jpg",
+        "cats/7.jpg",
+        "cats/9.jpg",
+    ]
+
+
+def test_an_output_inside_the_source_is_not_read_back(photos: Path, tiny_bundle: Bundle) -> None:
+    for _ in range(2):
+        result = run(photos, tiny_bundle, photos / "out", RunOptions(overwrite=True))
+        assert result.summary["inputs"] == 10
+
+
+def test_inputs_are_never_overwritten(photos: Path, tiny_bundle: Bundle) -> None:
+    before = {f: f.read_bytes() for f in photos.rglob("*.jpg")}
+    images = photos.parent / "images"
+    photos.rename(images)
+    for source, out in ((images, images), (images, images.parent), (images / "cats", images.parent)):
+        with pytest.raises(ConfigError, match="would overwrite the input"):
+            run(source, tiny_bundle, out, RunOptions(overwrite=True, image_format="jpeg"))
+    images.rename(photos)
+    assert {f: f.read_bytes() for f in photos.rglob("*.jpg")} == before
+
+
+def test_only_an_earlier_runs_results_are_replaced_and_only_when_asked(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(photos, tiny_bundle, out)
+    with pytest.raises(ConfigError, match="earlier run"):
+        run(photos, tiny_bundle, out)
+    run(photos / "cats", tiny_bundle, out, RunOptions(overwrite=True))
+    assert len(list((out / "images").rglob("*.png"))) == len(rows_of(out)) == 5
+    foreign = tmp_path / "foreign"
+    (foreign / "rows").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="no run of purifyctl made it"):
+        run(photos, tiny_bundle, foreign, RunOptions(overwrite=True))
+
+
+def test_rows_are_committed_in_parts(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "ROWS_PER_PART", 4)
+    run(photos, tiny_bundle, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out" / "rows").iterdir()) == [f"part-0000{i}.parquet" for i in range(3)]
+    assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_too_many_errors_stop_the_run(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(40):
+        (source / f"{i:02}.jpg").write_bytes(b"")
+    result = run(source, tiny_bundle, tmp_path / "out", RunOptions(max_errors=3))
+    assert result.exit_code == 1
+    assert not result.summary["finished"]
+    assert 3 < result.summary["rows"] < 40
+
+
+def test_an_engine_that_fails_stops_the_run_but_keeps_finished_rows(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Bundle.open
+
+    def failing(bundle: Bundle, network: str) -> object:
+        runner = real(bundle, network)
+        infer, calls = runner.infer, iter(range(100))
+
+        def infer_twice(images: object) -> object:
+            if next(calls) >= 2:
+                raise BackendError("the device is gone")
+            return infer(images)
+
+        runner.infer = infer_twice
+        return runner
+
+    monkeypatch.setattr(Bundle, "open", failing)
+    with pytest.raises(BackendError, match="device is gone"):
+        run(photos, tiny_bundle, tmp_path / "out", RunOptions(classify=False))
+    assert len(rows_of(tmp_path / "out")) in (4, 8)
+
+
+@pytest.mark.skipif(AS_ROOT, reason="root may write anywhere")
+def test_an_output_that_cannot_be_written_is_refused(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        run(photos, tiny_bundle, tmp_path / "out")
+
+
+def test_accuracy_of_a_hand_made_table() -> None:
+    figures = accuracy(
+        {
+            "status": ["ok", "ok", "ok", "empty"],
+            "true_index": [1, 2, None, 3],
+            "top_index": [[1, 5], [7, 2], [4, 3], []],
+            "top_probability": [[0.9, 0.1], [0.6, 0.3], [0.3, 0.2], []],
+            "true_probability": [0.9, 0.3, None, None],
+            "unpurified_top_index": [[1, 5], [2, 7], [5, 4], []],
+            "unpurified_top_probability": [[0.8, 0.1], [0.6, 0.3], [0.4, 0.2], []],
+            "unpurified_true_probability": [0.8, 0.6, None, None],
+        }
+    )
+    assert figures == {
+        "classified": 3,
+        "labelled": 2,
+        "top1": 0.5,
+        "unpurified_top1": 1.0,
+        "top1_confidence": 0.6,
+        "true_confidence": 0.6,
+        "unpurified_top1_confidence": 0.6,
+        "misclassification_rate": pytest.approx(0.6667),
+    }
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_drains_and_commits_and_a_second_aborts(signals: int, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    data = tiny.encoded(tiny.photograph((2000, 1500)), "JPEG")
+    for i in range(600):
+        (source / f"{i:03}.jpg").write_bytes(data)
+    out = tmp_path / "out"
+    words = [
+        sys.executable,
+        "-m",
+        "purifyctl",
+        "run",
+        str(source),
+        "--out",
+        str(out),
+        "--engine",
+        str(tiny_bundle.path),
+    ]
+    process = subprocess.Popen(
+        [*words, "--format", "none"], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "rows").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)  # into the middle of the work
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    if signals == 1:
+        rows = rows_of(out)
+        assert 0 < len(rows) < 600
+        assert all(row["status"] == "ok" for row in rows)
+        assert json.loads((out / "summary.json").read_text())["rows"] == len(rows)
+
+
+@pytest.mark.slow
+def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(imagenet: Path, tmp_path: Path) -> None:
+    """At most half a point of top-1 between the whole pipeline and plain Pillow + torchvision + torch."""
+    from torchvision.transforms import v2
+
+    from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+
+    bundle = build_engine(
+        EngineConfig(classifier=CLASSIFIER, weights=WEIGHTS), shipped_checkpoint(), tmp_path / "bundle"
+    )
+    result = run(imagenet / "imagenet-samples", bundle, tmp_path / "out", RunOptions(image_format=None))
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == sum(1 for f in (imagenet / "imagenet-samples").rglob("*") if f.is_file())
+    assert result.summary["statuses"] == {"ok": len(rows)}
+    purify = purifier_graph(load_purifier(shipped_checkpoint()).net)
+    classify = classifier_graph(load_classifier(CLASSIFIER, WEIGHTS))
+    transform = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(256)])
+    hits = 0
+    for row in rows:
+        file = imagenet / "imagenet-samples" / row["path"]
+        with Image.open(file) as opened:
+            upright = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+        image = transform(torch.from_numpy(upright).permute(2, 0, 1))
+        with torch.inference_mode():
+            hits += int(classify(purify(image.permute(1, 2, 0)[None])).argmax()) == row["true_index"]
+    assert abs(result.summary["accuracy"]["top1"] - hits / len(rows)) <= 0.005

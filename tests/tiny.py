@@ -1,0 +1,95 @@
+"""Networks and images small enough for a test."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from purifyctl.checkpoint import save_purifier
+from purifyctl.config import NetworkConfig
+from purifyctl.nn import build_purifier
+
+NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
+SIZE = 64  # pixels; of everything the tiny engine does
+
+
+def classifier() -> nn.Module:
+    """Ten classes of nothing in particular. Usable as `--classifier tests.tiny:classifier`."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+
+
+def purifier(network: NetworkConfig = NETWORK) -> nn.Module:
+    """A purifier that visibly changes its input."""
+    torch.manual_seed(0)
+    net = build_purifier(network)
+    if network.kind == "residual":
+        nn.init.normal_(net.head[1].weight, 0, 0.02)
+    return net.eval()
+
+
+def checkpoint(folder: Path, network: NetworkConfig = NETWORK) -> Path:
+    """`purifier(network)` on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "purifier.safetensors"
+    save_purifier(file, purifier(network), network, {"made": "by the tests"})
+    return file
+
+
+def photograph(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
+    """A smooth random picture, (width, height) in pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """`image` as a file of `kind` (Pillow's name)."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def hostile_files() -> dict[str, tuple[bytes, str]]:
+    """Files that a folder of photographs can hold: name -> (bytes, status that its row must get)."""
+    photo = photograph()
+    jpeg = encoded(photo, "JPEG", quality=95)
+    sideways = Image.Exif()
+    sideways[274] = 6  # turn by 90 degrees
+    deep = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    garbage = encoded(photo, "PNG")[:60] + np.random.default_rng(0).bytes(3000)
+    return {
+        "zero.jpg": (b"", "empty"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "decode_failed"),
+        "truncated.png": (encoded(photo, "PNG")[:-400], "decode_failed"),
+        "garbage.png": (garbage, "decode_failed"),
+        "text.jpg": (b"this is no image", "not_an_image"),
+        "notes.txt": (b"nor is this", "not_an_image"),
+        "moving.gif": (encoded(photo.convert("P"), "GIF"), "unsupported_format"),
+        "huge.png": (encoded(Image.new("L", (12_000, 12_000)), "PNG"), "too_large"),
+        "wide.png": (encoded(photo.resize((12_000, 20)), "PNG"), "ok"),
+        "cmyk.jpg": (encoded(photo.convert("CMYK"), "JPEG"), "ok"),
+        "grey.jpg": (encoded(photo.convert("L"), "JPEG"), "ok"),
+        "deep.png": (encoded(deep, "PNG"), "ok"),
+        "alpha.png": (encoded(photo.convert("RGBA"), "PNG"), "ok"),
+        "palette.png": (encoded(photo.convert("P"), "PNG"), "ok"),
+        "sideways.jpg": (encoded(photo, "JPEG", exif=sideways), "ok"),
+        "really_a_png.jpg": (encoded(photo, "PNG"), "ok"),
+        "photo.webp": (encoded(photo, "WEBP"), "ok"),
+        "photo.tiff": (encoded(photo, "TIFF"), "ok"),
+        "photo.bmp": (encoded(photo, "BMP"), "ok"),
+        "photo.jp2": (encoded(photo, "JPEG2000"), "ok"),
+        "photo.jpg": (jpeg, "ok"),
+        "photo.png": (encoded(photo, "PNG"), "ok"),
+    }
