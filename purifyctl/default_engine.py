@@ -10,6 +10,7 @@ from typing import Literal
 import purifyctl
 from purifyctl import console
 from purifyctl.backends import backend_version
+from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import Bundle, file_sha256, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, to_dict
@@ -51,14 +52,13 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
 
 
 def best_precision(backend: str = "openvino") -> Literal["fp32", "fp16", "bf16"]:
-    """The fastest precision of `backend` here. On a CPU that is BF16 where it is native, FP32 elsewhere."""
+    """The fastest precision of `backend` on this machine.
+
+    On a CPU that is BF16 with AMX, and FP32 without: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004).
+    """
     if backend.startswith("tensorrt"):
         return "fp16"
-    if backend == "openvino":
-        from purifyctl.backends.openvino import supports_bf16
-
-        return "bf16" if supports_bf16() else "fp32"
-    return "fp32"
+    return "bf16" if backend == "openvino" and has_amx() else "fp32"
 
 
 def cache_folder() -> Path:

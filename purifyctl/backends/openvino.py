@@ -11,10 +11,18 @@ from purifyctl.errors import BackendError
 
 
 def supports_bf16() -> bool:
-    """Whether this CPU computes in BF16 (AVX-512 BF16 or AMX)."""
+    """Whether this CPU computes in BF16 at all (AVX-512 BF16 or AMX)."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def has_amx() -> bool:
+    """Whether this CPU has matrix units for BF16 (Intel AMX)."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 class OpenVINORunner:
