@@ -143,26 +143,29 @@ def _show(figures: Mapping[str, Any], strip: Path) -> None:
 
 
 def _draw(out: Path, attack_folder: str, attack: str) -> Image.Image:
-    """The first labelled photographs whose attack succeeded, whether the purifier then helped or not."""
-    wanted = ("path", "output", "true_index", "true_label", "top_label", "top_index", "top_probability")
+    """Labelled photographs whose attack succeeded: first ones that the purifier restored, then ones that it did not."""
+    wanted = ("path", "output", "true_index", "top_label", "top_index", "top_probability")
     unpurified = ("unpurified_top_label", "unpurified_top_index", "unpurified_top_probability")
     clean, attacked = (
         read_columns(out / "runs" / folder / "rows", (*wanted, *unpurified)) for folder in ("clean", attack_folder)
     )
-    lines = []
+    restored: list[Line] = []
+    lost: list[Line] = []
     for i, truth in enumerate(attacked["true_index"]):
         before, after = clean["unpurified_top_index"][i][0], attacked["unpurified_top_index"][i][0]
         if truth is None or before != truth or after == truth:
             continue
         path = attacked["path"][i]
-        lines.append(
-            Line(
-                _picture(out / "clean" / path, clean, i, "unpurified_top"),
-                _picture(out / attack_folder / path, attacked, i, "unpurified_top"),
-                _picture(out / "runs" / attack_folder / attacked["output"][i], attacked, i, "top"),
-            )
+        line = Line(
+            _picture(out / "clean" / path, clean, i, "unpurified_top"),
+            _picture(out / attack_folder / path, attacked, i, "unpurified_top"),
+            _picture(out / "runs" / attack_folder / attacked["output"][i], attacked, i, "top"),
         )
-    return draw_strip(lines[:STRIP_LINES], f"purifyctl demo: {attack}, gray-box, {CLASSIFIER}")
+        (restored if line.purified.good else lost).append(line)
+    half = STRIP_LINES // 2
+    lines = (restored[: max(half, STRIP_LINES - len(lost))] + lost)[:STRIP_LINES]
+    n = len(restored) + len(lost)
+    return draw_strip(lines, f"{attack}, gray-box: {len(restored)} of {n} successful attacks undone (both kinds shown)")
 
 
 def _picture(file: Path, columns: Mapping[str, list[Any]], i: int, which: str) -> Picture:

@@ -8,7 +8,8 @@ import pytest
 from purifyctl import engine
 from purifyctl.backends import open_runner
 from purifyctl.bundle import Bundle, load_bundle
-from purifyctl.config import EngineConfig, NetworkConfig
+from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.config import EngineConfig, NetworkConfig, read_recipe
 from purifyctl.engine import Tolerance, build_engine
 from purifyctl.errors import BackendError, BundleError, ConfigError, ParityError, WeightsError
 from tests import tiny
@@ -43,6 +44,14 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
     assert "graph only" in bundle.manifest.parity["purifier"]["covers"]
     with pytest.raises(BackendError, match="NVIDIA GPU"):
         bundle.open("purifier")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["cpu", "rtx"])
+def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
+    recipe_file = Path(__file__).parents[1] / "engines" / f"{recipe}.toml"
+    bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
+    assert tuple(bundle.manifest.purifier.plans) == (("SM75", "SM86", "SM89", "SM120") if recipe == "rtx" else ())
 
 
 def test_an_engine_that_does_not_agree_with_torch_is_refused_and_leaves_nothing(
