@@ -5,8 +5,10 @@ JSON document, and events are JSON lines on stderr. Away from a terminal, progre
 """
 
 import contextlib
+import faulthandler
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +33,20 @@ _settings = _Settings()
 
 
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how this process speaks. Called once, by the command line."""
+    """Set how this process speaks. Called once, by the command line.
+
+    What libraries print from native code (decoders complain about each damaged file) is shown only under `verbose`:
+    it would land in the middle of tables and JSON lines, and every failed input has its reason in its row.
+    """
     global _settings
     _settings = _Settings(json=json, quiet=quiet, verbose=verbose)
+    if not verbose:
+        sys.stderr.flush()
+        ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (a device, not a path of ours)
+            os.dup2(nowhere.fileno(), 2)
+        sys.stderr = ours
+        faulthandler.enable(ours)  # a crash in native code must still be seen
 
 
 def _stderr() -> Console:
@@ -92,12 +105,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
     if _settings.json or _settings.quiet:
         return
-    out = Table(title=title, title_justify="left", title_style="bold")
+    out = Table()
     for i, column in enumerate(columns):
         out.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
         out.add_row(*row)
-    Console(highlight=False).print(out)
+    stdout = Console(highlight=False)
+    if title:
+        stdout.print(title, style="bold", markup=False)
+    stdout.print(out)
 
 
 class Counter:

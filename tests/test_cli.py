@@ -62,9 +62,10 @@ def test_every_command_line_in_the_readme_is_one_that_parses() -> None:
 def test_run_prints_json_alone_on_stdout_and_events_on_stderr(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
+    (photos / "bad.jpg").write_bytes(tiny.hostile_files()["truncated.jpg"][0])  # decoders complain from native code
     done = purifyctl("run", photos, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["statuses"] == {"ok": 10}
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["statuses"] == {"ok": 10, "decode_failed": 1}
     for line in done.stderr.splitlines():
         json.loads(line)
 

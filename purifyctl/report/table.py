@@ -30,7 +30,7 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     if accuracy:
         lines = [(text, f"{accuracy[key]:.1%}") for key, text in _ACCURACY.items() if key in accuracy]
         counts = f"{accuracy['classified']} classified, {accuracy.get('labelled', 0)} with a true label"
-        console.table(f"{engine['classifier']}: {counts}", ("accuracy", ""), lines)
+        console.table(f"{engine['classifier']}: {counts}", ("accuracy", "share"), lines)
     console.note(
         f"Times of decode, purify and classify are a batch's time divided by its images (amortised; batch "
         f"{engine['batch_size']}, {engine['backend']} {engine['precision']}).\nResults: {out}"
