@@ -15,6 +15,7 @@ help: ## List the targets.
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "purifyctl needs Python 3.11, 3.12 or 3.13: none found. Install one, or pass PYTHON=/path/to/python3." >&2; exit 1; }
+	@test "$$(uname -sm)" = "Linux x86_64" || { echo "The lock files are for Linux on x86-64; here is $$(uname -sm)." >&2; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 

@@ -70,16 +70,16 @@ def test_colour_models_become_the_same_rgb(decoder: Decoder) -> None:
     assert np.abs(grey16 - grey).max() <= 1
 
 
-# torchvision rounds the resized side down, which squeezes the picture a little where it does not divide evenly
-@pytest.mark.parametrize(("size", "bound"), [((300, 200), 0.7), ((200, 300), 0.7), ((481, 367), 4), ((97, 64), 4)])
-def test_decoding_is_torchvisions_resize_and_centre_crop(size: tuple[int, int], bound: float) -> None:
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (481, 367), (97, 64), (65, 64), (375, 500), (64, 67)])
+def test_decoding_is_torchvisions_resize_and_centre_crop(size: tuple[int, int]) -> None:
     photo = tiny.photograph(size)
     decoded = Decoder(size=64, batch_size=1, threads=1).decode([as_bytes(tiny.encoded(photo, "PNG"))])
     reference = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(64)])(
         torch.from_numpy(np.array(photo)).permute(2, 0, 1)
     )
     difference = np.abs(decoded.images[0].astype(int) - reference.permute(1, 2, 0).numpy())
-    assert difference.mean() < bound
+    assert difference.mean() < 0.5
+    assert difference.max() <= 3
 
 
 def test_an_image_of_the_engines_size_is_not_touched() -> None:

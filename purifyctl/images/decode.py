@@ -41,8 +41,7 @@ class Decoded:
 class Decoder:
     """Decodes, rotates as EXIF says, crops the centre square and resizes it to `size` pixels (antialiased linear).
 
-    Cropping the centre of the shorter side first and resizing only that is torchvision's
-    Resize(size) + CenterCrop(size) without the pixels that would be thrown away.
+    The result is torchvision's Resize(size) + CenterCrop(size), without resizing what would be thrown away.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ class Decoder:
         return kept, sizes
 
     def _build(self) -> Any:
-        from nvidia.dali import fn, pipeline_def, types
+        from nvidia.dali import fn, math, pipeline_def, types
 
         @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=self._batch_size,
@@ -139,12 +138,15 @@ class Decoder:
             device = "cpu" if self._device_id is None else "mixed"
             images = fn.decoders.image(files, device=device, output_type=types.RGB)
             size = fn.slice(images.shape(dtype=types.FLOAT), 0, 2, axes=[0])  # (height, width)
-            side = fn.reductions.min(size)
-            start = (size - side) / 2
+            # torchvision's geometry, to the pixel: the resized size is cut to whole pixels, and the crop's offset is
+            # half of what is left over, halves going to the even number
+            resized = math.floor(size * self._size / fn.reductions.min(size) + 1e-3)
+            over = resized - self._size
+            offset = math.floor((over + 1) / 4) + math.floor((over + 2) / 4)
             square = fn.resize(
                 images,
-                roi_start=start,
-                roi_end=start + side,
+                roi_start=offset * size / resized,
+                roi_end=(offset + self._size) * size / resized,
                 size=[self._size, self._size],
                 interp_type=types.INTERP_LINEAR,
                 antialias=True,
