@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -47,8 +48,9 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
             return load_bundle(folder)
         except BundleError as error:
             console.warn(f"The cached engine is not usable and is built again: {error.message}")
+            shutil.rmtree(folder)
     console.note(f"Building the shipped purifier for this machine (once, about 15 s) into {folder} ...")
-    return build_engine(config, shipped_checkpoint(), folder, overwrite=True)
+    return build_engine(config, shipped_checkpoint(), folder)
 
 
 def best_precision(backend: str = "openvino") -> Literal["fp32", "fp16", "bf16"]:

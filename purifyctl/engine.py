@@ -19,6 +19,7 @@ from torch import nn
 import purifyctl
 from purifyctl import console
 from purifyctl.backends import Runner, backend_version, open_runner, tensorrt, to_host
+from purifyctl.backends.openvino import has_amx
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, file_sha256, load_bundle
 from purifyctl.checkpoint import load_purifier
@@ -139,7 +140,9 @@ def _build_network(work: Path, name: str, net: nn.Module, config: EngineConfig) 
     """Export one network into `work`, and build its plans where the backend has plans."""
     graph_precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
     if name == "purifier":
-        graph: nn.Module = purifier_graph(net, graph_precision, rewrite_deconvs=config.backend == "openvino")
+        # pays only on matrix units, where transposed convolutions are left out (docs/adr/0004)
+        rewrite = config.backend == "openvino" and config.precision == "bf16" and has_amx()
+        graph: nn.Module = purifier_graph(net, graph_precision, rewrite_deconvs=rewrite)
     else:
         graph = classifier_graph(net, graph_precision)
     console.detail(f"Exporting {name} in {graph_precision}.")

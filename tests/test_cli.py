@@ -131,6 +131,11 @@ def test_run_without_an_engine_builds_the_shipped_one_once_and_says_so(photos: P
     second = purifyctl("run", photos, "--out", tmp_path / "two", **cache)
     assert second.returncode == 0, second.stderr
     assert "Building" not in second.stderr
+    (manifest,) = (tmp_path / "cache").rglob("manifest.json")
+    manifest.unlink()
+    third = purifyctl("run", photos, "--out", tmp_path / "three", **cache)
+    assert third.returncode == 0, third.stderr
+    assert "built again" in third.stderr
 
 
 @pytest.mark.slow
