@@ -16,7 +16,7 @@ class ResidualPurifier(nn.Module):
     are no normalisation layers: a purified image cannot depend on its batch, and nothing overflows in FP16.
 
     The last layer starts at zero, so that an untrained purifier returns its input; so does each residual block's,
-    which makes early training several times faster (docs/adr/0005).
+    which speeds up early training (docs/adr/0005).
 
     At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
