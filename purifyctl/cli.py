@@ -105,7 +105,7 @@ def train(
     console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
     console.note(f"Checkpoint: {result.checkpoint}")
     console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
-    raise typer.Exit(0 if result.finished or max_steps else 130)
+    raise typer.Exit(130 if result.interrupted else 0)
 
 
 @app.command("build-engine")

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,8 +220,8 @@ def _refuse_outside(tolerance: Tolerance, measured: dict[str, float], what: str)
 
 
 def _infer_all(runner: Runner, images: NDArray[np.uint8], batch_size: int) -> NDArray[Any]:
-    starts: Iterator[int] = iter(range(0, len(images), batch_size))
-    return np.concatenate([to_host(runner.infer(images[i : i + batch_size])) for i in starts])
+    batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+    return np.concatenate([to_host(runner.infer(batch)) for batch in batches])
 
 
 def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint8]:

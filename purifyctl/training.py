@@ -48,7 +48,7 @@ class TrainResult:
     steps: int
     seconds: float  # of this call
     held_out: dict[str, Any]  # accuracies in [0, 1] on photographs that were never trained on, and their step
-    finished: bool  # False: interrupted, or stopped by max_steps
+    interrupted: bool  # by Ctrl-C; what was done is saved
 
 
 def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
@@ -114,14 +114,13 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
             if step % LOG_EVERY == 0 or step == last_step:
                 _write_line(log, {"step": step, **losses})
             bar.advance(text=f"loss {losses['generator']:.3f}")
-            if step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0:
+            validate = step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0
+            if validate:
                 figures = {"step": step, **held_out.measure(trainer.generator)}
                 _write_line(log, {"step": step, "held_out": figures})
                 console.event("held_out", **figures)
                 console.note(f"epoch {step / batches.steps_per_epoch:.1f}: {describe(figures)}")
-                _save(run_dir, config, trainer, step, figures)
-                saved = time.monotonic()
-            elif interrupted.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
+            if validate or interrupted.is_set() or time.monotonic() - saved > SAVE_EVERY_S:
                 _save(run_dir, config, trainer, step, figures)
                 saved = time.monotonic()
     if not figures:  # interrupted before the first look, or finished by an earlier call
@@ -130,7 +129,8 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
         console.warn(
             f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}"
         )
-    return TrainResult(run_dir / "purifier.safetensors", step, time.monotonic() - started, figures, step == total_steps)
+    seconds = time.monotonic() - started
+    return TrainResult(run_dir / "purifier.safetensors", step, seconds, figures, interrupted.is_set())
 
 
 class Trainer:
@@ -241,8 +241,7 @@ class Trainer:
 def _perceptual_loss(config: TrainConfig, classifier: Classifier, device: torch.device) -> PerceptualLoss:
     objective = config.objective
     if objective.perceptual_backbone == "classifier":
-        # the method, not the module: training crops go in as they are
-        return PerceptualLoss(_Logits(classifier), stages(classifier.net)).to(device)
+        return PerceptualLoss(classifier.logits, stages(classifier.net))  # logits: training crops go in as they are
     state = read_state_dict(objective.perceptual_weights) if objective.perceptual_weights else None
     try:
         return vgg19_perceptual(state).to(device)
@@ -251,15 +250,6 @@ def _perceptual_loss(config: TrainConfig, classifier: Classifier, device: torch.
             f"The VGG19 weights for the perceptual loss cannot be had: {error}.",
             hint="set objective.perceptual_weights to a file, or perceptual_backbone = 'classifier'",
         ) from None
-
-
-class _Logits(nn.Module):
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier.logits(x)
 
 
 def _write_line(log: Any, data: Mapping[str, Any]) -> None:

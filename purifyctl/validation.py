@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier
-from purifyctl.config import TrainConfig, format_eps
+from purifyctl.config import AttackConfig, TrainConfig, format_eps
 from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all
@@ -22,29 +22,20 @@ class Validation:
     def __init__(
         self, config: TrainConfig, files: list[ImageFile], classifier: Classifier, device: torch.device
     ) -> None:
-        self._attacks = config.attacks
         self._classifier = classifier
-        side = config.image_size
-        images, kept = read_all(files[: config.validation_images], side)
+        images, kept = read_all(files[: config.validation_images], config.image_size)
         self._x = images.to(device)
         truth = TruthFromFolder(classifier.labels)
         known = [truth(image.path) for image in kept]
         self._labelled = all(label is not None for label in known)
-        self._predicted = self._predict(self._x)
-        self._y = torch.tensor(known, device=device) if self._labelled else self._predicted
-        self._attacked = {
-            f"{attack.kind}{f'-{attack.steps}' if attack.kind == 'pgd' else ''} {format_eps(attack.eps[1])}": torch.cat(
-                [
-                    make_attack(attack, classifier.logits, x, y, attack.eps[1])
-                    for x, y in zip(
-                        torch.split(self._x, BATCH),
-                        torch.split(self._predicted, BATCH),
-                        strict=True,
-                    )
-                ]
-            )
-            for attack in self._attacks
-        }
+        predicted = self._predict(self._x)
+        self._y = torch.tensor(known, device=device) if self._labelled else predicted
+        self._attacked = {_name(attack): self._attack(attack, predicted) for attack in config.attacks}
+
+    def _attack(self, attack: AttackConfig, predicted: Tensor) -> Tensor:
+        """The photographs attacked with the recipe's upper budget, away from the classifier's own predictions."""
+        batches = zip(torch.split(self._x, BATCH), torch.split(predicted, BATCH), strict=True)
+        return torch.cat([make_attack(attack, self._classifier.logits, x, y, attack.eps[1]) for x, y in batches])
 
     @torch.no_grad()
     def _predict(self, x: Tensor, through: nn.Module | None = None) -> Tensor:
@@ -75,6 +66,12 @@ class Validation:
                 for name, x_adv in self._attacked.items()
             },
         }
+
+
+def _name(attack: AttackConfig) -> str:
+    """`fgsm 8/255`, `pgd-3 8/255`."""
+    steps = f"-{attack.steps}" if attack.kind == "pgd" else ""
+    return f"{attack.kind}{steps} {format_eps(attack.eps[1])}"
 
 
 def describe(figures: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ thread is what overlaps decoding with other work.
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -66,9 +65,7 @@ class Decoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pipeline = None
 
     def decode(self, files: Sequence[Encoded]) -> Decoded:

@@ -1,6 +1,6 @@
 """The perceptual loss: L1 between a frozen network's features of two images (Zhang & Sakurai 2021, eq. 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,15 @@ class PerceptualLoss(nn.Module):
     Parameters
     ----------
     backbone
-        Maps RGB NCHW float in [0, 1] to anything; only the outputs of `layers` are used. It is frozen.
+        Maps RGB NCHW float in [0, 1] to anything; only the outputs of `layers` are used.
     layers
-        Modules of `backbone` whose outputs are compared.
+        Modules that `backbone` runs and whose outputs are compared. They are frozen.
     """
 
-    def __init__(self, backbone: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, backbone: Callable[[Tensor], object], layers: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.backbone = backbone.eval().requires_grad_(False)
-        self._layers = list(layers)
+        self.backbone = backbone
+        self._layers = [layer.eval().requires_grad_(False) for layer in layers]
 
     def _run(self, x: Tensor) -> list[Tensor]:
         features: list[Tensor] = []
