@@ -1,6 +1,10 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,29 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tm
     for line in losses(tmp_path / "whole"):
         if "generator" in line:
             assert logged[line["step"]] == line
+
+
+def test_ctrl_c_saves_the_step_and_exits_with_130(photos: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "resize = 48\nimage_size = 32\nbatch_size = 2\nepochs = 100000\nvalidate_every = 100000\n"
+        '[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n[classifier]\nname = "tests.tiny:classifier"\n'
+        '[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
+    )
+    words = ("train", recipe, "--photos", photos, "--out", tmp_path / "run", "--max-steps", 100_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "purifyctl", *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"]
+    assert saved == load_purifier(tmp_path / "run").about["step"] >= 10
 
 
 def test_a_run_folder_goes_on_only_with_its_own_recipe_and_photographs(photos: Path, tmp_path: Path) -> None:
