@@ -78,18 +78,27 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
+    """An attack, apart from its budget. What each kind does: `purifyctl.attacks`."""
 
     kind: Literal["fgsm", "pgd"]
+    steps: int = 0  # gradient steps; 0: the attack's usual number
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, f"attacks.steps is {self.steps}; it must not be negative.")
+        _require(self.kind != "fgsm" or self.steps <= 1, "FGSM has one step; use kind = 'pgd' for more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingAttack(AttackConfig):
+    """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
+
     eps: tuple[float, float]  # each batch draws its budget uniformly from [low, high]
-    steps: int = 1  # gradient steps (PGD)
     share: float = 1.0  # how often this attack is drawn, relative to the others
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = self.eps
         _require(0 < low <= high <= 1, f"attacks.eps {list(self.eps)} must satisfy 0 < low <= high <= 1.")
-        _require(self.steps >= 1, f"attacks.steps is {self.steps}; it must be at least 1.")
-        _require(self.kind == "pgd" or self.steps == 1, "FGSM has one step; use kind = 'pgd' for more.")
         _require(self.share > 0, f"attacks.share is {self.share}; it must be positive.")
 
 
@@ -122,7 +131,7 @@ class TrainConfig:
 
     network: NetworkConfig
     classifier: ClassifierConfig
-    attacks: tuple[AttackConfig, ...]
+    attacks: tuple[TrainingAttack, ...]
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
     image_size: int = 256  # ... and a square of this side is cut from them at random

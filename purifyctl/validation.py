@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier
-from purifyctl.config import AttackConfig, TrainConfig, format_eps
+from purifyctl.config import TrainConfig, TrainingAttack, format_eps
 from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all
@@ -32,7 +32,7 @@ class Validation:
         self._y = torch.tensor(known, device=device) if self._labelled else predicted
         self._attacked = {_name(attack): self._attack(attack, predicted) for attack in config.attacks}
 
-    def _attack(self, attack: AttackConfig, predicted: Tensor) -> Tensor:
+    def _attack(self, attack: TrainingAttack, predicted: Tensor) -> Tensor:
         """The photographs attacked with the recipe's upper budget, away from the classifier's own predictions."""
         batches = zip(torch.split(self._x, BATCH), torch.split(predicted, BATCH), strict=True)
         return torch.cat([make_attack(attack, self._classifier.logits, x, y, attack.eps[1]) for x, y in batches])
@@ -68,7 +68,7 @@ class Validation:
         }
 
 
-def _name(attack: AttackConfig) -> str:
+def _name(attack: TrainingAttack) -> str:
     """`fgsm 8/255`, `pgd-3 8/255`."""
     steps = f"-{attack.steps}" if attack.kind == "pgd" else ""
     return f"{attack.kind}{steps} {format_eps(attack.eps[1])}"

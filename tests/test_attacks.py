@@ -35,7 +35,7 @@ def test_attacked_images_stay_in_their_budget_and_in_range(
 @given(seed=st.integers(0, 1000), eps=st.floats(1 / 255, 32 / 255))
 def test_attacks_for_training_are_whole_grey_levels_within_the_budget(seed: int, eps: float) -> None:
     x, y = images(seed)
-    x_adv = make_attack(AttackConfig("pgd", (eps, eps), steps=2), MODEL, x, y, eps)
+    x_adv = make_attack(AttackConfig("pgd", steps=2), MODEL, x, y, eps)
     assert (x_adv - x).abs().max() <= eps + ROUNDING
     torch.testing.assert_close(x_adv * 255, torch.round(x_adv * 255), atol=1e-4, rtol=0)
 

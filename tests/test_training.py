@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from purifyctl.checkpoint import load_purifier
-from purifyctl.config import AttackConfig, ClassifierConfig, NetworkConfig, ObjectiveConfig, TrainConfig, read_recipe
+from purifyctl.config import ClassifierConfig, NetworkConfig, ObjectiveConfig, TrainConfig, TrainingAttack, read_recipe
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
 from purifyctl.photographs import TrainingBatches, split
@@ -27,8 +27,8 @@ def config(**changes: object) -> TrainConfig:
         "network": NetworkConfig(kind="unet", width=4, depth=5),
         "classifier": ClassifierConfig("tests.tiny:classifier"),
         "attacks": (
-            AttackConfig("fgsm", (4 / 255, 8 / 255)),
-            AttackConfig("pgd", (4 / 255, 8 / 255), steps=2),
+            TrainingAttack("fgsm", eps=(4 / 255, 8 / 255)),
+            TrainingAttack("pgd", eps=(4 / 255, 8 / 255), steps=2),
         ),
         "objective": ObjectiveConfig(gan=1.0, l1=100.0, perceptual=1.0, classifier=1.0, discriminator_width=4),
         "resize": 48,
@@ -114,7 +114,7 @@ def test_held_out_photographs_stay_held_out_when_others_are_added(photos: Path) 
 
 
 def test_the_loss_terms_are_weighted_as_the_recipe_says(photos: Path) -> None:
-    settings = config(attacks=(AttackConfig("fgsm", (8 / 255, 8 / 255)),))
+    settings = config(attacks=(TrainingAttack("fgsm", eps=(8 / 255, 8 / 255)),))
     from purifyctl.classifiers import load_classifier
 
     trainer = Trainer(settings, load_classifier("tests.tiny:classifier"), 10, torch.device("cpu"))

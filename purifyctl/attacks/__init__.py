@@ -16,11 +16,26 @@ from purifyctl.config import AttackConfig
 __all__ = ["fgsm", "make_attack", "pgd"]
 
 
-def make_attack(attack: AttackConfig, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, eps: float) -> Tensor:
+PGD_STEPS = 10  # where the attack names no number
+
+
+def make_attack(
+    attack: AttackConfig,
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """`x` attacked as `attack` says, rounded to 8 bits as it would be in a file.
 
-    The budget is `eps` cut to whole grey levels (at least one), so that rounding cannot leave it.
+    The budget is `eps` cut to whole grey levels (at least one), so that rounding cannot leave it. Whatever the attack
+    draws at random comes from `generator`.
     """
     eps = max(1, math.floor(eps * 255 + 1e-6)) / 255
-    x_adv = fgsm(model, x, y, eps) if attack.kind == "fgsm" else pgd(model, x, y, eps, steps=attack.steps)
+    if attack.kind == "fgsm":
+        x_adv = fgsm(model, x, y, eps)
+    else:
+        x_adv = pgd(model, x, y, eps, steps=attack.steps or PGD_STEPS, generator=generator)
     return torch.round(x_adv * 255) / 255
