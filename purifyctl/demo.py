@@ -27,8 +27,8 @@ from purifyctl.images import ImageFile, encode, list_images
 from purifyctl.photographs import read_all
 from purifyctl.pipeline import RunOptions, run
 from purifyctl.pipeline.rows import read_columns
-from purifyctl.report.strip import Line, Picture, draw_strip
 from purifyctl.samples import copy_samples
+from purifyctl.strip import Line, Picture, draw_strip
 
 SIDE = 256  # pixels; what the engine purifies, so that attacked files reach it unchanged
 EPS = 4 / 255  # L-infinity budget in [0, 1]

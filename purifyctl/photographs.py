@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[lis
     return order[n:], order[:n]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Crops to train on."""
+
+    x: Tensor  # RGB NCHW float in [0, 1]
+    places: list[int]  # per crop: its photograph's number * variants + which of the photograph's crops it is
+
+
 class TrainingBatches:
     """Endless shuffled batches of random square crops, half of them mirrored.
 
@@ -31,19 +40,35 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, photographs: list[ImageFile], *, batch_size: int, resize: int, crop: int, seed: int, threads: int = 2
+        self,
+        photographs: list[ImageFile],
+        *,
+        batch_size: int,
+        resize: int,
+        crop: int,
+        seed: int,
+        variants: int = 0,
+        rank: int = 0,
+        count: int = 1,
+        threads: int = 2,
     ) -> None:
-        """`resize`: pixels of the decoded square; `crop`: pixels of the random crop from it."""
+        """`resize`: pixels of the decoded square; `crop`: pixels of the random crop from it.
+
+        `variants`: different crops of each photograph, taken in turn; 0: a new one every time. Each of `count`
+        processes takes its share, the `rank`-th, of every batch of `batch_size`.
+        """
         self._photographs = photographs
         self._batch_size = min(batch_size, len(photographs))
         self._crop = crop
         self._seed = seed
-        self._decoder = Decoder(size=resize, batch_size=self._batch_size, threads=threads)
+        self._variants = variants
+        self._rank, self._count = rank, count
+        self._decoder = Decoder(size=resize, batch_size=-(-self._batch_size // count), threads=threads)
         self.steps_per_epoch = len(photographs) // self._batch_size
         self.unreadable: set[str] = set()
 
-    def from_step(self, step: int) -> Generator[Tensor, None, None]:
-        """Batches from `step` on: RGB NCHW float in [0, 1]. The next one is decoded while this one is used."""
+    def from_step(self, step: int) -> Generator[Batch, None, None]:
+        """Batches from `step` on. The next one is decoded while this one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead = pool.submit(self._batch, step)
             while True:
@@ -51,25 +76,26 @@ class TrainingBatches:
                 batch, ahead = ahead.result(), pool.submit(self._batch, step)
                 yield batch
 
-    def _batch(self, step: int) -> Tensor:
+    def _batch(self, step: int) -> Batch:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._photographs))
-        chosen = order[position * self._batch_size : (position + 1) * self._batch_size]
-        # a photograph that cannot be read gives its place to one that can
+        chosen = order[position * self._batch_size : (position + 1) * self._batch_size][self._rank :: self._count]
         images, bad = read_some([self._photographs[i] for i in chosen], self._decoder)
         self.unreadable |= bad
         if not len(images):
             raise TrainingError(f"None of {len(chosen)} photographs could be read.", hint="check --photos")
-        images = images[np.resize(np.arange(len(images)), len(chosen))]
-        rng = np.random.default_rng((self._seed, epoch, position))
-        n, room = len(images), images.shape[1] - self._crop + 1
-        crops = []
-        for image, top, left, mirror in zip(
-            images, rng.integers(room, size=n), rng.integers(room, size=n), rng.random(n) < 0.5, strict=True
-        ):
-            crop = image[top : top + self._crop, left : left + self._crop]
-            crops.append(crop[:, ::-1] if mirror else crop)
-        return to_tensor(np.stack(crops))
+        read = [int(i) for i in chosen if str(self._photographs[i].path) not in bad]
+        # a photograph that cannot be read gives its place to one that can
+        shown = np.resize(np.arange(len(images)), len(chosen))
+        variant = epoch % self._variants if self._variants else epoch
+        crops = [self._cut(images[i], read[i], variant) for i in shown]
+        return Batch(to_tensor(np.stack(crops)), [read[i] * self._variants + variant for i in shown])
+
+    def _cut(self, image: NDArray[np.uint8], photograph: int, variant: int) -> NDArray[np.uint8]:
+        rng = np.random.default_rng((self._seed, photograph, variant))
+        top, left = rng.integers(image.shape[0] - self._crop + 1, size=2)
+        crop = image[top : top + self._crop, left : left + self._crop]
+        return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
 def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArray[np.uint8], set[str]]:
@@ -78,7 +104,7 @@ def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArr
     readable = []
     for photograph in photographs:
         try:
-            data.append(read_file(photograph.file))
+            data.append(read_file(photograph))
             readable.append(photograph)
         except ImageError:
             unreadable.add(str(photograph.path))

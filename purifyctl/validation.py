@@ -1,6 +1,7 @@
 """How well a purifier does on photographs it was not trained on, while it is being trained."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,66 +13,103 @@ from purifyctl.config import TrainConfig, TrainingAttack, format_eps
 from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all
+from purifyctl.strip import Line, Picture
 
 BATCH = 16
+LINES = 8  # of a picture
 
 
 class Validation:
-    """Held-out photographs, attacked once, and what a purifier makes of them."""
+    """Held-out photographs, attacked away from the classifier's own predictions, and what a purifier makes of them."""
 
     def __init__(
         self, config: TrainConfig, files: list[ImageFile], classifier: Classifier, device: torch.device
     ) -> None:
         self._classifier = classifier
+        self._seed = config.seed
         images, kept = read_all(files[: config.validation_images], config.image_size)
         self._x = images.to(device)
         truth = TruthFromFolder(classifier.labels)
         known = [truth(image.path) for image in kept]
         self._labelled = all(label is not None for label in known)
-        predicted = self._predict(self._x)
-        self._y = torch.tensor(known, device=device) if self._labelled else predicted
-        self._attacked = {_name(attack): self._attack(attack, predicted) for attack in config.attacks}
+        self._predicted = self._predict(self._x)
+        self._y = torch.tensor(known, device=device) if self._labelled else self._predicted
+        self._attacks = {
+            f"{attack.name} {format_eps(eps)}{', adaptive' if attack.through == 'purifier' else ''}": (attack, eps)
+            for attack in config.attacks
+            for eps in config.validation_eps
+        }
+        # what does not depend on the purifier is made once
+        self._attacked = {
+            name: self._attack(attack, eps, classifier.logits)
+            for name, (attack, eps) in self._attacks.items()
+            if attack.through == "classifier"
+        }
 
-    def _attack(self, attack: TrainingAttack, predicted: Tensor) -> Tensor:
-        """The photographs attacked with the recipe's upper budget, away from the classifier's own predictions."""
-        batches = zip(torch.split(self._x, BATCH), torch.split(predicted, BATCH), strict=True)
-        return torch.cat([make_attack(attack, self._classifier.logits, x, y, attack.eps[1]) for x, y in batches])
+    def _attack(self, attack: TrainingAttack, eps: float, model: Callable[[Tensor], Tensor]) -> Tensor:
+        generator = torch.Generator(self._x.device).manual_seed(self._seed)  # the same at every look
+        batches = zip(torch.split(self._x, BATCH), torch.split(self._predicted, BATCH), strict=True)
+        return torch.cat([make_attack(attack, model, x, y, eps, generator=generator) for x, y in batches])
 
     @torch.no_grad()
-    def _predict(self, x: Tensor, through: nn.Module | None = None) -> Tensor:
-        parts = []
-        for part in torch.split(x, BATCH):
-            image = torch.round(through(part) * 255) / 255 if through else part
-            parts.append(self._classifier.logits(image).argmax(1))
-        return torch.cat(parts)
+    def _logits(self, x: Tensor) -> Tensor:
+        return torch.cat([self._classifier.logits(part) for part in torch.split(x, BATCH)])
 
-    def measure(self, purifier: nn.Module) -> dict[str, Any]:
-        """Top-1 in [0, 1]: clean, purified clean, and per attack without and with the purifier.
+    def _predict(self, x: Tensor) -> Tensor:
+        return self._logits(x).argmax(1)
+
+    def _top1(self, x: Tensor) -> float:
+        return float((self._predict(x) == self._y).float().mean())
+
+    def measure(self, purifier: nn.Module) -> tuple[dict[str, Any], list[Line]]:
+        """Top-1 in [0, 1]: clean, purified clean, and per attack without and with the purifier; and a few examples.
 
         Against true labels where every photograph's folder names its class; otherwise against the classifier's own
         predictions on the clean photographs, which makes `clean_top1` 1 by definition.
         """
         purifier.eval()
 
-        def top1(x: Tensor, through: nn.Module | None = None) -> float:
-            return float((self._predict(x, through) == self._y).float().mean())
+        def through_both(x: Tensor) -> Tensor:
+            return self._classifier.logits(purifier(x))
 
-        return {
+        attacked, lines = {}, []
+        for name, (attack, eps) in self._attacks.items():
+            x_adv = self._attacked[name] if name in self._attacked else self._attack(attack, eps, through_both)
+            x_pur = _purify(purifier, x_adv)
+            attacked[name] = {"attacked_top1": self._top1(x_adv), "purified_top1": self._top1(x_pur)}
+            lines += self._lines(x_adv, x_pur)
+        figures = {
             "n": len(self._x),
             "labels": "true" if self._labelled else "predicted when clean",
-            "clean_top1": top1(self._x),
-            "purified_clean_top1": top1(self._x, purifier),
-            "attacked": {
-                name: {"attacked_top1": top1(x_adv), "purified_top1": top1(x_adv, purifier)}
-                for name, x_adv in self._attacked.items()
-            },
+            "clean_top1": self._top1(self._x),
+            "purified_clean_top1": self._top1(_purify(purifier, self._x)),
+            "attacked": attacked,
         }
+        return figures, lines[:: max(1, len(lines) // LINES)][:LINES]
+
+    def _lines(self, x_adv: Tensor, x_pur: Tensor) -> list[Line]:
+        """The first few photographs: clean, attacked, purified."""
+        columns = [self._pictures(images[:LINES]) for images in (self._x, x_adv, x_pur)]
+        return [Line(*pictures) for pictures in zip(*columns, strict=True)]
+
+    def _pictures(self, x: Tensor) -> list[Picture]:
+        shares, classes = self._logits(x).softmax(1).max(1)
+        pixels = (x * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [
+            Picture(pixels[i], self._classifier.labels.name(int(classes[i])), float(shares[i]), bool(classes[i] == y))
+            for i, y in enumerate(self._y[: len(x)])
+        ]
 
 
-def _name(attack: TrainingAttack) -> str:
-    """`fgsm 8/255`, `pgd-3 8/255`."""
-    steps = f"-{attack.steps}" if attack.kind == "pgd" else ""
-    return f"{attack.kind}{steps} {format_eps(attack.eps[1])}"
+@torch.no_grad()
+def _purify(purifier: nn.Module, x: Tensor) -> Tensor:
+    """Purified images, rounded to 8 bits as files are."""
+    return torch.cat([torch.round(purifier(part) * 255) / 255 for part in torch.split(x, BATCH)])
+
+
+def score(figures: Mapping[str, Any]) -> float:
+    """By which the best purifier is chosen: top-1 of purified images, clean and under each attack, on average."""
+    return fmean([figures["purified_clean_top1"], *(pair["purified_top1"] for pair in figures["attacked"].values())])
 
 
 def describe(figures: Mapping[str, Any]) -> str:

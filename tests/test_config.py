@@ -10,7 +10,7 @@ from purifyctl.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 MINIMAL = {
     "network": {"kind": "residual", "width": 32, "depth": 4},
-    "classifier": {"name": "mobilenet_v2"},
+    "classifiers": [{"name": "mobilenet_v2"}],
     "attacks": [{"kind": "fgsm", "eps": ["4/255", "8/255"]}],
 }
 

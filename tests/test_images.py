@@ -1,5 +1,7 @@
+import io
 import os
-from pathlib import Path
+import tarfile
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder, encode, list_images, read_file
+from purifyctl.images import Decoder, ImageFile, encode, list_images, list_tar_members, read_file
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 
@@ -134,7 +136,7 @@ def test_what_is_no_regular_file_is_refused_instead_of_waited_for(tmp_path: Path
     os.mkfifo(pipe)
     for file in (pipe, tmp_path / "missing.jpg", tmp_path):
         with pytest.raises(ImageError) as caught:
-            read_file(file)
+            read_file(ImageFile(file, PurePosixPath(file.name)))
         assert caught.value.status == "unreadable"
 
 
@@ -143,8 +145,27 @@ def test_a_file_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path) -> No
     with file.open("wb") as stream:
         stream.truncate(10 * 2**40)  # sparse
     with pytest.raises(ImageError) as caught:
-        read_file(file)
+        read_file(ImageFile(file, PurePosixPath(file.name)))
     assert caught.value.status == "too_large"
+
+
+def test_tar_shards_are_read_where_their_members_lie(tmp_path: Path) -> None:
+    photo = tiny.encoded(tiny.photograph(), "JPEG")
+    with tarfile.open(tmp_path / "part-0.tar", "w") as shard:
+        for name in ("cats/1.jpg", "dogs/2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(photo)
+            shard.addfile(member, io.BytesIO(photo))
+    (tmp_path / "loose.jpg").write_bytes(photo)
+    found = list_tar_members(list_images(tmp_path))
+    assert [str(image.path) for image in found] == ["loose.jpg", "part-0.tar/cats/1.jpg", "part-0.tar/dogs/2.jpg"]
+    assert all(read_file(image).tobytes() == photo for image in found)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no shard" * 200)
+    with pytest.raises(ConfigError, match=r"bad\.tar"):
+        list_tar_members(list_images(tmp_path))
 
 
 def test_synthetic_images_are_the_same_every_time_and_fall_off_like_photographs() -> None:

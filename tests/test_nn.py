@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purifyctl.nn import PatchDiscriminator, ResidualPurifier, UNetPurifier
-from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg19_perceptual
+from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg_perceptual
 
 
 def parameters(net: nn.Module) -> int:
@@ -92,13 +92,27 @@ def test_the_perceptual_loss_leaves_no_hooks_on_a_network_that_others_use() -> N
     assert not any(layer._forward_hooks for layer in backbone)
 
 
-def test_vgg19_takes_the_lower_layers_alone_and_refuses_other_weights() -> None:
-    widths = {0: (3, 64), 2: (64, 64), 5: (64, 128)}
+def test_each_layer_of_the_perceptual_loss_has_its_weight() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    x, x_pur = torch.rand(2, 1, 3, 16, 16).unbind()
+    one, two = (PerceptualLoss(backbone, [backbone[i]], [1.0])(x, x_pur) for i in (0, 2))
+    both = PerceptualLoss(backbone, [backbone[2], backbone[0]], [0.5, 2.0])(x, x_pur)
+    torch.testing.assert_close(both, 0.5 * two + 2 * one)
+
+
+def test_vgg_takes_its_lower_layers_alone_under_any_names_and_refuses_other_weights() -> None:
     state = {}
-    for i, (n_in, n_out) in widths.items():
-        state[f"features.{i}.weight"] = torch.zeros(n_out, n_in, 3, 3)
-        state[f"features.{i}.bias"] = torch.zeros(n_out)
-    loss = vgg19_perceptual(state)
-    assert loss(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)) == 0
-    with pytest.raises(ValueError, match="VGG19"):
-        vgg19_perceptual({"conv1.weight": torch.zeros(1)})
+    for name, (n_in, n_out) in {"features.0": (3, 64), "net.slice1.2": (64, 64), "5": (64, 128)}.items():
+        state[f"{name}.weight"] = torch.rand(n_out, n_in, 3, 3)
+        state[f"{name}.bias"] = torch.rand(n_out)
+    loss = vgg_perceptual("vgg19", state)
+    assert [type(layer).__name__ for layer in loss.backbone][-3:] == ["MaxPool2d", "Conv2d", "ReLU"]
+    torch.testing.assert_close(loss.backbone[5].weight, state["5.weight"])
+    x, x_pur = torch.rand(2, 1, 3, 32, 32).unbind()
+    assert loss(x, x) == 0
+    chosen = vgg_perceptual("vgg16", state, {"3": 2.0})
+    torch.testing.assert_close(chosen(x, x_pur), 2 * PerceptualLoss(loss.backbone, [loss.backbone[3]])(x, x_pur))
+    with pytest.raises(ValueError, match="vgg19"):
+        vgg_perceptual("vgg19", {"conv1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="no layer 12"):
+        vgg_perceptual("vgg19", state, {"12": 1.0})

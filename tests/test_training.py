@@ -1,10 +1,13 @@
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,16 @@ import pytest
 import torch
 
 from purifyctl.checkpoint import load_purifier
+from purifyctl.classifiers import load_classifier
 from purifyctl.config import ClassifierConfig, NetworkConfig, ObjectiveConfig, TrainConfig, TrainingAttack, read_recipe
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
 from purifyctl.photographs import TrainingBatches, split
-from purifyctl.training import Trainer, train, train_recipe
+from purifyctl.training import train, train_recipe
+from purifyctl.training.cache import AttackCache
+from purifyctl.training.trainer import Trainer
+from purifyctl.training.workers import Workers
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,21 +33,29 @@ def config(**changes: object) -> TrainConfig:
     """Every term of the objective, in seconds."""
     settings = {
         "network": NetworkConfig(kind="unet", width=4, depth=5),
-        "classifier": ClassifierConfig("tests.tiny:classifier"),
+        "classifiers": (ClassifierConfig("tests.tiny:classifier"),),
         "attacks": (
             TrainingAttack("fgsm", eps=(4 / 255, 8 / 255)),
             TrainingAttack("pgd", eps=(4 / 255, 8 / 255), steps=2),
         ),
-        "objective": ObjectiveConfig(gan=1.0, l1=100.0, perceptual=1.0, classifier=1.0, discriminator_width=4),
+        "objective": ObjectiveConfig(
+            gan=1.0, l1=100.0, perceptual=1.0, classifier=1.0, agreement=0.5, discriminator_width=4
+        ),
         "resize": 48,
         "image_size": 32,
         "batch_size": 2,
         "epochs": 3,
         "identity_share": 0.3,
+        "ema": 0.9,
         "held_out": 0.2,
         **changes,
     }
     return TrainConfig(**settings)
+
+
+def trainer(settings: TrainConfig) -> Trainer:
+    classifiers = [load_classifier(c.name) for c in settings.classifiers]
+    return Trainer(settings, classifiers, 10, Workers(torch.device("cpu")))
 
 
 def losses(run: Path) -> list[dict]:
@@ -48,21 +64,23 @@ def losses(run: Path) -> list[dict]:
 
 def test_a_training_writes_a_checkpoint_that_says_how_it_was_made(photos: Path, tmp_path: Path) -> None:
     result = train(config(), photos, tmp_path / "run")
-    purifier = load_purifier(tmp_path / "run")
-    assert result.steps == purifier.about["step"] == purifier.about["total_steps"] == 12
-    assert purifier.about["recipe"]["objective"]["l1"] == 100
-    assert purifier.about["held_out"] == result.held_out
+    last, best = (load_purifier(tmp_path / "run" / f"{name}.safetensors") for name in ("last", "purifier"))
+    assert result.steps == last.about["step"] == last.about["total_steps"] == 12
+    assert best.about["recipe"]["objective"]["l1"] == 100
+    assert best.about["held_out"] == result.held_out
     assert result.held_out["n"] == 2
     assert result.held_out["labels"] == "predicted when clean"
     last = [line for line in losses(tmp_path / "run") if "generator" in line][-1]
-    assert set(last) == {"step", "generator", "l1", "gan", "perceptual", "classifier", "discriminator"}
+    assert set(last) == {"step", "generator", "l1", "gan", "perceptual", "classifier", "agreement", "discriminator"}
 
 
 def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tmp_path: Path) -> None:
     train(config(), photos, tmp_path / "whole")
     for stop in (5, 7, None):
         train(config(), photos, tmp_path / "stopped", max_steps=stop)
-    whole, stopped = (load_purifier(tmp_path / name).net.state_dict() for name in ("whole", "stopped"))
+    whole, stopped = (
+        load_purifier(tmp_path / name / "last.safetensors").net.state_dict() for name in ("whole", "stopped")
+    )
     for name, value in whole.items():
         assert torch.equal(value, stopped[name]), name
     logged = {line["step"]: line for line in losses(tmp_path / "stopped") if "generator" in line}
@@ -75,7 +93,7 @@ def test_ctrl_c_saves_the_step_and_exits_with_130(photos: Path, tmp_path: Path) 
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         "resize = 48\nimage_size = 32\nbatch_size = 2\nepochs = 100000\nvalidate_every = 100000\n"
-        '[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n[classifier]\nname = "tests.tiny:classifier"\n'
+        '[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n[[classifiers]]\nname = "tests.tiny:classifier"\n'
         '[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
     )
     words = ("train", recipe, "--photos", photos, "--out", tmp_path / "run", "--max-steps", 100_000)
@@ -115,22 +133,164 @@ def test_held_out_photographs_stay_held_out_when_others_are_added(photos: Path) 
 
 def test_the_loss_terms_are_weighted_as_the_recipe_says(photos: Path) -> None:
     settings = config(attacks=(TrainingAttack("fgsm", eps=(8 / 255, 8 / 255)),))
-    from purifyctl.classifiers import load_classifier
-
-    trainer = Trainer(settings, load_classifier("tests.tiny:classifier"), 10, torch.device("cpu"))
-    found = trainer.step(torch.rand(2, 3, 32, 32), 0)
-    expected = found["gan"] + 100 * found["l1"] + found["perceptual"] + found["classifier"]
+    found = trainer(settings).step(torch.rand(2, 3, 32, 32), 0)
+    terms = found["gan"] + 100 * found["l1"] + found["perceptual"] + found["classifier"]
+    expected = terms + 0.5 * found["agreement"]
     assert found["generator"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_identity_share_of_images_is_left_clean() -> None:
-    from purifyctl.classifiers import load_classifier
+def attacked_by(made: Trainer, x: torch.Tensor, step: int, places: tuple[int, ...] = ()) -> torch.Tensor:
+    y = torch.zeros(len(x), dtype=torch.int64)
+    return made._attacked(x, y, made._classifiers[0], np.random.default_rng(step), places)
 
-    trainer = Trainer(config(identity_share=0.5), load_classifier("tests.tiny:classifier"), 10, torch.device("cpu"))
-    x = torch.randint(0, 256, (8, 3, 32, 32)) / 255
-    y = torch.zeros(8, dtype=torch.int64)
-    shares = [(trainer._attacked(x, y, step) == x).flatten(1).all(dim=1).float().mean().item() for step in range(40)]
+
+def tiny_images(n: int) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, 32, 32), generator=torch.Generator().manual_seed(0)) / 255
+
+
+def test_the_identity_share_of_images_is_left_clean() -> None:
+    made = trainer(config(identity_share=0.5))
+    x = tiny_images(8)
+    shares = [(attacked_by(made, x, step) == x).flatten(1).all(dim=1).float().mean().item() for step in range(40)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_adaptive_attack_in_the_mix_goes_through_the_purifier() -> None:
+    made = {}
+    for through in ("classifier", "purifier"):
+        attack = TrainingAttack("fgsm", eps=(8 / 255, 8 / 255), through=through)
+        settings = config(attacks=(attack,), identity_share=0.0, network=tiny.NETWORK)
+        one = trainer(settings)
+        torch.nn.init.normal_(one.generator.head[1].weight, 0, 0.1)  # a purifier that does something
+        made[through] = attacked_by(one, tiny_images(2), 0)
+    assert not torch.equal(made["classifier"], made["purifier"])
+
+
+def test_steps_take_turns_with_all_classifiers() -> None:
+    settings = config(classifiers=(ClassifierConfig("tests.tiny:classifier"),) * 2, objective=ObjectiveConfig(l1=1.0))
+    made = trainer(settings)
+    calls = [0, 0]
+    for i, classifier in enumerate(made._classifiers):
+        classifier.net.register_forward_pre_hook(lambda *_, i=i: calls.__setitem__(i, calls[i] + 1))
+    for step in range(20):
+        made.step(torch.rand(2, 3, 32, 32), step)
+    assert min(calls) >= 5
+
+
+def test_averaged_weights_are_what_a_training_keeps(photos: Path, tmp_path: Path) -> None:
+    settings = config(ema=0.5, epochs=1)
+    train(settings, photos, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["networks"]
+    kept = load_purifier(tmp_path / "run" / "last.safetensors").net.state_dict()
+    for name, value in kept.items():
+        assert torch.equal(value, state["averaged"][f"module.{name}"]), name
+    assert any(not torch.equal(value, state["generator"][name]) for name, value in kept.items())
+
+
+def test_the_best_purifier_is_kept_and_training_stops_when_it_gets_no_better(photos: Path, tmp_path: Path) -> None:
+    # a learning rate that changes nothing: every look after the first is no better
+    settings = config(learning_rate=1e-12, epochs=20, patience=2, ema=0.0)
+    result = train(settings, photos, tmp_path / "run")
+    looks = [line["held_out"] for line in losses(tmp_path / "run") if "held_out" in line]
+    assert len(looks) == 3
+    assert result.steps == looks[-1]["step"] < 80
+    assert load_purifier(tmp_path / "run").about["held_out"]["step"] == looks[0]["step"]
+    assert load_purifier(tmp_path / "run" / "last.safetensors").about["step"] == looks[-1]["step"]
+
+
+def test_a_training_leaves_plots_pictures_and_a_card(photos: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    train(config(epochs=2), photos, run)
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"loss/gan", "loss/discriminator", "loss/l1", "held_out/score"} <= set(board.Tags()["scalars"])
+    assert len(list((run / "pictures").glob("*.png"))) == 2
+    card = (run / "card.md").read_text()
+    assert "tests.tiny:classifier" in card
+    assert "95 % Wilson" in card
+    assert '"l1": 100.0' in card
+
+
+def test_a_training_starts_from_another_ones_weights(photos: Path, tmp_path: Path) -> None:
+    start = tiny.checkpoint(tmp_path / "first")
+    settings = config(network=tiny.NETWORK, start=str(start), learning_rate=1e-12, ema=0.0, epochs=1)
+    train(settings, photos, tmp_path / "run")
+    for name, value in load_purifier(tmp_path / "run").net.state_dict().items():
+        torch.testing.assert_close(value, load_purifier(start).net.state_dict()[name])
+    other = config(start=str(start))
+    with pytest.raises(ConfigError, match="describes another"):
+        train(other, photos, tmp_path / "other")
+
+
+def test_cached_attacks_are_made_once_and_for_the_crop_that_is_shown(photos: Path, tmp_path: Path) -> None:
+    files = list_images(photos)
+    batches = TrainingBatches(files, batch_size=5, resize=48, crop=32, seed=0, variants=2)
+    seen: dict[int, bytes] = {}
+    with closing(batches.from_step(0)) as stream:
+        for _ in range(5 * batches.steps_per_epoch):
+            batch = next(stream)
+            for place, crop in zip(batch.places, batch.x, strict=True):
+                assert seen.setdefault(place, crop.numpy().tobytes()) == crop.numpy().tobytes()
+    assert sorted(seen) == list(range(2 * len(files)))
+    made = []
+    cache = AttackCache(tmp_path / "cache", 4, 32)
+
+    def make() -> torch.Tensor:
+        made.append(1)
+        return torch.full((2, 3, 32, 32), 7 / 255)
+
+    for _ in range(3):
+        assert torch.equal(cache.get([1, 3], make) * 255, torch.full((2, 3, 32, 32), 7.0))
+    assert made == [1]
+    assert torch.equal(AttackCache(tmp_path / "cache", 4, 32).get([3], make) * 255, torch.full((1, 3, 32, 32), 7.0))
+    with pytest.raises(TrainingError, match="cached_attacks"):
+        AttackCache(tmp_path / "cache", 5, 32)
+
+
+def test_a_training_on_cached_attacks_resumes_like_any_other(photos: Path, tmp_path: Path) -> None:
+    settings = config(cached_attacks=1)
+    train(settings, photos, tmp_path / "whole")
+    for stop in (6, None):
+        train(settings, photos, tmp_path / "stopped", max_steps=stop)
+    whole, stopped = (load_purifier(tmp_path / name / "last.safetensors").net for name in ("whole", "stopped"))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, stopped.state_dict()[name]), name
+
+
+def test_a_training_reads_tar_shards(photos: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "0.tar", "w") as shard:
+        shard.add(photos, "photos")
+    result = train(config(epochs=1), shards, tmp_path / "run")
+    assert result.steps == 4
+    assert result.held_out["n"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
+    """Nothing random but the attack's choice and the identity share, which are drawn for the whole batch."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "resize = 48\nimage_size = 32\nbatch_size = 4\nepochs = 3\nidentity_share = 0.3\nema = 0.5\n"
+        '[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n[[classifiers]]\nname = "tests.tiny:classifier"\n'
+        '[objective]\nl1 = 1.0\nclassifier = 1.0\n[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
+    )
+    words = ["-m", "purifyctl", "train", str(recipe), "--photos", str(photos), "--out"]
+    one = [sys.executable, *words, str(tmp_path / "one")]
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for command in (one, [*two, str(tmp_path / "two")]):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+    first, second = (load_purifier(tmp_path / name / "last.safetensors").net.state_dict() for name in ("one", "two"))
+    start = trainer(read_recipe(recipe, TrainConfig)).generator.state_dict()
+    moved = max(float((first[name] - value).abs().max()) for name, value in start.items())
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=moved / 100)
+    looks = [line for line in losses(tmp_path / "two") if "held_out" in line]
+    assert len(looks) == 3  # one process writes
 
 
 def test_a_loss_that_is_no_number_stops_the_training_with_advice(photos: Path, tmp_path: Path) -> None:
@@ -146,7 +306,7 @@ def test_photographs_that_cannot_be_read_are_left_out(photos: Path, tmp_path: Pa
     batches = TrainingBatches(files, batch_size=4, resize=48, crop=32, seed=0)
     stream = batches.from_step(0)
     for _ in range(6):
-        assert next(stream).shape == (4, 3, 32, 32)
+        assert next(stream).x.shape == (4, 3, 32, 32)
     stream.close()
     assert batches.unreadable == {"cats/bad.jpg", "notes.txt"}
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ class ImageFile:
 
     file: Path
     path: PurePosixPath
+    span: tuple[int, int] | None = None  # first byte and length within `file`; None: the whole file
 
 
 def list_images(
@@ -81,7 +83,36 @@ def _walk(source: Path, skip: Path | None) -> Iterator[tuple[Path, str]]:
         yield folder, f"{folder.relative_to(source).as_posix()}/"
 
 
-def read_file(file: Path, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+def list_tar_members(images: Sequence[ImageFile]) -> list[ImageFile]:
+    """Put the regular files inside each uncompressed tar shard (`*.tar`) in its place.
+
+    Members are named `SHARD/PATH`. They are read where they lie: nothing is unpacked.
+
+    Raises
+    ------
+    ConfigError
+        A shard cannot be read.
+    """
+    found: list[ImageFile] = []
+    for image in images:
+        if image.path.suffix != ".tar":
+            found.append(image)
+            continue
+        try:
+            with tarfile.open(image.file, "r:") as shard:
+                found += [
+                    ImageFile(image.file, image.path / member.name, (member.offset_data, member.size))
+                    for member in shard
+                    if member.isfile()
+                ]
+        except (OSError, tarfile.TarError) as error:
+            raise ConfigError(
+                f"The shard {image.file} cannot be read: {error}.", hint="shards are uncompressed tar files"
+            ) from None
+    return found
+
+
+def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
     """The bytes of one input.
 
     Raises
@@ -90,12 +121,13 @@ def read_file(file: Path, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
         With status "unreadable" (missing, no permission, not a regular file) or "too_large".
     """
     try:
-        facts = file.stat()
+        facts = image.file.stat()
         if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever
             what = "a folder that cannot be listed" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
             raise ImageError("unreadable", f"It is {what}.")
-        if facts.st_size > max_bytes:
-            raise ImageError("too_large", f"The file has {facts.st_size:,} bytes; {max_bytes:,} are allowed.")
-        return np.fromfile(file, np.uint8)
+        start, size = image.span or (0, facts.st_size)
+        if size > max_bytes:
+            raise ImageError("too_large", f"The file has {size:,} bytes; {max_bytes:,} are allowed.")
+        return np.fromfile(image.file, np.uint8, count=size, offset=start)
     except OSError as error:
         raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None

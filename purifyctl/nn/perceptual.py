@@ -1,6 +1,7 @@
 """The perceptual loss: L1 between a frozen network's features of two images (Zhang & Sakurai 2021, eq. 5)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class PerceptualLoss(nn.Module):
-    """Sum over layers k of a_k * mean |V_k(x) - V_k(x_pur)|, with a_k = 1 / number of layers.
+    """Sum over layers k of a_k * mean |V_k(x) - V_k(x_pur)|.
 
     Parameters
     ----------
@@ -18,18 +19,23 @@ class PerceptualLoss(nn.Module):
         Maps RGB NCHW float in [0, 1] to anything; only the outputs of `layers` are used.
     layers
         Modules that `backbone` runs and whose outputs are compared. They are frozen.
+    weights
+        a_k, one per layer. None: 1 / number of layers each.
     """
 
-    def __init__(self, backbone: Callable[[Tensor], object], layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, backbone: Callable[[Tensor], object], layers: Sequence[nn.Module], weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self._layers = [layer.eval().requires_grad_(False) for layer in layers]
+        self._weights = list(weights) if weights else [1 / len(layers)] * len(layers)
 
-    def _run(self, x: Tensor) -> list[Tensor]:
-        features: list[Tensor] = []
+    def _run(self, x: Tensor) -> dict[nn.Module, Tensor]:
+        features: dict[nn.Module, Tensor] = {}
 
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            features.append(output.clone())  # clone: the next layer may be an in-place ReLU
+        def keep(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+            features[layer] = output.clone()  # clone: the next layer may be an in-place ReLU
 
         # hooks only now: the backbone may be at work elsewhere too, as the classifier under attack
         hooks = [layer.register_forward_hook(keep) for layer in self._layers]
@@ -45,8 +51,11 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             target = self._run(x)
         made = self._run(x_pur)
-        terms = [nn.functional.l1_loss(a, b) for a, b in zip(made, target, strict=True)]
-        return torch.stack(terms).mean()
+        terms = [
+            a * nn.functional.l1_loss(made[layer], target[layer])
+            for a, layer in zip(self._weights, self._layers, strict=True)
+        ]
+        return torch.stack(terms).sum()
 
 
 class _Normalised(nn.Sequential):
@@ -61,26 +70,45 @@ class _Normalised(nn.Sequential):
         return x
 
 
-def vgg19_perceptual(state: Mapping[str, Tensor] | None) -> PerceptualLoss:
-    """The paper's choice: all of VGG19's convolution, ReLU and pooling layers.
+def vgg_perceptual(
+    name: Literal["vgg16", "vgg19"], state: Mapping[str, Tensor] | None, layers: Mapping[str, float] | None = None
+) -> PerceptualLoss:
+    """The paper's choice, VGG19, or its sibling: all of the convolution, ReLU and pooling layers.
 
-    `state`: VGG19 weights by torchvision's names. The lower layers alone will do: the network is then cut where the
-    weights end. None downloads torchvision's.
+    Parameters
+    ----------
+    state
+        Weights: the network's 3x3 convolutions in order, under any names. The lower ones alone will do: the network is
+        then cut where they end. None downloads torchvision's.
+    layers
+        a_k by the layer's place in torchvision's `features`, such as {"3": 0.5, "8": 0.5}. None or empty: all, equally.
+
+    Raises
+    ------
+    ValueError
+        The weights are not this network's, or a layer is not among those that have weights.
     """
-    from torchvision.models import VGG19_Weights, vgg19
+    from torchvision.models import get_model, get_model_weights
 
     if state is None:
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    features: nn.Sequential = vgg19().features
+        state = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+    features: nn.Sequential = get_model(name, weights=None, init_weights=False).features
     convs = [i for i, layer in enumerate(features) if isinstance(layer, nn.Conv2d)]
-    have = [i for i in convs if f"features.{i}.weight" in state]
-    if not have or have != convs[: len(have)]:
-        raise ValueError("not the lower layers of a VGG19 by torchvision's names")
-    end = convs[len(have)] if len(have) < len(convs) else len(features)
-    kept = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
+    kernels = [k for k, v in state.items() if k.endswith(".weight") and v.ndim == 4 and v.shape[-1] == 3]
+    if not kernels or len(kernels) > len(convs):
+        raise ValueError(f"not the convolutions of a {name}")
+    for i, kernel in zip(convs, kernels, strict=False):
+        bias = state.get(kernel.removesuffix("weight") + "bias")
+        if bias is None or state[kernel].shape != features[i].weight.shape:
+            raise ValueError(f"not the convolutions of a {name}: {kernel} has shape {list(state[kernel].shape)}")
+        features[i].load_state_dict({"weight": state[kernel], "bias": bias})
+    end = convs[len(kernels)] if len(kernels) < len(convs) else len(features)
     net = _Normalised(*list(features)[:end])
-    net.load_state_dict(kept)
-    return PerceptualLoss(net, list(net))
+    if not layers:
+        return PerceptualLoss(net, list(net))
+    if unknown := [k for k in layers if not (k.isdigit() and int(k) < end)]:
+        raise ValueError(f"{name} has no layer {unknown[0]} with weights; they are 0 to {end - 1}")
+    return PerceptualLoss(net, [net[int(k)] for k in layers], list(layers.values()))
 
 
 def stages(net: nn.Module) -> list[nn.Module]:

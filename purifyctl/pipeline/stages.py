@@ -81,7 +81,7 @@ def read(job: Job, number: int, items: Sequence[Item]) -> Work:
     for i, (item, row) in enumerate(zip(items, rows, strict=True)):
         with _timed() as clock:
             try:
-                work.files.append(read_file(item.image.file))
+                work.files.append(read_file(item.image))
                 work.positions.append(i)
             except ImageError as error:
                 _fail(row, error)

@@ -51,7 +51,7 @@ class Stages:
     def __init__(self, bundle: Bundle, photos: Path, image_format: str) -> None:
         manifest = bundle.manifest
         self.batch = manifest.batch_size
-        self.files = [read_file(image.file) for image in list_images(photos)]
+        self.files = [read_file(image) for image in list_images(photos)]
         self.files = self.files[: len(self.files) // self.batch * self.batch]
         self.n = len(self.files)
         self.image_format = image_format

@@ -1,0 +1,82 @@
+"""The model card: what a purifier was made of, and what is known of it."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from purifyctl import __version__
+from purifyctl.config import TrainConfig, to_dict
+from purifyctl.metrics import wilson
+from purifyctl.training.perceptual import describe_perceptual
+
+_CARD = """# Purifier card
+
+{network}, trained by purifyctl {version} on {source},
+{share:.0%} of them held out. Step {step}; the purifier that is kept is that of step {best_step}.
+{minutes:.0f} minutes on {hardware}; torch {torch}; seed {seed}.
+
+- Classifiers that were attacked and guided it: {classifiers}.
+- Features of the perceptual loss: {perceptual}.
+
+## Held-out figures
+
+Top-1 of {first} on {n} held-out photographs of the same folder, {labels}, at {size}x{size},
+gray-box (the attack knows the classifier, not the purifier), with 95 % Wilson intervals. They chose the step that was
+kept, so they flatter it: measure with `purifyctl evaluate` on photographs from elsewhere.
+
+| | as it is | purified |
+|---|---|---|
+{rows}
+
+**Whoever knows the purifier can attack through it.** `purifyctl evaluate` measures that too.
+
+## Recipe
+
+```json
+{recipe}
+```
+"""
+
+
+def write_card(
+    path: Path, config: TrainConfig, source: str, best: Mapping[str, Any], seconds: float, step: int
+) -> None:
+    """Write the card of the purifier with held-out figures `best`, at `step`, after `seconds` of training."""
+    if not best:
+        return
+    n = best["n"]
+    pairs = {"clean": (best["clean_top1"], best["purified_clean_top1"])}
+    pairs |= {name: (pair["attacked_top1"], pair["purified_top1"]) for name, pair in best["attacked"].items()}
+    labels = {"true": "true labels"}.get(best["labels"], "against the classifier's own predictions on clean images")
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    text = _CARD.format(
+        network=f"A {config.network.kind} network of width {config.network.width} and depth {config.network.depth}",
+        version=__version__,
+        source=source,
+        share=config.held_out,
+        step=step,
+        best_step=best["step"],
+        minutes=seconds / 60,
+        hardware=f"{hardware}, {platform.machine()}",
+        torch=torch.__version__,
+        seed=config.seed,
+        classifiers=", ".join(f"{c.name} ({c.weights or 'default download'})" for c in config.classifiers),
+        perceptual=describe_perceptual(config.objective),
+        first=config.classifiers[0].name,
+        n=n,
+        labels=labels,
+        size=config.image_size,
+        rows="\n".join(f"| {name} | {_cell(a, n)} | {_cell(b, n)} |" for name, (a, b) in pairs.items()),
+        recipe=json.dumps(to_dict(config), indent=2),
+    )
+    path.write_text(text)
+
+
+def _cell(share: float, n: int) -> str:
+    low, high = wilson(round(share * n), n)
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]"

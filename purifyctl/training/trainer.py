@@ -1,0 +1,202 @@
+"""The networks of a training, their optimisers, and one step of the objective.
+
+x          clean photographs, RGB NCHW float in [0, 1]
+y          the frozen classifier's own predictions on x: true labels would leak into the attack
+x_adv      attacked x, rounded to 8 bits as files are
+x_pur      G(x_adv), the purified images
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from purifyctl.attacks import make_attack
+from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.classifiers import Classifier
+from purifyctl.config import TrainConfig
+from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.nn import PatchDiscriminator, build_purifier
+from purifyctl.nn.perceptual import PerceptualLoss, stages
+from purifyctl.training.cache import AttackCache
+from purifyctl.training.perceptual import load_perceptual
+from purifyctl.training.workers import Workers
+
+
+class Trainer:
+    """Generator, discriminator, averaged weights and optimisers; `step` updates them.
+
+    Whatever a step draws at random comes from the seed and the step's number, so that a training that was stopped
+    goes on as if it had not been.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        classifiers: Sequence[Classifier],
+        total_steps: int,
+        workers: Workers,
+        cache: AttackCache | None = None,
+    ) -> None:
+        self.config = config
+        self.total_steps = total_steps
+        self._classifiers = classifiers
+        self.workers = workers
+        self._cache = cache
+        fixed = load_perceptual(config.objective, workers.device)
+        self._perceptual = [fixed or PerceptualLoss(c.logits, stages(c.net)) for c in classifiers]
+        torch.manual_seed(config.seed)
+        self.generator = build_purifier(config.network)
+        if config.start:
+            self.generator.load_state_dict(_weights_to_start_from(config))
+        self.generator = self.generator.to(workers.device).to(memory_format=torch.channels_last)
+        self.optimiser_g = self._adam(self.generator)
+        self.averaged: AveragedModel | None = None
+        if config.ema:
+            averaging = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.generator, multi_avg_fn=averaging, use_buffers=True)
+        self.discriminator: PatchDiscriminator | None = None
+        self.optimiser_d: torch.optim.Adam | None = None
+        if config.objective.gan:
+            self.discriminator = PatchDiscriminator(config.objective.discriminator_width).to(workers.device)
+            self.optimiser_d = self._adam(self.discriminator)
+
+    @property
+    def purifier(self) -> nn.Module:
+        """What the training makes: the averaged weights where the recipe wants them, the generator's otherwise."""
+        module: nn.Module = self.averaged.module if self.averaged is not None else self.generator
+        return module
+
+    def _adam(self, net: nn.Module) -> torch.optim.Adam:
+        betas = (self.config.beta1, 0.999)
+        return torch.optim.Adam(net.parameters(), lr=self.config.learning_rate, betas=betas)
+
+    def step(self, x: Tensor, step: int, places: Sequence[int] = ()) -> dict[str, float]:
+        """One update of D and of G on clean images `x`; returns the losses.
+
+        `places` are the images' places in the cache of attacked images, where there is one.
+        """
+        # dropout and attacks: the same again after a resume, and others in every process
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * self.workers.count + self.workers.rank)
+        rng = np.random.default_rng((self.config.seed, step))
+        chosen = int(rng.integers(len(self._classifiers)))
+        classifier = self._classifiers[chosen]
+        self._schedule(step)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.no_grad():
+                clean_logits = classifier.logits(x).float()
+            x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places)
+            self.generator.train()
+            x_pur = self.generator(x_adv).float()
+            losses = self._update_d(x, x_adv, x_pur)
+            losses |= self._generator_losses(x, x_adv, x_pur, chosen, clean_logits)
+        weights = self.config.objective
+        total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
+        value = float(total.detach())
+        if self.workers.any_of(not math.isfinite(value)):
+            raise TrainingError(
+                f"The loss became {value} at step {step}.",
+                hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
+            )
+        self._update(self.generator, self.optimiser_g, total)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.generator)
+        return {"generator": value, **{name: float(loss.detach()) for name, loss in losses.items()}}
+
+    def _update(self, net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.workers.average_gradients(net)
+        optimiser.step()
+
+    def _schedule(self, step: int) -> None:
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        for optimiser in (self.optimiser_g, self.optimiser_d):
+            for group in optimiser.param_groups if optimiser else ():
+                group["lr"] = self.config.learning_rate * factor
+
+    def _attacked(
+        self, x: Tensor, y: Tensor, classifier: Classifier, rng: np.random.Generator, places: Sequence[int]
+    ) -> Tensor:
+        """Attack all of `x` but the identity share, with one attack and budget drawn for this step."""
+        shares = np.array([attack.share for attack in self.config.attacks])
+        attack = self.config.attacks[rng.choice(len(shares), p=shares / shares.sum())]
+        eps = float(rng.uniform(*attack.eps))
+        drawn = torch.from_numpy(rng.random(len(x) * self.workers.count) >= self.config.identity_share)
+        attacked = self.workers.share(drawn).to(x.device)
+        model = classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
+        x_adv = x.clone()
+        if self._cache is None:
+            if attacked.any():
+                x_adv[attacked] = make_attack(attack, model, x[attacked], y[attacked], eps)
+            return x_adv
+        cached = self._cache.get(places, lambda: make_attack(attack, model, x, y, eps))
+        x_adv[attacked] = cached.to(x)[attacked]
+        return x_adv
+
+    def _through_purifier(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
+        self.generator.eval()  # what an attacker would face
+        return lambda x: classifier.logits(self.generator(x))
+
+    def _generator_losses(
+        self, x: Tensor, x_adv: Tensor, x_pur: Tensor, chosen: int, clean_logits: Tensor
+    ) -> dict[str, Tensor]:
+        weights, losses = self.config.objective, {}
+        if weights.l1:
+            losses["l1"] = nn.functional.l1_loss(x_pur, x)
+        if weights.gan and self.discriminator:
+            judged = self.discriminator.requires_grad_(False)(x_adv, x_pur)
+            losses["gan"] = nn.functional.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+        if weights.perceptual:
+            losses["perceptual"] = self._perceptual[chosen](x, x_pur)
+        if weights.classifier or weights.agreement:
+            logits = self._classifiers[chosen].logits(x_pur).float()
+        if weights.classifier:
+            losses["classifier"] = nn.functional.l1_loss(logits, clean_logits)
+        if weights.agreement:
+            told, wanted = logits.log_softmax(1), clean_logits.log_softmax(1)
+            losses["agreement"] = nn.functional.kl_div(told, wanted, reduction="batchmean", log_target=True)
+        return losses
+
+    def _update_d(self, x: Tensor, x_adv: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
+        if self.discriminator is None or self.optimiser_d is None:
+            return {}
+        self.discriminator.requires_grad_(True)
+        real = self.discriminator(x_adv, x)
+        fake = self.discriminator(x_adv, x_pur.detach())  # detach: D's loss must not reach G
+        bce = nn.functional.binary_cross_entropy_with_logits
+        loss = (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))) / 2
+        self._update(self.discriminator, self.optimiser_d, loss)
+        return {"discriminator": loss.detach()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the step that a resumed training needs."""
+        parts: dict[str, Any] = {"generator": self.generator, "optimiser_g": self.optimiser_g}
+        if self.averaged is not None:
+            parts["averaged"] = self.averaged
+        if self.discriminator is not None and self.optimiser_d is not None:
+            parts |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+def _weights_to_start_from(config: TrainConfig) -> dict[str, Tensor]:
+    path = shipped_checkpoint() if config.start == "shipped" else Path(config.start)
+    purifier = load_purifier(path)
+    if purifier.network != config.network:
+        raise ConfigError(
+            f"{path} holds a {purifier.network.kind} network of width {purifier.network.width} and depth "
+            f"{purifier.network.depth}; the recipe describes another.",
+            hint="make [network] in the recipe the same, or start from another checkpoint",
+        )
+    return purifier.net.state_dict()

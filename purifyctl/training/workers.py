@@ -1,0 +1,77 @@
+"""Several processes training one purifier, as torchrun starts them: each takes its share of every batch.
+
+    torchrun --nproc-per-node 8 -m purifyctl train train/paper.toml --photos DIR --out runs/paper
+
+Every process holds the same networks and takes the same steps, because gradients are averaged before each of them.
+The first process alone writes, validates and speaks.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from purifyctl import console
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among those that train together."""
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Tensor) -> Tensor:
+        """This process's part of what was drawn for a whole batch."""
+        return items[self.rank :: self.count]
+
+    def average_gradients(self, net: nn.Module) -> None:
+        """Replace each gradient by its mean over the processes, in one exchange."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in net.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.count
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
+
+    def any_of(self, flag: bool) -> bool:
+        """Whether any process says yes."""
+        if self.count == 1:
+            return flag
+        votes = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return bool(votes)
+
+
+@contextmanager
+def join_workers() -> Iterator[Workers]:
+    """The processes of this training: those that torchrun started, or this one alone."""
+    on_gpu = torch.cuda.is_available()
+    if "LOCAL_RANK" not in os.environ:  # torchrun sets it
+        yield Workers(torch.device("cuda" if on_gpu else "cpu"))
+        return
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    workers = Workers(device, dist.get_rank(), dist.get_world_size())
+    if not workers.leads:
+        console.configure(quiet=True)
+    try:
+        yield workers
+    finally:
+        dist.destroy_process_group()
