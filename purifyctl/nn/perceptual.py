@@ -1,5 +1,6 @@
 """The perceptual loss: L1 between a frozen network's features of two images (Zhang & Sakurai 2021, eq. 5)."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -78,7 +79,7 @@ def vgg_perceptual(
     Parameters
     ----------
     state
-        Weights: the network's 3x3 convolutions in order, under any names. The lower ones alone will do: the network is
+        Weights: the network's 3x3 convolutions under any names, in the order of the numbers in them. The lower ones alone will do: the network is
         then cut where they end. None downloads torchvision's.
     layers
         a_k by the layer's place in torchvision's `features`, such as {"3": 0.5, "8": 0.5}. None or empty: all, equally.
@@ -95,6 +96,7 @@ def vgg_perceptual(
     features: nn.Sequential = get_model(name, weights=None, init_weights=False).features
     convs = [i for i, layer in enumerate(features) if isinstance(layer, nn.Conv2d)]
     kernels = [k for k, v in state.items() if k.endswith(".weight") and v.ndim == 4 and v.shape[-1] == 3]
+    kernels.sort(key=lambda name: [int(n) for n in re.findall(r"\d+", name)])  # safetensors files sort 10 before 2
     if not kernels or len(kernels) > len(convs):
         raise ValueError(f"not the convolutions of a {name}")
     for i, kernel in zip(convs, kernels, strict=False):
