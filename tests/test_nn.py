@@ -112,6 +112,12 @@ def test_vgg_takes_its_lower_layers_alone_under_any_names_and_refuses_other_weig
     assert loss(x, x) == 0
     chosen = vgg_perceptual("vgg16", state, {"3": 2.0})
     torch.testing.assert_close(chosen(x, x_pur), 2 * PerceptualLoss(loss.backbone, [loss.backbone[3]])(x, x_pur))
+    # safetensors files list features.10 before features.2
+    widths = {"features.0": (3, 64), "features.10": (128, 256), "features.2": (64, 64)}
+    widths |= {"features.5": (64, 128), "features.7": (128, 128)}
+    shuffled = {f"{k}.weight": torch.rand(n_out, n_in, 3, 3) for k, (n_in, n_out) in widths.items()}
+    shuffled |= {f"{k}.bias": torch.rand(n_out) for k, (_, n_out) in widths.items()}
+    assert len(vgg_perceptual("vgg19", shuffled).backbone) == 12
     with pytest.raises(ValueError, match="vgg19"):
         vgg_perceptual("vgg19", {"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="no layer 12"):

@@ -79,8 +79,8 @@ def vgg_perceptual(
     Parameters
     ----------
     state
-        Weights: the network's 3x3 convolutions under any names, in the order of the numbers in them. The lower ones alone will do: the network is
-        then cut where they end. None downloads torchvision's.
+        Weights: the network's 3x3 convolutions, in the order of the numbers in their names. The lower ones alone will
+        do: the network is then cut where they end. None downloads torchvision's.
     layers
         a_k by the layer's place in torchvision's `features`, such as {"3": 0.5, "8": 0.5}. None or empty: all, equally.
 
