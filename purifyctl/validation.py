@@ -30,7 +30,9 @@ class Validation:
         self._labelled = all(label is not None for label in known)
         predicted = self._predict(self._x)
         self._y = torch.tensor(known, device=device) if self._labelled else predicted
-        self._attacked = {_name(attack): self._attack(attack, predicted) for attack in config.attacks}
+        self._attacked = {
+            f"{attack.name} {format_eps(attack.eps[1])}": self._attack(attack, predicted) for attack in config.attacks
+        }
 
     def _attack(self, attack: TrainingAttack, predicted: Tensor) -> Tensor:
         """The photographs attacked with the recipe's upper budget, away from the classifier's own predictions."""
@@ -66,12 +68,6 @@ class Validation:
                 for name, x_adv in self._attacked.items()
             },
         }
-
-
-def _name(attack: TrainingAttack) -> str:
-    """`fgsm 8/255`, `pgd-3 8/255`."""
-    steps = f"-{attack.steps}" if attack.kind == "pgd" else ""
-    return f"{attack.kind}{steps} {format_eps(attack.eps[1])}"
 
 
 def describe(figures: Mapping[str, Any]) -> str:
