@@ -169,11 +169,10 @@ def test_attacks_in_torch_keep_any_budget(kind: str, seed: int, eps: float) -> N
     assert x_adv.max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim", "square", "autoattack"])
+@pytest.mark.parametrize("kind", ["fgsm", "bim", "pgd", "mi-fgsm", "dim", "autoattack"])
 def test_attacks_with_a_large_budget_fool_the_tiny_classifier(kind: str) -> None:
     x, y = images(5)
-    attack = AttackConfig(kind, steps=100) if kind == "square" else AttackConfig(kind)
-    x_adv = make_attack(attack, MODEL, x, y, 60 * GREY, generator=torch.Generator().manual_seed(0))
+    x_adv = make_attack(AttackConfig(kind), MODEL, x, y, 60 * GREY, generator=torch.Generator().manual_seed(0))
     assert (MODEL(x_adv).argmax(1) != y).all()
 
 
@@ -213,16 +212,16 @@ def test_jsma_touches_two_values_per_step_and_one_pixel_a_single_pixel() -> None
 
 
 def test_the_universal_perturbation_is_one_for_all_images_of_a_batch() -> None:
-    x, y = images(7)
+    x, y = few(3)
     x = x * 0.5 + 0.25  # nothing to clip
-    delta = make_attack(AttackConfig("universal", steps=2), MODEL, x, y, 60 * GREY, eight_bit=False) - x
+    delta = make_attack(AttackConfig("universal", steps=1), MODEL, x, y, 60 * GREY, eight_bit=False) - x
     torch.testing.assert_close(delta, delta[:1].expand_as(delta), atol=1e-5, rtol=0)
     assert delta.abs().max() > 0
 
 
 @pytest.mark.parametrize("kind", sorted({*TARGETED_ATTACKS} - {"jsma", "one-pixel"}))
 def test_a_targeted_attack_moves_towards_its_target(kind: str) -> None:
-    x, y = images(8)
+    x, _ = images(8)
     target = MODEL(x).argsort(1)[:, -2]  # the runner-up: what can be reached
     steps = {"square": 100, "cw": 50}.get(kind, 0)
     x_adv = make_attack(AttackConfig(kind, steps=steps, targeted=True), MODEL, x, target, 16 * GREY)
@@ -234,7 +233,7 @@ def test_a_targeted_attack_moves_towards_its_target(kind: str) -> None:
 
 
 def test_jsma_and_one_pixel_reach_a_target_when_values_may_move_freely() -> None:
-    x, y = few()
+    x, _ = few()
     target = MODEL(x).argsort(1)[:, -2]
     for kind, steps in (("jsma", 40), ("one-pixel", 3)):
         attack = AttackConfig(kind, steps=steps, targeted=True)
@@ -243,7 +242,7 @@ def test_jsma_and_one_pixel_reach_a_target_when_values_may_move_freely() -> None
 
 
 def test_least_likely_moves_towards_the_class_that_is_least_likely_when_clean() -> None:
-    x, y = images(9)
+    x, _ = images(9)
     worst = MODEL(x).argmin(1)
     x_adv = least_likely(MODEL, x, 8 * GREY)
     assert torch.equal(x_adv, bim(MODEL, x, worst, 8 * GREY, targeted=True))
