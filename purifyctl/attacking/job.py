@@ -198,8 +198,8 @@ def _check_networks(
             classes, others = (
                 int(net(torch.zeros(1, 3, size, size, device=device)).shape[1]) for net in (judged, attacked)
             )
-    except RuntimeError as error:
-        raise ConfigError(f"The classifier does not take images of {size}x{size} pixels: {error}") from None
+    except (RuntimeError, IndexError) as error:  # IndexError: what comes out is no [N, classes]
+        raise ConfigError(f"The classifier makes no logits of images of {size}x{size} pixels: {error}") from None
     if classes != others:
         raise ConfigError(
             f"The classifier has {classes} classes and the surrogate {others}; they must be the same ones."

@@ -40,7 +40,7 @@ CANDIDATES = 10  # classes, the likeliest ones, whose boundaries DeepFool looks 
 TARGET_CLASSES = 9  # of AutoAttack's targeted attacks
 
 
-def attack(
+def run(
     attack: AttackConfig,
     model: Model,
     x: Tensor,
