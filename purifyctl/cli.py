@@ -50,6 +50,33 @@ class OnExisting(StrEnum):
     overwrite = "overwrite"
 
 
+class Attack(StrEnum):
+    fgsm = "fgsm"
+    bim = "bim"
+    least_likely = "least-likely"
+    pgd = "pgd"
+    mi_fgsm = "mi-fgsm"
+    dim = "dim"
+    square = "square"
+    deepfool = "deepfool"
+    jsma = "jsma"
+    universal = "universal"
+    one_pixel = "one-pixel"
+    cw = "cw"
+    autoattack = "autoattack"
+
+
+class Space(StrEnum):
+    unit = "unit"
+    signed = "signed"
+    mean_std = "mean-std"
+
+
+class LabelSource(StrEnum):
+    predicted = "predicted"
+    folder = "folder"
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
@@ -122,6 +149,85 @@ def train(
         console.note(f"Checkpoint: {result.checkpoint}")
         console.result({"checkpoint": str(result.checkpoint), "steps": result.steps, "held_out": result.held_out})
     raise typer.Exit(130 if result.interrupted else 0)
+
+
+@app.command()
+def attack(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
+    out: Annotated[Path, typer.Option(help="Folder for attacked images, rows and manifest.")],
+    kind: Annotated[Attack, typer.Option("--attack", help="What to attack with.")] = Attack.pgd,
+    eps: Annotated[str, typer.Option(help="Budget: no value moves by more.")] = "8/255",
+    eps_space: Annotated[
+        Space, typer.Option(help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of the classifier.")
+    ] = Space.unit,
+    steps: Annotated[int, typer.Option(min=0, help="Steps or queries. 0: the attack's usual number.")] = 0,
+    restarts: Annotated[int, typer.Option(min=1, help="Random starts; the best one counts. For pgd.")] = 1,
+    eot: Annotated[int, typer.Option(min=1, help="Passes per gradient, for networks that are random.")] = 1,
+    target: Annotated[
+        str, typer.Option(help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
+    ] = "",
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="torchvision or timm name, or [bold]module:factory[/]. Default: the demo's classifier."),
+    ] = None,
+    weights: ClassifierWeights = "",
+    surrogate: Annotated[
+        str, typer.Option(help="Attack this classifier instead, and judge on --classifier. Default: the same one.")
+    ] = "",
+    surrogate_weights: Annotated[str, typer.Option(help="Its weights, as for --weights.")] = "",
+    through_purifier: Annotated[
+        Path | None, typer.Option(help="Checkpoint of a purifier to attack together with the classifier.")
+    ] = None,
+    labels: Annotated[
+        LabelSource, typer.Option(help="What counts as right: the prediction when clean, or the folder's class.")
+    ] = LabelSource.predicted,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels; side of the square.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images attacked together.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same images.")] = 0,
+    include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Glob of paths to leave out; repeatable.")] = None,
+    on_existing: Annotated[
+        OnExisting, typer.Option(help="What to do when OUT holds an earlier attack.")
+    ] = OnExisting.error,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl attack photos --out attacked[/]
+
+    Make adversarial images of a folder tree.
+
+    Writes OUT/images (the attacked tree, as PNG), OUT/rows.jsonl (one row per input) and OUT/manifest.json. Inputs
+    that cannot be read become rows that say why; the exit code is then 3.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.attacking import AttackOptions, attack_folder, describe
+    from purifyctl.config import AttackConfig, ClassifierConfig
+    from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+
+    if (weights and not classifier) or (surrogate_weights and not surrogate):
+        raise ConfigError("Weights belong to a classifier, and none is named for them.")
+    options = AttackOptions(
+        attack=AttackConfig(kind.value, steps=steps, restarts=restarts, eot=eot, targeted=bool(target)),
+        classifier=ClassifierConfig(classifier, weights) if classifier else ClassifierConfig(CLASSIFIER, WEIGHTS),
+        eps=eps,
+        eps_space=eps_space.value,
+        target=target,
+        surrogate=ClassifierConfig(surrogate, surrogate_weights) if surrogate else None,
+        through_purifier=through_purifier,
+        labels=labels.value,
+        image_size=image_size,
+        batch_size=batch_size,
+        seed=seed,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        overwrite=on_existing is OnExisting.overwrite,
+    )
+    result = attack_folder(source, out, options)
+    console.note(describe(result.manifest))
+    console.note(f"Images: {out / 'images'}")
+    console.result(result.manifest)
+    raise typer.Exit(result.exit_code)
 
 
 @app.command("build-engine")

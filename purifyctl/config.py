@@ -7,7 +7,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,8 +22,34 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def parse_eps(text: str | float) -> float:
-    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`.
+EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
+
+
+def eps_scale(space: EpsSpace, std: Sequence[float] = ()) -> float:
+    """What an eps of 1, given in `space`, is in [0, 1]. Papers seldom say which range their eps belongs to.
+
+    Parameters
+    ----------
+    std
+        The classifier's, per channel, of values in [0, 1]; for "mean-std" only. The smallest decides, so that no
+        channel leaves its budget.
+
+    Raises
+    ------
+    ConfigError
+        "mean-std" for a classifier that does not normalise.
+    """
+    if space != "mean-std":
+        return {"unit": 1.0, "signed": 0.5}[space]
+    if not std or min(std) == 1:
+        raise ConfigError(
+            "eps is given in mean/std units, and the classifier is not known to normalise.", hint="use --eps-space unit"
+        )
+    return min(std)
+
+
+def parse_eps(text: str | float, scale: float = 1.0) -> float:
+    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`. `scale`: of other units, from `eps_scale`.
 
     Raises
     ------
@@ -32,7 +58,7 @@ def parse_eps(text: str | float) -> float:
     """
     try:
         numerator, _, denominator = str(text).partition("/")
-        eps = float(numerator) / float(denominator or 1)
+        eps = float(numerator) / float(denominator or 1) * scale
     except (ValueError, ZeroDivisionError):
         raise ConfigError(f"eps {text!r} is not a number.", hint='write it as "8/255"') from None
     if not 0 <= eps <= 1:
@@ -76,21 +102,77 @@ class ClassifierConfig:
     weights: str = ""  # weights file or a torchvision weights name; empty: the library's own download
 
 
+AttackKind = Literal[
+    "fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim", "square",
+    "deepfool", "jsma", "universal", "one-pixel", "cw", "autoattack",
+]  # fmt: skip
+GRADIENT_ATTACKS = ("fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim")
+TARGETED_ATTACKS = ("fgsm", "bim", "pgd", "mi-fgsm", "dim", "square", "jsma", "one-pixel", "cw")
+
+# What reports call an attack, and the steps it gets unless told otherwise: gradient steps; queries (square), pairs of
+# values touched (jsma), passes over the images (universal), generations of 400 candidates (one-pixel), or gradient
+# steps for each of 9 constants (cw).
+_ATTACKS: dict[str, tuple[str, int]] = {
+    "fgsm": ("FGSM", 1),
+    "bim": ("BIM", 10),
+    "least-likely": ("Least-likely", 10),
+    "pgd": ("PGD", 10),
+    "mi-fgsm": ("MI-FGSM", 10),
+    "dim": ("DIM", 10),
+    "square": ("Square", 5000),
+    "deepfool": ("DeepFool", 50),
+    "jsma": ("JSMA", 100),
+    "universal": ("Universal", 10),
+    "one-pixel": ("One-pixel", 100),
+    "cw": ("C&W", 100),
+    "autoattack": ("AutoAttack", 0),
+}
+
+
 @dataclass(frozen=True)
 class AttackConfig:
     """An attack, apart from its budget. What each kind does: `purifyctl.attacks`."""
 
-    kind: Literal["fgsm", "pgd"]
-    steps: int = 0  # gradient steps; 0: the attack's usual number
+    kind: AttackKind
+    steps: int = 0  # 0: the attack's usual number
+    restarts: int = 1  # runs from different random starts; each image keeps its most successful one
+    eot: int = 1  # gradients averaged over so many passes, for models that are random; AutoAttack: version "rand"
+    targeted: bool = False  # towards the label it is given, not away from it
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, f"attacks.steps is {self.steps}; it must not be negative.")
-        _require(self.kind != "fgsm" or self.steps <= 1, "FGSM has one step; use kind = 'pgd' for more.")
+        name, _ = _ATTACKS[self.kind]
+        _require(self.steps >= 0, f"steps is {self.steps}; it must not be negative.")
+        _require(self.kind != "fgsm" or self.steps <= 1, "FGSM has one step; use pgd for more.")
+        _require(self.kind != "autoattack" or self.steps == 0, "AutoAttack fixes its own steps; give it none.")
+        _require(self.restarts >= 1, f"restarts is {self.restarts}; it must be at least 1.")
+        _require(self.restarts == 1 or self.kind == "pgd", f"restarts are for pgd; {name} has no random start.")
+        _require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
+        _require(
+            self.eot == 1 or self.kind in (*GRADIENT_ATTACKS, "autoattack"),
+            f"eot averages gradients over passes; {name} does not offer that.",
+        )
+        _require(
+            not self.targeted or self.kind in TARGETED_ATTACKS,
+            f"{name} cannot be given a target; these can: {', '.join(TARGETED_ATTACKS)}.",
+        )
+
+    @property
+    def effective_steps(self) -> int:
+        """`steps`, or the attack's usual number. 0 for AutoAttack, which is four attacks with their own."""
+        return self.steps or _ATTACKS[self.kind][1]
 
     @property
     def name(self) -> str:
-        """How reports call it: `FGSM`, `PGD-10`."""
-        return "FGSM" if self.kind == "fgsm" else f"PGD-{self.steps or 10}"
+        """What every report calls it: `FGSM`, `PGD-10`, `PGD-100 x5`, `DIM-10 EOT 20 targeted`."""
+        name, _ = _ATTACKS[self.kind]
+        parts = [name if self.kind in ("fgsm", "autoattack") else f"{name}-{self.effective_steps}"]
+        if self.restarts > 1:
+            parts.append(f"x{self.restarts}")
+        if self.eot > 1:
+            parts.append(f"EOT {self.eot}")
+        if self.targeted:
+            parts.append("targeted")
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +188,11 @@ class TrainingAttack(AttackConfig):
         low, high = self.eps
         _require(0 < low <= high <= 1, f"attacks.eps {list(self.eps)} must satisfy 0 < low <= high <= 1.")
         _require(self.share > 0, f"attacks.share is {self.share}; it must be positive.")
+        _require(
+            self.kind in GRADIENT_ATTACKS,
+            f"{self.kind} is no attack to train with; these are: {', '.join(GRADIENT_ATTACKS)}.",
+        )
+        _require(not self.targeted, "attacks.targeted: training attacks move away from the classifier's predictions.")
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,14 @@ class TruthFromFolder:
         self._index = {key: i for i, key in enumerate(keys) if counts[key] == 1}
         self._index |= {wnid: i for i, wnid in enumerate(labels.wnids)}
 
+    def find(self, name: str) -> int | None:
+        """The class of this WordNet id or name."""
+        return self._index.get(_fold(name))
+
     def __call__(self, path: PurePosixPath) -> int | None:
         """`path`: the image's path, relative to the source."""
         for folder in reversed(path.parts[:-1]):
-            index = self._index.get(_fold(folder))
+            index = self.find(folder)
             if index is not None:
                 return index
         return None

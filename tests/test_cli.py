@@ -91,6 +91,16 @@ def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+def test_attack_writes_its_folder_and_prints_its_manifest(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.jpg").touch()
+    words = ("attack", photos, "--out", tmp_path / "out", "--attack", "fgsm", "--json")
+    done = purifyctl(*words, "--classifier", "tests.tiny:classifier", "--image-size", 64)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for line in done.stderr.splitlines():
+        json.loads(line)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -99,6 +109,11 @@ def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path:
         (["run", "tests", "--out", "OUT", "--engine", "BUNDLE", "--classifier", "resnet50"], 2, "can only be none"),
         (["run", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
         (["run", "tests"], 2, "Missing option"),
+        (["attack", "tests", "--out", "OUT", "--attack", "magic"], 2, "magic"),
+        (["attack", "tests", "--out", "OUT", "--attack", "fgsm", "--restarts", "2"], 2, "restarts are for pgd"),
+        (["attack", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "none is named for them"),
+        (["attack", "tests", "--out", "OUT", "--eps", "8", "--classifier", "TINY"], 2, 'did you mean "8/255"'),
+        (["attack", "tests", "--out", "OUT", "--target", "fish", "--classifier", "TINY"], 2, "'fish' is no class"),
         (["train", "no.toml"], 2, "no recipe no.toml"),
         (["train", "train/fast.toml"], 2, "names no photographs"),
         (["build-engine", "--checkpoint", "no.safetensors", "--out", "OUT"], 1, "no checkpoint"),
@@ -109,7 +124,7 @@ def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path:
 def test_mistakes_are_told_in_one_message_with_their_exit_code(
     words: list[str], code: int, said: str, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    places = {"OUT": str(tmp_path / "out"), "BUNDLE": str(tiny_bundle.path)}
+    places = {"OUT": str(tmp_path / "out"), "BUNDLE": str(tiny_bundle.path), "TINY": "tests.tiny:classifier"}
     done = purifyctl(*(places.get(word, word) for word in words))
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert said in done.stderr

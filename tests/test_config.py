@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purifyctl.config import EngineConfig, TrainConfig, format_eps, from_dict, parse_eps, read_recipe, to_dict
+from purifyctl.config import (
+    AttackConfig,
+    EngineConfig,
+    TrainConfig,
+    eps_scale,
+    format_eps,
+    from_dict,
+    parse_eps,
+    read_recipe,
+    to_dict,
+)
 from purifyctl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +60,8 @@ def test_a_config_survives_a_round_trip_through_plain_data() -> None:
         ({"attacks": [{"kind": "fgsm", "eps": [8, 16]}]}, "eps 8 lies outside"),
         ({"attacks": [{"kind": "fgsm", "eps": ["4/255"]}]}, "must be a list of 2"),
         ({"attacks": [{"kind": "fgsm", "eps": ["1/255", "1/255"], "steps": 3}]}, "FGSM has one step"),
+        ({"attacks": [{"kind": "square", "eps": ["1/255", "1/255"]}]}, "no attack to train with"),
+        ({"attacks": [{"kind": "pgd", "eps": ["1/255", "1/255"], "targeted": True}]}, "attacks.targeted"),
         ({"objective": {"l1": 0.0}}, "nothing to learn"),
         ({"objective": {"l1": -1.0}}, "negative"),
         ({"seed": -1}, "seed"),
@@ -91,3 +103,45 @@ def test_every_printed_eps_can_be_read_back(n: float) -> None:
 def test_an_eps_that_is_no_budget_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="eps"):
         parse_eps(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "fgsm", "restarts": 2}, "restarts are for pgd; FGSM has no random start"),
+        ({"kind": "square", "eot": 5}, "Square does not offer that"),
+        ({"kind": "deepfool", "targeted": True}, "DeepFool cannot be given a target"),
+        ({"kind": "least-likely", "targeted": True}, "Least-likely cannot be given a target"),
+        ({"kind": "autoattack", "steps": 10}, "AutoAttack fixes its own steps"),
+        ({"kind": "pgd", "restarts": 0}, "restarts is 0"),
+        ({"kind": "pgd", "eot": 0}, "eot is 0"),
+        ({"kind": "pgd", "steps": -1}, "steps is -1"),
+    ],
+)
+def test_attacks_that_make_no_sense_are_refused_with_the_reason(options: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        from_dict(AttackConfig, options)
+
+
+@pytest.mark.parametrize(
+    ("attack", "name"),
+    [
+        (AttackConfig("fgsm"), "FGSM"),
+        (AttackConfig("pgd"), "PGD-10"),
+        (AttackConfig("pgd", steps=100, restarts=5), "PGD-100 x5"),
+        (AttackConfig("dim", eot=20, targeted=True), "DIM-10 EOT 20 targeted"),
+        (AttackConfig("square"), "Square-5000"),
+        (AttackConfig("autoattack"), "AutoAttack"),
+    ],
+)
+def test_an_attack_is_named_with_all_that_decides_its_strength(attack: AttackConfig, name: str) -> None:
+    assert attack.name == name
+
+
+def test_the_papers_eps_depends_on_the_range_that_it_is_meant_in() -> None:
+    assert parse_eps("0.3", eps_scale("unit")) * 255 == pytest.approx(76.5)
+    assert parse_eps("0.3", eps_scale("signed")) * 255 == pytest.approx(38.25)
+    assert parse_eps("0.3", eps_scale("mean-std", (0.229, 0.224, 0.225))) * 255 == pytest.approx(17.136)
+    assert parse_eps("2", eps_scale("signed")) == 1
+    with pytest.raises(ConfigError, match="not known to normalise"):
+        eps_scale("mean-std", (1.0, 1.0, 1.0))

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -29,15 +28,15 @@ from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.decode import MAX_PIXELS
+from purifyctl.images.sink import IMAGES, output_paths, prepare_output, write_atomically
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.rows import Row, write_part, write_text
-from purifyctl.pipeline.sink import output_paths, write_atomically
 from purifyctl.pipeline.summary import summarise
 
 ROWS_PER_PART = 1000
-IMAGES, ROWS, SUMMARY, SETTINGS = "images", "rows", "summary.json", "run.json"
+ROWS, SUMMARY, SETTINGS = "rows", "summary.json", "run.json"
 READ_THREADS = 4  # reading waits for disks and networks, not for the processor
 
 
@@ -97,7 +96,9 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
         "purifyctl": purifyctl.__version__,
         "command": shlex.join(sys.argv),
     }
-    _prepare(source, out, settings, overwrite=options.overwrite)
+    makes = (ROWS, SUMMARY, "rows.csv", "rows.jsonl")
+    prepare_output(source, out, makes=makes, marker=SETTINGS, settings=settings, overwrite=options.overwrite)
+    (out / ROWS).mkdir()
     too_many = False
     writer = _PartWriter(out / ROWS)
     with ExitStack() as stack:
@@ -167,30 +168,6 @@ def _plan(source: Path, out: Path, options: RunOptions, labels: Labels) -> list[
     return [
         stages.Item(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)
     ]
-
-
-def _prepare(source: Path, out: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
-    """Make the output folder. Only what an earlier run made is ever removed, and never an input."""
-    inputs, images = source.resolve(), (out / IMAGES).resolve()
-    if inputs == out.resolve() or inputs == images or images in inputs.parents:
-        raise ConfigError(
-            f"The output {out} would overwrite the input {source}.", hint="choose an --out that SRC does not lie in"
-        )
-    made = [out / name for name in (IMAGES, ROWS, SUMMARY, "rows.csv", "rows.jsonl", SETTINGS)]
-    earlier = [path for path in made if path.exists()]
-    if earlier and not (out / SETTINGS).exists():
-        raise ConfigError(f"{earlier[0]} exists, and no run of purifyctl made it.", hint="choose another --out")
-    if earlier and not overwrite:
-        raise ConfigError(
-            f"{out} holds the results of an earlier run.", hint="choose another --out, or pass --on-existing overwrite"
-        )
-    try:
-        for path in earlier:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (out / ROWS).mkdir(parents=True)
-        write_atomically(out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
 
 
 def _stream(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError
 from purifyctl.images import Decoder, ImageFile, encode, read_file
+from purifyctl.images.sink import printable, write_into_tree
 from purifyctl.labels import Labels
 from purifyctl.pipeline.rows import Row
-from purifyctl.pipeline.sink import printable, write_atomically
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,7 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
     file = job.out / output
     with _timed() as writing:
         try:
-            try:
-                write_atomically(file, data)
-            except FileNotFoundError:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, data)
+            write_into_tree(file, data)
         except OSError as error:
             row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {error.strerror or error}."
         else:

@@ -1,0 +1,139 @@
+"""One batch of `attack`: read, decode, attack, judge, write; a row for each input.
+
+Attacked images are judged as they are written: in 8 bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from purifyctl.attacks import Model, make_attack
+from purifyctl.config import AttackConfig
+from purifyctl.errors import ImageError
+from purifyctl.images import Decoder, ImageFile, encode, read_file
+from purifyctl.images.sink import printable, write_into_tree
+from purifyctl.labels import Labels
+from purifyctl.photographs import to_tensor
+
+
+@dataclass
+class Row:
+    """What became of one input. Missing values are None."""
+
+    path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
+    status: str = "ok"  # or why there is no image: a value of `purifyctl.pipeline.rows.Status`
+    error: str | None = None
+    output: str | None = None  # relative to the output folder
+    label: int | None = None  # index of the class that counts as right
+    target: int | None = None
+    clean_prediction: int | None = None
+    attacked_prediction: int | None = None
+    clean_label: str | None = None  # names of the predictions
+    attacked_label: str | None = None
+    max_delta_255: int | None = None  # how far the value that moved most has moved, in grey levels
+    changed_pixels: int | None = None
+    success: bool | None = None  # None: it was wrong, or on target, when clean
+
+
+@dataclass(frozen=True)
+class Item:
+    image: ImageFile
+    output: PurePosixPath  # relative to the output folder
+    truth: int | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every batch needs."""
+
+    attack: AttackConfig
+    eps: float
+    judged: Model  # whose predictions count
+    attacked: Model  # whose gradients are followed
+    labels: Labels
+    label_source: str  # "predicted" when clean, or by the "folder"
+    target: str | int | None  # "least-likely", "random", or a class's index
+    out: Path
+    decoder: Decoder
+    generator: torch.Generator
+    device: torch.device
+
+
+def attack_batch(job: Job, items: Sequence[Item]) -> list[Row]:
+    """Read, decode, attack, judge and write one batch. Never raises for what is in a file."""
+    rows = [Row(printable(item.image.path)) for item in items]
+    positions, files = [], []
+    for i, (item, row) in enumerate(zip(items, rows, strict=True)):
+        try:
+            files.append(read_file(item.image))
+            positions.append(i)
+        except ImageError as error:
+            row.status, row.error = error.status, str(error)
+    decoded = job.decoder.decode(files)
+    for i, failure in decoded.errors.items():
+        rows[positions[i]].status, rows[positions[i]].error = failure.status, str(failure)
+    good = [positions[i] for i in decoded.positions]
+    if not good:
+        return rows
+    images = _attack_images(job, decoded.images, [items[i].truth for i in good], [rows[i] for i in good])
+    for i, image in zip(good, images, strict=True):
+        _write(job.out, items[i].output, image, rows[i])
+    return rows
+
+
+def _attack_images(
+    job: Job, images: NDArray[np.uint8], truth: Sequence[int | None], rows: Sequence[Row]
+) -> NDArray[np.uint8]:
+    """Attacked versions of RGB uint8 NHWC images; what is known of each goes into its row."""
+    x = to_tensor(images).to(job.device)
+    with torch.no_grad():
+        logits = job.judged(x)
+    before = logits.argmax(1)
+    label = before if job.label_source == "predicted" else torch.tensor(truth, device=job.device)
+    target = _targets(job, logits, label)
+    x_adv = make_attack(
+        job.attack, job.attacked, x, label if target is None else target, job.eps, generator=job.generator
+    )
+    attacked = (x_adv * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    with torch.no_grad():
+        after = job.judged(to_tensor(attacked).to(job.device)).argmax(1)
+    moved = np.abs(attacked.astype(np.int16) - images).max(3)
+    for k, row in enumerate(rows):
+        row.label, row.clean_prediction, row.attacked_prediction = int(label[k]), int(before[k]), int(after[k])
+        row.clean_label, row.attacked_label = job.labels.name(int(before[k])), job.labels.name(int(after[k]))
+        row.max_delta_255, row.changed_pixels = int(moved[k].max()), int((moved[k] > 0).sum())
+        if target is None:
+            row.success = None if before[k] != label[k] else bool(after[k] != label[k])
+        else:
+            row.target = int(target[k])
+            row.success = None if before[k] == target[k] else bool(after[k] == target[k])
+    return attacked
+
+
+def _targets(job: Job, logits: Tensor, label: Tensor) -> Tensor | None:
+    """The class that each image is moved towards, if any. [N] int64"""
+    match job.target:
+        case None:
+            return None
+        case "least-likely":
+            return logits.argmin(1)
+        case "random":
+            classes = logits.shape[1]
+            drawn = torch.randint(classes - 1, label.shape, generator=job.generator, device=job.device)
+            return drawn + (drawn >= label).long()  # any class but the label
+        case index:
+            return torch.full_like(label, int(index))
+
+
+def _write(out: Path, output: PurePosixPath, image: NDArray[np.uint8], row: Row) -> None:
+    try:
+        write_into_tree(out / output, encode(image, "png"))
+    except OSError as error:
+        row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {error.strerror or error}."
+    else:
+        row.output = printable(output)

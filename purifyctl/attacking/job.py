@@ -1,0 +1,324 @@
+"""`attack`: a folder of images in, the same tree of attacked images out, with a row per image and a manifest.
+
+Images are written as PNG (JPEG would change the perturbation), and judged as they are written: in 8 bits.
+"""
+
+import dataclasses
+import json
+import math
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import purifyctl
+from purifyctl import console
+from purifyctl.attacking.batch import Item, Job, Row, attack_batch
+from purifyctl.attacks import Model, round_straight_through
+from purifyctl.attacks.libraries import PACKAGES
+from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.classifiers import Classifier, load_classifier
+from purifyctl.config import AttackConfig, ClassifierConfig, EpsSpace, eps_scale, format_eps, parse_eps, to_dict
+from purifyctl.errors import ConfigError, MissingDependencyError
+from purifyctl.images import Decoder, ImageFile, list_images
+from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable, write_atomically
+from purifyctl.interrupt import drain_on_interrupt
+from purifyctl.labels import Labels, TruthFromFolder
+
+ROWS, MANIFEST, SETTINGS = "rows.jsonl", "manifest.json", "attack.json"
+DECODE_THREADS = 2
+
+_THREAT_MODELS = {
+    "gray_box": "the attacker knows the classifier, and no purifier",
+    "transfer": "the attacker knows another classifier than the one that is judged",
+    "adaptive": "the attacker differentiates through purifier and classifier together",
+    "black_box": "the attacker asks purifier and classifier together for logits, and knows neither",
+}
+# eps bounds every value's move; these were published under another norm, or for single images
+_BUDGETS = {
+    "deepfool": "the nearest boundary's perturbation, cut to eps",
+    "cw": "an L2 attack, cut to eps; images without success stay clean",
+    "jsma": "an L0 attack: two values per step, each raised by eps",
+    "one-pixel": "an L0 attack: one pixel, whose values move by at most eps; images without success stay clean",
+    "universal": "one perturbation for each batch, not one for all images",
+    "autoattack": "images without success stay clean",
+}
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What `purifyctl attack` can be told, beyond source and output."""
+
+    attack: AttackConfig
+    classifier: ClassifierConfig  # the one that is judged
+    eps: str = "8/255"  # L-infinity budget, in units of `eps_space`
+    eps_space: EpsSpace = "unit"
+    target: str = ""  # "least-likely", "random", or a class: index, WordNet id or name; empty: untargeted
+    surrogate: ClassifierConfig | None = None  # the one that is attacked, where it is another
+    through_purifier: Path | None = None  # checkpoint that stands in front of both
+    labels: Literal["predicted", "folder"] = "predicted"  # predicted when clean, or by the folders' names
+    image_size: int = 256  # pixels; side of the square that is attacked and written
+    batch_size: int = 16
+    seed: int = 0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overwrite: bool = False  # replace an earlier attack's results in the same folder
+
+    def __post_init__(self) -> None:
+        if self.attack.targeted != bool(self.target):
+            raise ConfigError("A targeted attack needs a target, and a target needs a targeted attack.")
+        if min(self.image_size, self.batch_size) < 1 or self.seed < 0:
+            raise ConfigError("image_size and batch_size must be at least 1, and seed must not be negative.")
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    manifest: dict[str, Any]
+    exit_code: int  # 0 ok, 3 some inputs failed, 130 interrupted
+
+
+def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResult:
+    """Attack every image under `source`.
+
+    out/images/...      attacked images, in the tree of the source
+    out/rows.jsonl      one row per input
+    out/attack.json     what was asked for; marks the folder as ours
+    out/manifest.json   what this returns
+
+    Raises
+    ------
+    ConfigError
+        The source holds nothing or is the output, `out` holds an earlier attack, or the options do not fit each other.
+    WeightsError
+        The classifier's or the purifier's weights cannot be had.
+    MissingDependencyError
+        The classifier or the attack comes from a package that is not installed.
+    """
+    images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = load_classifier(options.classifier.name, options.classifier.weights).to(device)
+    surrogate = classifier
+    if options.surrogate:
+        surrogate = load_classifier(options.surrogate.name, options.surrogate.weights).to(device)
+    purifier = load_purifier(options.through_purifier) if options.through_purifier else None
+    eps = _budget(options, surrogate)
+    judged, attacked = (_pipeline(purifier, net, device) for net in (classifier, surrogate))
+    classes = _check_networks(judged, attacked, purifier, options, device)
+    target = _target(options.target, classifier.labels, classes)
+    items = _plan(images, options, classifier.labels)
+    settings = _settings(source, options, eps, purifier)
+    prepare_output(source, out, makes=(ROWS, MANIFEST), marker=SETTINGS, settings=settings, overwrite=options.overwrite)
+    tally: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    worst = 0
+    batches = [items[i : i + options.batch_size] for i in range(0, len(items), options.batch_size)]
+    with (
+        Decoder(size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS) as decoder,
+        (out / ROWS).open("w", encoding="utf-8") as rows_file,
+        console.progress(len(items), "attacking") as bar,
+        drain_on_interrupt("finishing the batch under way.") as interrupted,
+    ):
+        job = Job(
+            attack=options.attack,
+            eps=eps,
+            judged=judged,
+            attacked=attacked,
+            labels=classifier.labels,
+            label_source=options.labels,
+            target=target,
+            out=out,
+            decoder=decoder,
+            generator=torch.Generator(device).manual_seed(options.seed),
+            device=device,
+        )
+        for batch in batches:
+            if interrupted.is_set():
+                break
+            rows = attack_batch(job, batch)
+            rows_file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
+            rows_file.flush()
+            for row in rows:
+                _count(row, tally)
+            statuses.update(row.status for row in rows)
+            worst = max(worst, *(row.max_delta_255 or 0 for row in rows))
+            bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows))
+    manifest = {
+        "inputs": len(items),
+        "finished": bar.done == len(items),
+        "rows": bar.done,
+        "statuses": dict(statuses.most_common()),
+        **_success(tally, targeted=bool(options.target)),
+        "max_delta_255": worst,
+        **settings,
+        "classes": classes,
+        "device": device.type,
+    }
+    write_atomically(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    if not manifest["finished"]:
+        return AttackResult(manifest, 130)
+    return AttackResult(manifest, 3 if bar.errors else 0)
+
+
+def _budget(options: AttackOptions, classifier: Classifier) -> float:
+    """The L-infinity budget in [0, 1], cut to the whole grey levels that a file can show."""
+    eps = parse_eps(options.eps, eps_scale(options.eps_space, classifier.std.flatten().tolist()))
+    if eps * 255 + 1e-6 < 1:
+        raise ConfigError(
+            f"eps {options.eps} is {format_eps(eps)}: less than one grey level, the least that a file can show.",
+            hint="use at least 1/255",
+        )
+    return math.floor(eps * 255 + 1e-6) / 255
+
+
+def _pipeline(purifier: Purifier | None, classifier: Classifier, device: torch.device) -> Model:
+    """The classifier, behind the purifier where there is one; what is purified is rounded to 8 bits, as `run` does."""
+    if purifier is None:
+        return classifier
+    net = purifier.net.to(device)
+    return lambda x: classifier(round_straight_through(net(x)))
+
+
+def _check_networks(
+    judged: Model, attacked: Model, purifier: Purifier | None, options: AttackOptions, device: torch.device
+) -> int:
+    """How many classes there are. Refuses networks that do not take the images, or disagree on the classes."""
+    size = options.image_size
+    if purifier and size % purifier.network.size_multiple:
+        raise ConfigError(
+            f"image_size is {size}; this purifier takes multiples of {purifier.network.size_multiple} pixels."
+        )
+    try:
+        with torch.no_grad():
+            classes, others = (
+                int(net(torch.zeros(1, 3, size, size, device=device)).shape[1]) for net in (judged, attacked)
+            )
+    except (RuntimeError, IndexError) as error:  # IndexError: what comes out is no [N, classes]
+        raise ConfigError(f"The classifier makes no logits of images of {size}x{size} pixels: {error}") from None
+    if classes != others:
+        raise ConfigError(
+            f"The classifier has {classes} classes and the surrogate {others}; they must be the same ones."
+        )
+    return classes
+
+
+def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels) -> list[Item]:
+    outputs = output_paths([image.path for image in images], "png")
+    truth = TruthFromFolder(labels)
+    items = [Item(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)]
+    unknown = [item for item in items if item.truth is None]
+    if options.labels == "folder" and unknown:
+        raise ConfigError(
+            f"{len(unknown)} images lie in no folder named after a class, such as {printable(unknown[0].image.path)}.",
+            hint="leave them out with --exclude, or use --labels predicted",
+        )
+    return items
+
+
+def _target(target: str, labels: Labels, classes: int) -> str | int | None:
+    """The target that `Job` takes: a class given by index, WordNet id or name becomes its index."""
+    if target in ("least-likely", "random"):
+        return target
+    if not target:
+        return None
+    index = int(target) if target.isdecimal() else TruthFromFolder(labels).find(target)
+    if index is None or index >= classes:
+        raise ConfigError(
+            f"The target {target!r} is no class of this classifier, which has {classes}.",
+            hint="give an index, a WordNet id or a name, or: least-likely, random",
+        )
+    return index
+
+
+def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifier | None) -> dict[str, Any]:
+    attack = options.attack
+    if options.surrogate:
+        threat_model = "transfer"
+    elif not purifier:
+        threat_model = "gray_box"
+    else:
+        threat_model = "black_box" if attack.kind in ("square", "one-pixel") else "adaptive"
+    return {
+        "attack": {"name": attack.name, **to_dict(attack), "steps": attack.effective_steps},
+        "eps": eps,
+        "eps_255": format_eps(eps),
+        "eps_asked": {"eps": options.eps, "space": options.eps_space},
+        "norm": "Linf",
+        "budget": _BUDGETS.get(attack.kind, "no value moves by more than eps"),
+        "threat_model": threat_model,
+        "threat_model_means": _THREAT_MODELS[threat_model],
+        "classifier": to_dict(options.classifier),
+        "surrogate": to_dict(options.surrogate or options.classifier),
+        "purifier": {"path": str(options.through_purifier), "sha256": purifier.sha256} if purifier else None,
+        "labels": options.labels,
+        "target": options.target or None,
+        "image_size": options.image_size,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "source": str(source.absolute()),
+        "include": options.include,
+        "exclude": options.exclude,
+        "versions": _versions(attack),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _versions(attack: AttackConfig) -> dict[str, str]:
+    """Of what makes the images. Refuses an attack whose library is not installed."""
+    versions = {"purifyctl": purifyctl.__version__, "torch": metadata.version("torch")}
+    if package := PACKAGES.get(attack.kind):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise MissingDependencyError(package, needed_for=f"The attack {attack.kind}", extra="attacks") from None
+    return versions
+
+
+def _count(row: Row, tally: Counter[str]) -> None:
+    """Add a row to the counts that `_success` reads."""
+    if row.label is None:
+        return
+    correct = row.clean_prediction == row.label
+    tally["correct_when_clean"] += correct
+    tally["flipped"] += correct and row.attacked_prediction != row.label
+    tally["off_target_when_clean"] += row.target is not None and row.clean_prediction != row.target
+    tally["reached_target"] += row.target is not None and bool(row.success)
+    tally["attacked"] += 1
+
+
+def _success(tally: Counter[str], *, targeted: bool) -> dict[str, Any]:
+    """Counts and rates of success; a rate is None where it would stand on no image."""
+
+    def rate(part: str, whole: str) -> float | None:
+        return round(tally[part] / tally[whole], 4) if tally[whole] else None
+
+    figures: dict[str, Any] = {
+        "attacked": tally["attacked"],
+        "correct_when_clean": tally["correct_when_clean"],
+        "flipped": tally["flipped"],
+        "attack_success_rate": rate("flipped", "correct_when_clean"),
+    }
+    if targeted:
+        figures |= {
+            "off_target_when_clean": tally["off_target_when_clean"],
+            "reached_target": tally["reached_target"],
+            "target_success_rate": rate("reached_target", "off_target_when_clean"),
+        }
+    return figures
+
+
+def describe(manifest: dict[str, Any]) -> str:
+    """One line for people: what the attack achieved."""
+    parts = [f"{manifest['flipped']} of {manifest['correct_when_clean']} flipped"]
+    if manifest["target"]:
+        parts.append(f"{manifest['reached_target']} of {manifest['off_target_when_clean']} brought to their target")
+    model = manifest["threat_model"].replace("_", "-")
+    return (
+        f"{manifest['attack']['name']} {manifest['eps_255']} on {manifest['classifier']['name']}, {model}: "
+        f"{', '.join(parts)}; labels: {manifest['labels']}, moved by at most {manifest['max_delta_255']}/255"
+    )
