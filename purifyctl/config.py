@@ -179,9 +179,9 @@ class AttackConfig:
 class TrainingAttack(AttackConfig):
     """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
 
-    eps: tuple[float, float]  # each batch draws its budget uniformly from [low, high]
+    eps: tuple[float, float]  # each image draws its budget uniformly from [low, high]
     through: Literal["classifier", "purifier"] = "classifier"  # "purifier": through purifier and classifier (adaptive)
-    share: float = 1.0  # how often this attack is drawn, relative to the others
+    share: float = 1.0  # how often an image draws this attack, relative to the others
 
     def __post_init__(self) -> None:
         super().__post_init__()

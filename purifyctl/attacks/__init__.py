@@ -15,6 +15,7 @@ from torch import Tensor
 
 from purifyctl.attacks import libraries
 from purifyctl.attacks.gradient import (
+    Budget,
     Model,
     bim,
     dim,
@@ -29,6 +30,7 @@ from purifyctl.attacks.square import square
 from purifyctl.config import AttackConfig
 
 __all__ = [
+    "Budget",
     "Model",
     "bim",
     "dim",
@@ -48,7 +50,7 @@ def make_attack(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     *,
     generator: torch.Generator | None = None,
     eight_bit: bool = True,
@@ -64,7 +66,8 @@ def make_attack(
     y
         The labels to move away from; for targeted attacks, to move towards. Least-likely ignores them. [N] int64.
     eps
-        L-infinity budget in [0, 1]: no value of any image moves by more, whatever norm the attack was made for.
+        L-infinity budget in [0, 1]: no value of any image moves by more, whatever norm the attack was made for. For
+        gradient attacks also one each, [N, 1, 1, 1].
     generator
         On `x`'s device; None draws from torch's global one.
     eight_bit
@@ -77,11 +80,17 @@ def make_attack(
         The attack comes from a library that is not installed.
     """
     if eight_bit:
-        eps = max(1, math.floor(eps * 255 + 1e-6)) / 255
+        eps = _whole_levels(eps)
     runs = (_run(attack, model, x, y, eps, generator, eight_bit) for _ in range(attack.restarts))
     if attack.restarts == 1:
         return next(runs)
     return strongest(model, y, runs, targeted=attack.targeted, eot=attack.eot)
+
+
+def _whole_levels(eps: Budget) -> Budget:
+    if isinstance(eps, Tensor):
+        return torch.floor(eps * 255 + 1e-6).clamp_min(1) / 255
+    return max(1, math.floor(eps * 255 + 1e-6)) / 255
 
 
 def _run(
@@ -89,7 +98,7 @@ def _run(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     generator: torch.Generator | None,
     eight_bit: bool,
 ) -> Tensor:
@@ -109,7 +118,7 @@ def _run(
         case "dim":
             x_adv = dim(model, x, y, eps, steps=steps, targeted=targeted, eot=eot, generator=generator)
         case "square":
-            x_adv = square(model, x, y, eps, queries=steps, targeted=targeted, generator=generator)
+            x_adv = square(model, x, y, float(eps), queries=steps, targeted=targeted, generator=generator)
         case _:
             x_adv = libraries.run(attack, model, x, y, eps, generator=generator, eight_bit=eight_bit)
     return torch.round(x_adv * 255) / 255 if eight_bit else x_adv

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Model = Callable[[Tensor], Tensor]  # RGB NCHW float in [0, 1] -> logits [N, classes]
+Budget = float | Tensor  # L-infinity in [0, 1]; one for all images, or one each [N, 1, 1, 1]
 
 
-def fgsm(model: Model, x: Tensor, y: Tensor, eps: float, *, targeted: bool = False, eot: int = 1) -> Tensor:
+def fgsm(model: Model, x: Tensor, y: Tensor, eps: Budget, *, targeted: bool = False, eot: int = 1) -> Tensor:
     """One signed gradient step of size `eps` up the cross-entropy of `y`.
 
     Parameters
@@ -25,7 +26,7 @@ def fgsm(model: Model, x: Tensor, y: Tensor, eps: float, *, targeted: bool = Fal
     y
         The labels to move away from; with `targeted`, to move towards. [N] int64.
     eps
-        L-infinity budget in [0, 1].
+        L-infinity budget in [0, 1], for all images or for each [N, 1, 1, 1].
     eot
         Each gradient is the mean over so many passes: expectation over transformation (Athalye et al. 2018), for
         models that are random.
@@ -37,10 +38,10 @@ def bim(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     *,
     steps: int = 10,
-    step_size: float | None = None,
+    step_size: Budget | None = None,
     targeted: bool = False,
     eot: int = 1,
 ) -> Tensor:
@@ -57,7 +58,7 @@ def bim(
     )  # fmt: skip
 
 
-def least_likely(model: Model, x: Tensor, eps: float, *, steps: int = 10, eot: int = 1) -> Tensor:
+def least_likely(model: Model, x: Tensor, eps: Budget, *, steps: int = 10, eot: int = 1) -> Tensor:
     """BIM towards the class that `model` finds least likely on the clean image. Parameters are those of `bim`."""
     with torch.no_grad():
         y = torch.stack([model(x).softmax(1) for _ in range(eot)]).mean(0).argmin(1)
@@ -68,10 +69,10 @@ def pgd(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     *,
     steps: int = 10,
-    step_size: float | None = None,
+    step_size: Budget | None = None,
     random_start: bool = True,
     targeted: bool = False,
     eot: int = 1,
@@ -89,8 +90,8 @@ def pgd(
     step_size = 2.5 * eps / steps if step_size is None else step_size
     x_adv = x.clone()
     if random_start:
-        noise = torch.empty_like(x).uniform_(-eps, eps, generator=generator)
-        x_adv = _project(x + noise, x, eps)
+        noise = torch.empty_like(x).uniform_(-1, 1, generator=generator)
+        x_adv = _project(x + eps * noise, x, eps)
     for _ in range(steps):
         x_adv = _project(x_adv + step_size * _ascent(model, x_adv, y, targeted, eot).sign(), x, eps)
     return x_adv
@@ -100,7 +101,7 @@ def mi_fgsm(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     *,
     steps: int = 10,
     decay: float = 1.0,
@@ -127,7 +128,7 @@ def dim(
     model: Model,
     x: Tensor,
     y: Tensor,
-    eps: float,
+    eps: Budget,
     *,
     steps: int = 10,
     probability: float = 0.5,
@@ -220,5 +221,5 @@ def _ascent(model: Model, x: Tensor, y: Tensor, targeted: bool, eot: int) -> Ten
     return -gradient / eot if targeted else gradient / eot
 
 
-def _project(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+def _project(x_adv: Tensor, x: Tensor, eps: Budget) -> Tensor:
     return torch.clamp(torch.clamp(x_adv, x - eps, x + eps), 0, 1).detach()

@@ -125,21 +125,28 @@ class Trainer:
     def _attacked(
         self, x: Tensor, y: Tensor, classifier: Classifier, rng: np.random.Generator, places: Sequence[int]
     ) -> Tensor:
-        """Attack all of `x` but the identity share, with one attack and budget drawn for this step."""
-        shares = np.array([attack.share for attack in self.config.attacks])
-        attack = self.config.attacks[rng.choice(len(shares), p=shares / shares.sum())]
-        eps = float(rng.uniform(*attack.eps))
-        drawn = torch.from_numpy(rng.random(len(x) * self.workers.count) >= self.config.identity_share)
-        attacked = self.workers.share(drawn).to(x.device)
-        model = classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
-        x_adv = x.clone()
-        if self._cache is None:
-            if attacked.any():
-                x_adv[attacked] = make_attack(attack, model, x[attacked], y[attacked], eps)
+        """Attack all of `x` but the identity share, each image with an attack and a budget of its own."""
+        n, attacks = len(x) * self.workers.count, self.config.attacks  # drawn for the whole batch, then shared out
+        shares = np.array([attack.share for attack in attacks])
+        kinds = rng.choice(len(attacks), size=n, p=shares / shares.sum())
+        low, high = np.array([attack.eps for attack in attacks]).T[:, kinds]
+        drawn = torch.from_numpy(np.stack([kinds, rng.uniform(low, high), rng.random(n) >= self.config.identity_share]))
+        kind, eps, wanted = self.workers.share(drawn.T).T.to(x.device)
+
+        def attack_all(chosen: Tensor) -> Tensor:
+            x_adv = x.clone()
+            for number, attack in enumerate(attacks):
+                of_this = chosen & (kind == number)
+                if of_this.any():
+                    model = classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
+                    budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
+                    x_adv[of_this] = make_attack(attack, model, x[of_this], y[of_this], budget)
             return x_adv
-        cached = self._cache.get(places, lambda: make_attack(attack, model, x, y, eps))
-        x_adv[attacked] = cached.to(x)[attacked]
-        return x_adv
+
+        if self._cache is None:
+            return attack_all(wanted.bool())
+        cached = self._cache.get(places, lambda: attack_all(torch.ones_like(wanted).bool()))
+        return torch.where(wanted.bool().view(-1, 1, 1, 1), cached.to(x), x)
 
     def _through_purifier(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
         self.generator.eval()  # what an attacker would face
