@@ -120,5 +120,5 @@ def _run(
         case "square":
             x_adv = square(model, x, y, float(eps), queries=steps, targeted=targeted, generator=generator)
         case _:
-            x_adv = libraries.run(attack, model, x, y, eps, generator=generator, eight_bit=eight_bit)
+            x_adv = libraries.run(attack, model, x, y, float(eps), generator=generator, eight_bit=eight_bit)
     return torch.round(x_adv * 255) / 255 if eight_bit else x_adv
