@@ -60,7 +60,7 @@ def subject(**changes: Any) -> Subject:
 def a_chunk(of: Subject, n: int = 4) -> Chunk:
     generator = torch.Generator().manual_seed(0)
     x = torch.nn.functional.interpolate(torch.rand(n, 3, 4, 4, generator=generator), (SIZE, SIZE), mode="bilinear")
-    x = eight_bits(x)
+    x = eight_bits(x).contiguous(memory_format=torch.channels_last)  # as photographs come
     return Chunk(0, x, of.classifier(x).argmax(1), [f"{i}.png" for i in range(n)], of)
 
 
@@ -253,6 +253,23 @@ def test_restarts_leave_no_more_images_right_than_one_start() -> None:
         made = attack_chunk(Rung("gray_box", attack, 2 / 255), clean)
         right.append(int((it.classifier(made.images).argmax(1) == clean.y).sum()))
     assert right[1] <= right[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["deepfool", "cw", "autoattack"])
+def test_attacks_of_libraries_go_through_the_whole_pipeline(kind: str) -> None:
+    pytest.importorskip("foolbox")
+    pytest.importorskip("pyautoattack")
+    it = subject()
+    clean = a_chunk(it, n=2)
+    clean.y[:] = clean.clean[PURIFIER]
+    rung = Rung("adaptive", AttackConfig(kind), 32 / 255, pipeline=PURIFIER)
+    made = attack_chunk(rung, clean)
+    assert made.floats is None  # they work on whole grey levels themselves
+    assert 0 < (made.images - clean.x).abs().max() <= 32 / 255 + 1e-6
+    torch.testing.assert_close(made.images * 255, torch.round(made.images * 255), atol=1e-4, rtol=0)
+    rows = climb(rung, clean)
+    assert all(row.float_prediction is None and row.attacked for row in rows)
 
 
 # the job
