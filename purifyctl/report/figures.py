@@ -68,13 +68,14 @@ def accuracy_figure(cells: Sequence[Cell], threat_model: str) -> Figure:
         panel.set_title(f"{attack} (n = {n})", fontsize=10)
         panel.set_xticks(range(len(budgets) + 1), ["clean", *(f"{eps * 255:.3g}" for eps in budgets)])
         panel.tick_params(labelbottom=True)
+        panel.set_xlabel("eps, of 255", fontsize=9)
         panel.set_ylim(-3, 104)
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in axes.flat[len(attacks) :]:
         panel.set_visible(False)
-    figure.supxlabel("eps (n/255)", fontsize=10)
-    figure.supylabel("top-1, %", fontsize=10)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("top-1, %")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     figure.suptitle(f"Accuracy under attack, {threat_model.replace('_', '-')}", fontsize=11)
