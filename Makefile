@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast bench bench-purifier demo-weights lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast bench demo-weights lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -52,11 +52,7 @@ demo-weights: setup ## Train the shipped purifier anew (PHOTOS=folder of photogr
 	@test -n "$(PHOTOS)" || { echo "make demo-weights PHOTOS=DIR: which photographs?" >&2; exit 2; }
 	$(BIN)/purifyctl train train/fast.toml --photos "$(PHOTOS)" --out runs/fast
 	cp runs/fast/purifier.safetensors purifyctl/data/purifier.safetensors
-	@echo "Measure it with: make bench-purifier PHOTOS=DIR, on photographs that it was not trained on."
-
-bench-purifier: setup-dev ## Measure the shipped purifier's accuracy (PHOTOS=folder named by WordNet ids).
-	@test -n "$(PHOTOS)" || { echo "make bench-purifier PHOTOS=DIR: which photographs?" >&2; exit 2; }
-	$(BIN)/python -m tests.benchmarks.purifier --photos "$(PHOTOS)"
+	@echo "Measure it with: $(BIN)/purifyctl evaluate --photos DIR --out evaluation, on photographs that it was not trained on."
 
 bench: setup-dev ## Measure `run` against its ceiling and a plain PyTorch loop (PHOTOS=folder).
 	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: which photographs?" >&2; exit 2; }

@@ -107,7 +107,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         return
     out = Table()
     for i, column in enumerate(columns):
-        out.add_column(column, justify="left" if i == 0 else "right")
+        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         out.add_row(*row)
     stdout = Console(highlight=False)

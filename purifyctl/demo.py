@@ -24,9 +24,9 @@ from purifyctl.config import format_eps
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS, default_engine
 from purifyctl.errors import ConfigError
 from purifyctl.images import ImageFile, encode, list_images
+from purifyctl.parquet import read_columns
 from purifyctl.photographs import read_all
 from purifyctl.pipeline import RunOptions, run
-from purifyctl.pipeline.rows import read_columns
 from purifyctl.samples import copy_samples
 from purifyctl.strip import Line, Picture, draw_strip
 

@@ -1,4 +1,4 @@
-"""A picture strip: clean | attacked | purified | what the purifier changed, one photograph per line."""
+"""A picture strip: clean | attacked | (baseline) | purified | what the purifier changed, one photograph per line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +29,12 @@ class Line:
     clean: Picture
     attacked: Picture
     purified: Picture
+    baseline: Picture | None = None  # what another purifier makes of it; all lines of a strip have one, or none
 
 
-def draw_strip(lines: Sequence[Line], title: str) -> Image.Image:
-    """Draw the lines under each other, with column heads and `title` on top."""
-    heads = ("clean", "attacked", "purified", f"purified - attacked, x{GAIN}")
+def draw_strip(lines: Sequence[Line], title: str, baseline: str = "") -> Image.Image:
+    """Draw the lines under each other, with column heads and `title` on top. `baseline`: the head of that column."""
+    heads = ("clean", "attacked", *filter(None, (baseline,)), "purified", f"purified - attacked, x{GAIN}")
     head = 64
     width = len(heads) * (SIDE + GAP) + GAP
     sheet = Image.new("RGB", (width, head + len(lines) * (SIDE + CAPTION + GAP)), _PAPER)
@@ -44,7 +45,8 @@ def draw_strip(lines: Sequence[Line], title: str) -> Image.Image:
         pen.text((GAP + column * (SIDE + GAP), 38), text, fill=_TEXT, font=small)
     for row, line in enumerate(lines):
         top = head + row * (SIDE + CAPTION + GAP)
-        for column, picture in enumerate((line.clean, line.attacked, line.purified)):
+        pictures = [p for p in (line.clean, line.attacked, line.baseline, line.purified) if p]
+        for column, picture in enumerate(pictures):
             left = GAP + column * (SIDE + GAP)
             sheet.paste(_fit(picture.image), (left, top))
             colour = _TEXT if picture.good is None else _GOOD if picture.good else _BAD
@@ -52,7 +54,7 @@ def draw_strip(lines: Sequence[Line], title: str) -> Image.Image:
             pen.text((left, top + SIDE + 3), _shorten(mark + picture.label, pen, small), fill=colour, font=small)
             pen.text((left, top + SIDE + 22), f"{picture.probability:.0%} sure", fill=colour, font=small)
         change = line.purified.image.astype(np.int16) - line.attacked.image
-        left = GAP + 3 * (SIDE + GAP)
+        left = GAP + len(pictures) * (SIDE + GAP)
         sheet.paste(_fit(np.clip(128 + GAIN * change, 0, 255).astype(np.uint8)), (left, top))
         text = f"{np.abs(change).mean():.1f} grey levels on average"
         pen.text((left, top + SIDE + 3), text, fill=_TEXT, font=small)

@@ -101,6 +101,28 @@ def test_attack_writes_its_folder_and_prints_its_manifest(photos: Path, tmp_path
         json.loads(line)
 
 
+def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos: Path, tmp_path: Path) -> None:
+    words = (
+        *("evaluate", "--photos", photos, "--out", tmp_path / "out", "--checkpoint", tiny.checkpoint(tmp_path / "run")),
+        *("--classifier", "tests.tiny:animals", "--labels", "predicted", "--rungs", "gray-box,adaptive", "--limit", 6),
+        *("--attack", "fgsm", "--attack", "pgd-2", "--eps", "8/255,16/255", "--eps-space", "signed"),
+        *("--expensive-limit", 2, "--batch-size", 4, "--image-size", 64),
+    )
+    done = purifyctl(*words, "--json", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {cell["eps_text"] for cell in document["cells"]} == {"", "4/255", "8/255"}
+    for line in done.stderr.splitlines():
+        json.loads(line)
+    again = purifyctl(*words, OMP_NUM_THREADS="1")
+    assert again.returncode == 0, again.stderr
+    assert "Gray-box" in again.stdout
+    other = purifyctl(*words, "--seed", 1)
+    assert other.returncode == 2
+    assert "seed was 0, is 1" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -117,6 +139,11 @@ def test_attack_writes_its_folder_and_prints_its_manifest(photos: Path, tmp_path
         (["train", "no.toml"], 2, "no recipe no.toml"),
         (["train", "train/fast.toml"], 2, "names no photographs"),
         (["build-engine", "--checkpoint", "no.safetensors", "--out", "OUT"], 1, "no checkpoint"),
+        (["evaluate", "--photos", "/no/such/folder", "--out", "OUT"], 2, "no folder or file /no/such/folder"),
+        (["evaluate", "--photos", "tests", "--out", "OUT", "--attack", "pdg"], 2, "no attack 'pdg'"),
+        (["evaluate", "--photos", "tests", "--out", "OUT", "--rungs", "grey"], 2, "no rung 'grey'"),
+        (["evaluate", "--photos", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
+        (["evaluate", "--photos", "tests", "--out", "OUT", "--checkpoint", "no.safetensors"], 1, "no checkpoint"),
         (["build-engine", "--backend", "tensorrt-rtx", "--target", "SM1", "--out", "OUT"], 2, "does not build for SM1"),
         (["build-engine", "--backend", "onnxruntime", "--precision", "bf16", "--out", "OUT"], 2, "does not run bf16"),
     ],

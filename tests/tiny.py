@@ -9,7 +9,9 @@ from PIL import Image
 from torch import nn
 
 from purifyctl.checkpoint import save_purifier
+from purifyctl.classifiers import Classifier
 from purifyctl.config import NetworkConfig
+from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
 
 NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
@@ -28,6 +30,20 @@ def classifier() -> nn.Module:
         nn.Flatten(),
         nn.Linear(32, 10),
     )
+
+
+def animals() -> Classifier:
+    """The same with names: folders `cats` and `dogs` give true labels."""
+    names = ("cats", "dogs", *(f"class {i}" for i in range(2, 10)))
+    return Classifier(classifier(), name="animals", labels=Labels(names), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def birds() -> Classifier:
+    """Another network with the classes of `animals`: a surrogate."""
+    other = animals()
+    torch.manual_seed(2)
+    other.net[0].reset_parameters()
+    return other
 
 
 def purifier(network: NetworkConfig = NETWORK) -> nn.Module:

@@ -64,6 +64,7 @@ def run(
     def seen(image: Tensor) -> Tensor:
         return model(round_straight_through(image) if eight_bit else image)
 
+    x = x.contiguous()  # photographs come channels last
     with torch.enable_grad(), _seeded(generator) as seed:
         match attack.kind:
             case "deepfool":
@@ -109,7 +110,8 @@ class _AsModule(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._model[0](x)
+        # flattened and shaped again: gradients come back contiguous, which AutoAttack takes for granted
+        return self._model[0](x.flatten(1).view(x.shape))
 
 
 def _foolbox(model: Model, x: Tensor) -> tuple[Any, Any]:

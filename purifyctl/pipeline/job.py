@@ -9,7 +9,6 @@ the number of batches under way is bounded, so memory is too. The main thread ta
 import dataclasses
 import json
 import os
-import platform
 import shlex
 import sys
 import threading
@@ -31,8 +30,10 @@ from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.sink import IMAGES, output_paths, prepare_output, write_atomically
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.machine import machine
+from purifyctl.parquet import write_part
 from purifyctl.pipeline import stages
-from purifyctl.pipeline.rows import Row, write_part, write_text
+from purifyctl.pipeline.rows import Row, write_text
 from purifyctl.pipeline.summary import summarise
 
 ROWS_PER_PART = 1000
@@ -150,7 +151,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
         **summarise(out / ROWS, processed - processing),
         "startup_s": round(processing - started, 3),
         **settings,
-        "machine": {"processor": _processor(), "cores": threads, "python": platform.python_version()},
+        "machine": machine(),
     }
     write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     if too_many:
@@ -220,7 +221,7 @@ class _PartWriter:
 
     def flush(self) -> None:
         if self._rows:
-            write_part(self._rows, self._folder / f"part-{self._part:05d}.parquet")
+            write_part(self._rows, Row, self._folder / f"part-{self._part:05d}.parquet")
             self._part += 1
             self._rows = []
 
@@ -237,11 +238,3 @@ def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
         "purifier": manifest.purifier.name,
         "classifier": manifest.classifier[0].name if classify else None,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")

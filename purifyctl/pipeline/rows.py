@@ -1,6 +1,6 @@
 """One row per input: what became of it. Written as Parquet parts, and as CSV or JSON lines on request."""
 
-from __future__ import annotations  # keeps Row's types as text, which `_schema` reads
+from __future__ import annotations  # keeps Row's types as text, which `parquet.write_part` reads
 
 import csv
 import json
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from purifyctl.parquet import read_columns
 
 Status = Literal[
     "ok",
@@ -62,29 +64,6 @@ class Row:
 COLUMNS = tuple(f.name for f in fields(Row))
 
 
-def write_part(rows: Sequence[Row], file: Path) -> None:
-    """Write rows as one Parquet file; it appears whole, by a rename."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, schema=_schema())
-    temporary = file.with_name(f".{file.name}.part")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(file)
-
-
-def read_columns(folder: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The named columns of every Parquet part in `folder`, in the parts' order."""
-    import pyarrow.parquet as pq
-
-    found: dict[str, list[Any]] = {name: [] for name in columns}
-    for part in sorted(folder.glob("part-*.parquet")):
-        table = pq.read_table(part, columns=list(columns))
-        for name in columns:
-            found[name] += table[name].to_pylist()
-    return found
-
-
 def write_text(folder: Path, file: Path) -> None:
     """Write the rows of all parts as CSV or JSON lines, by `file`'s ending. Lists in CSV are JSON."""
     temporary = file.with_name(f".{file.name}.part")
@@ -103,20 +82,3 @@ def write_text(folder: Path, file: Path) -> None:
 def _json_lines(rows: Iterable[Sequence[Any]]) -> Iterable[str]:
     for row in rows:
         yield json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n"
-
-
-def _schema() -> Any:
-    """Row's fields as Arrow types."""
-    import pyarrow as pa
-
-    types = {
-        "str": pa.string(),
-        "Status": pa.string(),
-        "str | None": pa.string(),
-        "int | None": pa.int32(),
-        "float | None": pa.float32(),
-        "list[int]": pa.list_(pa.int32()),
-        "list[str]": pa.list_(pa.string()),
-        "list[float]": pa.list_(pa.float32()),
-    }
-    return pa.schema([(f.name, types[str(f.type)]) for f in fields(Row)])

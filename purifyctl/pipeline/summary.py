@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from purifyctl.pipeline.rows import read_columns
+from purifyctl.parquet import read_columns
 
 STAGES = ("read", "decode", "purify", "classify", "encode", "write")
 PERCENTILES = (50, 90, 95, 99)

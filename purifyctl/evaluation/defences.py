@@ -1,0 +1,100 @@
+"""What stands before the classifier, and what an attacker differentiates through.
+
+A defence maps RGB NCHW float in [0, 1] to the same, in whole grey levels: what is classified is an 8-bit image.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+
+from purifyctl.attacks import Model, round_straight_through
+
+JPEG_QUALITY = 75  # with Pillow's chroma subsampling, 4:2:0
+BITS = 5  # per channel (Xu et al. 2018, feature squeezing)
+MEDIAN = 3  # pixels; side of the window (the same)
+
+NONE, PURIFIER, PIX2PIX = "no defence", "purifier", "pix2pix"
+
+
+@dataclass(frozen=True)
+class Defence:
+    """One column of the tables."""
+
+    name: str
+    apply: Callable[[Tensor], Tensor]  # RGB NCHW float in [0, 1] -> the same, whole grey levels
+    net: nn.Module | None = None  # the network behind it, where there is one: these can be attacked adaptively
+
+
+def classical_defences() -> tuple[Defence, ...]:
+    """No defence, and the cheap ones that a purifier has to beat."""
+    return (
+        Defence(NONE, eight_bits),
+        Defence(f"JPEG-{JPEG_QUALITY}", lambda x: _each(x, _jpeg)),
+        Defence(f"{BITS} bits", _bit_depth),
+        Defence(f"median {MEDIAN}x{MEDIAN}", lambda x: _each(x, _median)),
+    )
+
+
+def network_defence(name: str, net: nn.Module) -> Defence:
+    """A network whose output is rounded to 8 bits, as files and engines do."""
+    return Defence(name, lambda x: eight_bits(net(x)), net)
+
+
+def adaptive_model(net: nn.Module, classifier: Model) -> Model:
+    """Defence and classifier as one model for a white-box attacker: exact but for the rounding between them.
+
+    Rounding has no gradient; passing it straight through keeps it from masking the others.
+    """
+    return lambda x: classifier(round_straight_through(net(x)))
+
+
+def bpda_model(net: nn.Module, classifier: Model) -> Model:
+    """The same forward pass; backward, the defence counts as the identity (BPDA, Athalye et al. 2018).
+
+    A defence that hides its gradients falls to this and not to the exact gradient.
+    """
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            change = eight_bits(net(x)) - x
+        return classifier(x + change)
+
+    return forward
+
+
+def eight_bits(x: Tensor) -> Tensor:
+    """The nearest whole grey levels: what an image is after a PNG file."""
+    return torch.round(torch.clamp(x, 0, 1) * 255) / 255
+
+
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """RGB NCHW float in [0, 1] -> RGB uint8 NHWC."""
+    pixels = torch.round(x.detach() * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return np.ascontiguousarray(pixels.numpy())
+
+
+def _each(x: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """Apply what Pillow does to one image to each of a batch."""
+    images = np.stack([np.asarray(change(Image.fromarray(image))) for image in to_pixels(x)])
+    return torch.from_numpy(images).to(x.device).permute(0, 3, 1, 2).to(x.dtype) / 255
+
+
+def _jpeg(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return Image.open(buffer)
+
+
+def _median(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.MedianFilter(MEDIAN))
+
+
+def _bit_depth(x: Tensor) -> Tensor:
+    levels = 2**BITS - 1
+    return eight_bits(torch.round(x * levels) / levels)

@@ -1,0 +1,226 @@
+"""The ladder: which attacks are made, on what, by whom, and with which budget. Every rung is reported."""
+
+import math
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from purifyctl.config import GRADIENT_ATTACKS, AttackConfig, AttackKind, EpsSpace, eps_scale, format_eps
+from purifyctl.errors import ConfigError
+
+ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
+THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
+WHAT_IT_KNOWS = {
+    "clean": "no attack: the price of the defence",
+    "gray_box": "the attacker knows the classifier, not the defence (the paper's setting)",
+    "transfer": "examples made on another classifier",
+    "black_box": "the attacker asks the whole pipeline and sees its outputs, no gradients",
+    "adaptive": "the attacker differentiates through defence and classifier together",
+}
+
+SPACES: dict[EpsSpace, str] = {"unit": "[0, 1]", "signed": "[-1, 1]", "mean-std": "mean/std units"}
+EPS = (2 / 255, 4 / 255, 8 / 255, 16 / 255)  # L-infinity in [0, 1]
+PAPER_EPS = 0.3  # of the paper, which does not say in which space
+PAPER_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd", steps=10))
+
+GRAY_BOX = (
+    *PAPER_ATTACKS,
+    AttackConfig("pgd", steps=100),
+    AttackConfig("mi-fgsm"),
+    AttackConfig("deepfool"),
+    AttackConfig("cw"),
+)
+TRANSFER = (AttackConfig("pgd", steps=10), AttackConfig("mi-fgsm"), AttackConfig("dim"))
+BLACK_BOX = (AttackConfig("square"),)
+ADAPTIVE = (AttackConfig("pgd", steps=100, restarts=5), AttackConfig("autoattack"))
+BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's backward pass taken for the identity
+EOT = 20  # passes per gradient where the defence is random
+
+QUERY_KINDS = ("square", "one-pixel")  # need outputs only, so they are what a black-box attacker has
+STEP_KINDS = ("fgsm", "bim", "pgd", "mi-fgsm")  # one family: more steps must not be weaker
+COSTLY_KINDS = ("cw", "jsma", "universal", "one-pixel", "square", "autoattack")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One attack under one threat model at one budget."""
+
+    threat_model: ThreatModel
+    attack: AttackConfig | None = None  # None: clean
+    eps: float = 0.0  # L-infinity in [0, 1]
+    surrogate: str = ""  # transfer: the classifier that examples are made on
+    pipeline: str = ""  # black_box, adaptive: the defence that is attacked together with the classifier
+    bpda: bool = False  # adaptive: the defence's gradient is replaced by the identity's
+
+    @property
+    def name(self) -> str:
+        """The attack, as reports print it: `PGD-100 x5`, `DIM on resnet101`, `PGD-100 (BPDA identity)`."""
+        if self.attack is None:
+            return "clean"
+        on = f" on {self.surrogate}" if self.surrogate else ""
+        return f"{self.attack.name}{on}{' (BPDA identity)' if self.bpda else ''}"
+
+    @property
+    def title(self) -> str:
+        """The attack with its budget: `PGD-10 8/255`."""
+        return f"{self.name} {format_eps(self.eps)}" if self.attack else self.name
+
+    @property
+    def key(self) -> str:
+        """Names the rung's folder, and its randomness."""
+        if self.attack is None:
+            return "clean"
+        parts = (self.threat_model, self.pipeline, self.name, f"{self.eps * 255:.4g}")
+        return "-".join(re.sub(r"[^\w.]+", "_", part.lower()).strip("_") for part in parts if part)
+
+    @property
+    def costly(self) -> bool:
+        """Made for fewer images (`--expensive-limit`)."""
+        by_threat = self.threat_model in ("black_box", "adaptive")
+        return self.attack is not None and (by_threat or self.attack.kind in COSTLY_KINDS)
+
+
+def build_ladder(
+    *,
+    threat_models: Sequence[ThreatModel],
+    eps: Sequence[float],
+    attacks: Sequence[AttackConfig] = (),
+    surrogates: Sequence[str] = (),
+    pipelines: Sequence[str] = (),
+    random: Sequence[str] = (),
+    paper_eps: Sequence[float] = (),
+    explicit: bool = True,
+) -> tuple[Rung, ...]:
+    """The rungs in the order they are climbed; the clean one is always the first.
+
+    Parameters
+    ----------
+    eps
+        L-infinity budgets in [0, 1].
+    attacks
+        Replace the protocol's attacks: query attacks where the threat model is black-box, the others elsewhere.
+    surrogates
+        Classifiers that transfer examples are made on.
+    pipelines
+        Defences that the adaptive and the black-box attacker attack together with the classifier.
+    random
+        Those of them that are random at inference: their adaptive attacks average each gradient over `EOT` passes.
+    paper_eps
+        Readings of the paper's budget, in [0, 1]: every gray-box attack gets the first, the paper's own get them all.
+    explicit
+        A threat model that is left without any attack is an error; otherwise it is left out.
+
+    Raises
+    ------
+    ConfigError
+        A threat model is left without any attack, a budget vanishes in an 8-bit image, or two rungs have one name.
+    """
+    for value in (*eps, *paper_eps):
+        if value * 255 < 1:
+            raise ConfigError(f"eps {format_eps(value)} is less than a grey level: an 8-bit image cannot hold it.")
+    rungs = [Rung("clean")]
+    for threat_model in THREAT_MODELS[1:]:
+        if threat_model in threat_models:
+            chosen = _attacks(threat_model, attacks)
+            budgets = (*eps, *paper_eps[:1]) if threat_model == "gray_box" else eps
+            made = _rungs(threat_model, chosen, budgets, surrogates, pipelines, random, standard=not attacks)
+            if not made and explicit:
+                needs = "a surrogate: --surrogate NAME" if threat_model == "transfer" else "another --attack"
+                raise ConfigError(f"No rung of the ladder is left for {threat_model}.", hint=f"it needs {needs}")
+            rungs += made
+    if "gray_box" in threat_models:
+        rungs += [Rung("gray_box", attack, value) for value in paper_eps for attack in PAPER_ATTACKS]
+    ladder = tuple(dict.fromkeys(rungs))
+    if len({rung.key for rung in ladder}) < len(ladder):
+        raise ConfigError("Two rungs have the same name.", hint="use surrogates and budgets whose names differ more")
+    return ladder
+
+
+def _attacks(threat_model: ThreatModel, chosen: Sequence[AttackConfig]) -> tuple[AttackConfig, ...]:
+    if not chosen:
+        return {"gray_box": GRAY_BOX, "transfer": TRANSFER, "black_box": BLACK_BOX, "adaptive": ADAPTIVE}[threat_model]
+    query = threat_model == "black_box"
+    return tuple(attack for attack in chosen if (attack.kind in QUERY_KINDS) == query)
+
+
+def _rungs(
+    threat_model: ThreatModel,
+    attacks: Sequence[AttackConfig],
+    eps: Sequence[float],
+    surrogates: Sequence[str],
+    pipelines: Sequence[str],
+    random: Sequence[str],
+    *,
+    standard: bool,
+) -> list[Rung]:
+    if threat_model == "gray_box":
+        return [Rung(threat_model, attack, value) for attack in attacks for value in eps]
+    if threat_model == "transfer":
+        return [
+            Rung(threat_model, attack, value, surrogate=name)
+            for name in surrogates
+            for attack in attacks
+            for value in eps
+        ]
+    made = []
+    for pipeline in pipelines:
+        climbed = [(attack, False) for attack in attacks]
+        if standard and threat_model == "adaptive":
+            climbed.append((BPDA, True))
+        for attack, bpda in climbed:
+            if pipeline in random and attack.kind in (*GRADIENT_ATTACKS, "autoattack"):
+                attack = replace(attack, eot=EOT)
+            made += [Rung(threat_model, attack, value, pipeline=pipeline, bpda=bpda) for value in eps]
+    return made
+
+
+def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
+    """Read `gray-box,adaptive`. Nothing given gives nothing.
+
+    Raises
+    ------
+    ConfigError
+        There is no such threat model.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    known = {model.replace("_", "-"): model for model in THREAT_MODELS}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"There is no rung {unknown[0]!r}.", hint=f"rungs: {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def parse_attack(text: str) -> AttackConfig:
+    """Read an attack as a flag names it: `KIND`, `KIND-STEPS` or `KIND-STEPSxRESTARTS`, such as `pgd-100x5`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such attack, or it takes no such numbers.
+    """
+    found = re.fullmatch(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<steps>\d+))?(?:x(?P<restarts>\d+))?", text.lower())
+    kinds: tuple[AttackKind, ...] = typing.get_args(AttackKind)
+    kind = next((kind for kind in kinds if found and kind == found["kind"]), None)
+    if found is None or kind is None:
+        raise ConfigError(f"There is no attack {text!r}.", hint=f"attacks: {', '.join(kinds)}; with steps: pgd-100")
+    return AttackConfig(kind, steps=int(found["steps"] or 0), restarts=int(found["restarts"] or 1))
+
+
+def paper_eps(std: Sequence[float], space: EpsSpace) -> dict[EpsSpace, float]:
+    """The paper's eps in [0, 1], by the space that it may have been meant in: `space` first, then the others.
+
+    Parameters
+    ----------
+    std
+        The classifier's, per channel. Where it does not normalise, that reading is left out; so is a reading that comes
+        to the same as another.
+    """
+    spaces: list[EpsSpace] = ["unit", "signed", "mean-std"] if min(std) != 1 else ["unit", "signed"]
+    spaces.sort(key=lambda other: other != space)
+    readings: dict[EpsSpace, float] = {}
+    for other in spaces:
+        eps = PAPER_EPS * eps_scale(other, std)
+        if not any(math.isclose(eps, known) for known in readings.values()):
+            readings[other] = eps
+    return readings

@@ -1,0 +1,87 @@
+"""Which photographs are evaluated, in which order, with which labels."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from purifyctl.errors import ConfigError
+from purifyctl.evaluation.ladder import Rung
+from purifyctl.evaluation.options import LabelsFrom
+from purifyctl.images import ImageFile
+from purifyctl.images.sink import printable
+from purifyctl.labels import Labels, TruthFromFolder
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photograph of the plan. `true_index` is None where the label is the classifier's own prediction."""
+
+    image: ImageFile
+    true_index: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Photographs in chunks. Costly rungs are climbed by the first `expensive_limit` photographs alone."""
+
+    items: list[Item]
+    chunk_size: int
+    expensive_limit: int
+    unlabelled: int  # photographs left out because no folder on their path is named after a class
+
+    @property
+    def chunks(self) -> list[list[Item]]:
+        return [self.items[i : i + self.chunk_size] for i in range(0, len(self.items), self.chunk_size)]
+
+    def photographs(self, rung: Rung, chunk: int) -> int:
+        """How many photographs of a chunk climb a rung: the first ones."""
+        start = chunk * self.chunk_size
+        end = min(len(self.items), start + self.chunk_size)
+        if rung.costly:
+            end = min(end, self.expensive_limit)
+        return max(0, end - start)
+
+    @property
+    def sha256(self) -> str:
+        """Of the photographs' names, sizes in bytes and labels, in order."""
+        lines = (
+            f"{printable(item.image.path)} {item.image.file.stat().st_size} {item.true_index}" for item in self.items
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def make_plan(
+    images: Sequence[ImageFile],
+    labels: Labels,
+    labels_from: LabelsFrom,
+    *,
+    limit: int | None,
+    expensive_limit: int,
+    chunk_size: int,
+) -> Plan:
+    """Order photographs so that any first part of them is spread evenly over the classes, and keep `limit`.
+
+    Classes are those of the labels, or the folders where labels are predicted.
+
+    Raises
+    ------
+    ConfigError
+        Labels shall come from the folders, and none is named after a class.
+    """
+    truth = TruthFromFolder(labels)
+    groups: dict[object, list[Item]] = defaultdict(list)
+    for image in images:
+        if labels_from == "predicted":
+            groups[image.path.parent].append(Item(image, None))
+        elif (index := truth(image.path)) is not None:
+            groups[index].append(Item(image, index))
+    kept = sum(map(len, groups.values()))
+    if not kept:
+        raise ConfigError(
+            "No photograph lies in a folder named after a class of the classifier (a WordNet id, or a class's name).",
+            hint="--labels predicted takes the classifier's own predictions on the clean photographs for the truth",
+        )
+    ranked = [(rank, place, item) for place, group in enumerate(groups.values()) for rank, item in enumerate(group)]
+    items = [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
+    return Plan(items[:limit], chunk_size, expensive_limit, unlabelled=len(images) - kept)

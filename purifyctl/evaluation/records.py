@@ -1,0 +1,77 @@
+"""One row per image, rung and defence: what the classifier said. Committed in Parquet parts, one per chunk."""
+
+from __future__ import annotations  # keeps Record's types as text, which `parquet.write_part` reads
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purifyctl.parquet import read_columns, write_part
+
+SURROGATE = "surrogate "  # begins the `defence` of rows that hold a surrogate's own view of the clean images
+
+
+@dataclass
+class Record:
+    """What became of one image on one rung, behind one defence. Missing values are None."""
+
+    path: str  # relative to the photographs' folder
+    defence: str
+    error: str | None = None  # the photograph could not be read; it has one such row, on the clean rung
+    true_index: int | None = None  # the label that counts, and that attacks move away from
+    prediction: int | None = None  # of the attacked image in whole grey levels, behind the defence
+    true_confidence: float | None = None  # softmax of `true_index`
+    top1_confidence: float | None = None  # softmax of `prediction`
+    float_prediction: int | None = None  # of the attacked image before it was rounded to grey levels
+    attacked: bool | None = None  # False: already wrong without an attack, counted as wrong and left alone
+    max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
+    psnr: float | None = None  # dB, of what the defence makes of it, against the clean image; networks only
+    ssim: float | None = None
+    differs: bool | None = None  # clean rung: two passes disagree
+    probabilities: bool | None = None  # clean rung: the outputs look like a softmax
+    zero_gradient: bool | None = None  # clean rung: no gradient reaches the image through the defence
+
+
+COLUMNS = tuple(f.name for f in fields(Record))
+Table = dict[str, NDArray[Any]]  # column -> [n]; missing numbers are NaN
+
+
+def part_file(folder: Path, rung_key: str, chunk: int) -> Path:
+    """Where the rows of one chunk on one rung go."""
+    return folder / rung_key / f"part-{chunk:05d}.parquet"
+
+
+def write_records(rows: Sequence[Record], file: Path) -> None:
+    """Commit a chunk's rows, by one rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_part(rows, Record, file)
+
+
+def read_tables(folder: Path, rung_key: str) -> dict[str, Table]:
+    """The rows of one rung, by defence. Photographs that could not be read are left out: `unreadable` names them."""
+    columns = read_columns(folder / rung_key, COLUMNS)
+    defences = list(
+        dict.fromkeys(d for d, error in zip(columns["defence"], columns["error"], strict=True) if not error)
+    )
+    owners = np.array(columns["defence"], dtype=object)
+    fine = np.array([error is None for error in columns["error"]], dtype=bool)
+    return {
+        defence: {name: _array(columns[name])[(owners == defence) & fine] for name in COLUMNS} for defence in defences
+    }
+
+
+def unreadable(folder: Path) -> dict[str, str]:
+    """Why photographs could not be read, by path."""
+    columns = read_columns(folder / "clean", ("path", "error"))
+    return {path: error for path, error in zip(columns["path"], columns["error"], strict=True) if error}
+
+
+def _array(values: Sequence[Any]) -> NDArray[Any]:
+    """Text and flags as objects; numbers as floats, in which class indexes are exact and None is NaN."""
+    if any(isinstance(value, str | bool) for value in values):
+        return np.array(values, dtype=object)
+    return np.array(values, dtype=np.float64)

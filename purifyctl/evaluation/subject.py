@@ -1,0 +1,145 @@
+"""Everything that is loaded for an evaluation: classifier, defences, surrogates; and what identifies them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from purifyctl import console
+from purifyctl.attacks import Model
+from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.classifiers import Classifier, load_classifier
+from purifyctl.errors import ConfigError
+from purifyctl.evaluation.defences import (
+    NONE,
+    PURIFIER,
+    Defence,
+    adaptive_model,
+    bpda_model,
+    classical_defences,
+    network_defence,
+)
+from purifyctl.evaluation.ladder import Rung
+from purifyctl.evaluation.options import EvaluateOptions
+from purifyctl.images.synthetic import natural_images
+from purifyctl.photographs import to_tensor
+
+SAME = 1e-4  # of logits; two passes may differ by as much through the order of sums alone
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, on its device."""
+
+    classifier: Classifier
+    defences: Mapping[str, Defence]  # by name; NONE is the first
+    surrogates: Mapping[str, Classifier]
+    device: torch.device
+    seed: int
+
+    @property
+    def pipelines(self) -> list[str]:
+        """The defences that are networks, and can be attacked together with the classifier."""
+        return [name for name, defence in self.defences.items() if defence.net]
+
+    def differentiable(self, defence: str, *, bpda: bool = False) -> Model | None:
+        """Defence and classifier as one model with gradients; None for a defence that has none."""
+        if defence == NONE:
+            return self.classifier
+        net = self.defences[defence].net
+        if net is None:
+            return None
+        return (bpda_model if bpda else adaptive_model)(net, self.classifier)
+
+    def attacked_model(self, rung: Rung) -> Model:
+        """What this rung's attacker attacks: RGB NCHW float in [0, 1] -> logits."""
+        if rung.surrogate:
+            return self.surrogates[rung.surrogate]
+        model = self.differentiable(rung.pipeline or NONE, bpda=rung.bpda)
+        assert model is not None  # the ladder has only networks as pipelines
+        return model
+
+
+def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
+    """Load what `options` names; also the facts that identify it, for settings and report.
+
+    Raises
+    ------
+    ConfigError
+        The purifier cannot take images of that size, or a surrogate does not know the classifier's classes.
+    WeightsError
+        Weights cannot be had, read, or fitted to their network.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = _placed(load_classifier(options.classifier, options.weights), device)
+    defences = {defence.name: defence for defence in classical_defences()}
+    facts: dict[str, Any] = {
+        "classifier": {"name": options.classifier, "weights": options.weights, "sha256": _sha256(classifier)}
+    }
+    facts["purifiers"] = {}
+    for name, file in (*options.against, (PURIFIER, options.checkpoint)):
+        purifier = load_purifier(file)
+        _check_size(purifier, options.image_size, file)
+        defences[name] = network_defence(name, _placed(purifier.net, device))
+        facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": _guides(purifier)}
+    surrogates = {}
+    probe = to_tensor(natural_images(2, options.image_size)).to(device)
+    for name, weights in options.surrogates:
+        surrogates[name] = _placed(load_classifier(name, weights), device)
+        _check_classes(surrogates[name], classifier, probe, name)
+    facts["surrogates"] = [
+        {"name": name, "weights": weights, "sha256": _sha256(surrogates[name])} for name, weights in options.surrogates
+    ]
+    subject = Subject(classifier, defences, surrogates, device, options.seed)
+    facts["random"] = [name for name in subject.pipelines if _is_random(subject, name, probe)]
+    for name in surrogates:
+        if name in facts["purifiers"][PURIFIER]["guided_by"]:
+            console.warn(f"The surrogate {name} guided the purifier's training; it is not foreign to it.")
+    return subject, facts
+
+
+def _placed(net: Any, device: torch.device) -> Any:
+    return net.to(device).to(memory_format=torch.channels_last)
+
+
+def _sha256(net: nn.Module) -> str:
+    """Of the weights as they were loaded, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _guides(purifier: Purifier) -> list[str]:
+    """The classifiers that guided the purifier's training, as its checkpoint says; none where it does not."""
+    return [str(classifier["name"]) for classifier in purifier.about.get("recipe", {}).get("classifiers", ())]
+
+
+def _check_size(purifier: Purifier, image_size: int, file: Path) -> None:
+    multiple = purifier.network.size_multiple
+    if image_size % multiple:
+        raise ConfigError(
+            f"image_size is {image_size}; the purifier {file} takes multiples of {multiple} pixels.",
+            hint="pass another --image-size",
+        )
+
+
+@torch.no_grad()
+def _check_classes(surrogate: Classifier, classifier: Classifier, probe: Tensor, name: str) -> None:
+    theirs, ours = surrogate(probe).shape[1], classifier(probe).shape[1]
+    if theirs != ours or (surrogate.labels.names and surrogate.labels != classifier.labels):
+        raise ConfigError(
+            f"The surrogate {name} has {theirs} classes, the classifier {ours}, or they go by other names.",
+            hint="a surrogate must know the same classes in the same order",
+        )
+
+
+@torch.no_grad()
+def _is_random(subject: Subject, defence: str, probe: Tensor) -> bool:
+    one, two = (subject.classifier(subject.defences[defence].apply(probe)) for _ in range(2))
+    return bool((one - two).abs().max() > SAME)

@@ -1,0 +1,49 @@
+"""Rows as Parquet parts: each appears whole, by a rename."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_part(rows: Sequence[Any], row_type: type, file: Path) -> None:
+    """Write rows, instances of the dataclass `row_type`, as one Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [f.name for f in dataclasses.fields(row_type)]
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=_schema(row_type))
+    temporary = file.with_name(f".{file.name}.part")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(file)
+
+
+def read_columns(folder: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The named columns of every Parquet part in `folder`, in the parts' order."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, list[Any]] = {name: [] for name in columns}
+    for part in sorted(folder.glob("part-*.parquet")):
+        table = pq.read_table(part, columns=list(columns))
+        for name in columns:
+            found[name] += table[name].to_pylist()
+    return found
+
+
+def _schema(row_type: type) -> Any:
+    """The fields of a dataclass as Arrow types. Its annotations must be text (`from __future__ import annotations`)."""
+    import pyarrow as pa
+
+    types = {
+        "str": pa.string(),
+        "Status": pa.string(),
+        "str | None": pa.string(),
+        "bool": pa.bool_(),
+        "bool | None": pa.bool_(),
+        "int | None": pa.int32(),
+        "float | None": pa.float32(),
+        "list[int]": pa.list_(pa.int32()),
+        "list[str]": pa.list_(pa.string()),
+        "list[float]": pa.list_(pa.float32()),
+    }
+    return pa.schema([(f.name, types[str(f.type)]) for f in dataclasses.fields(row_type)])
