@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from purifyctl.classifiers import Classifier, fit_state_dict, load_classifier
+from purifyctl.classifiers import Classifier, fit_state_dict, fold_batch_norms, load_classifier
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.images import list_images
@@ -47,6 +47,50 @@ def test_the_usual_crop_of_256_pixels_needs_no_resampling() -> None:
     x = torch.rand(1, 3, 256, 256)
     classifier(x)
     assert torch.equal(seen[0], x[..., 16:240, 16:240])
+
+
+class OwnNorms(nn.Module):
+    """A convolution and a norm, registered one after the other; `swapped` runs them the other way round."""
+
+    def __init__(self, swapped: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.swapped = nn.Conv2d(3, 3, 3, bias=False), nn.BatchNorm2d(3), swapped
+        self.norm.running_mean.uniform_(-1, 1)
+        self.norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(self.norm.weight, 0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = (self.norm, self.conv) if self.swapped else (self.conv, self.norm)
+        return second(first(x)).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@torch.no_grad()
+def test_batch_norms_are_folded_where_that_changes_nothing(swapped: bool) -> None:
+    classifier = Classifier(OwnNorms(swapped), name="own", labels=Labels(()), input_size=(24, 24)).eval()
+    x = torch.rand(2, 3, 24, 24)
+    before = classifier(x)
+    fold_batch_norms(classifier)
+    torch.testing.assert_close(classifier(x), before)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in classifier.modules()) == swapped
+
+
+@torch.no_grad()
+def test_a_folded_classifier_is_the_one_its_library_makes(tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    net = timm.create_model("tf_efficientnet_lite0").eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.8, 1.2)
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    classifier = load_classifier("tf_efficientnet_lite0", str(tmp_path / "weights.pth"))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in classifier.modules())
+    x = torch.rand(2, 3, 96, 96)
+    torch.testing.assert_close(classifier.logits(x), net((x - 0.5) / 0.5), atol=1e-4, rtol=1e-3)
 
 
 def test_your_own_network_is_named_by_module_and_factory() -> None:
