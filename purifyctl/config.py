@@ -214,6 +214,8 @@ class ObjectiveConfig:
         _require(min(terms) >= 0, "objective: weights of loss terms must not be negative.")
         _require(max(terms) > 0, "objective: every loss term is 0, so there is nothing to learn.")
         _require(self.discriminator_width >= 1, "objective.discriminator_width must be at least 1.")
+        own = not self.perceptual or self.perceptual_backbone == "classifier"
+        _require(not (own and self.perceptual_weights), "objective.perceptual_weights: nothing uses them.")
         layers = self.perceptual_layers.values()
         _require(all(a > 0 for a in layers), "objective.perceptual_layers: every a_k must be positive.")
         named = not self.perceptual_layers or self.perceptual_backbone != "classifier"
@@ -260,7 +262,7 @@ class TrainConfig:
         )
         _require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         _require(self.validation_images >= 1, "validation_images must be at least 1.")
-        _require(self.seed >= 0, f"seed is {self.seed}; it must not be negative.")
+        _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie in 0 to 2147483647.")
         _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
         _require(len(self.classifiers) > 0, "classifiers: at least one classifier is needed.")
         adaptive = any(attack.through == "purifier" for attack in self.attacks)
@@ -272,6 +274,7 @@ class TrainConfig:
         _require(0 <= self.ema < 1, f"ema is {self.ema}; it must lie in [0, 1).")
         _require(self.patience >= 0, "patience must not be negative.")
         _require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
+        _require(min(self.validation_eps) >= 1 / 255, "validation_eps: less than 1/255 changes no 8-bit image.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
         _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")

@@ -49,6 +49,12 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False)
         faulthandler.enable(ours)  # a crash in native code must still be seen
 
 
+def hush() -> None:
+    """From now on say only warnings and errors: one of several processes that do the same."""
+    _settings.quiet = True
+    _settings.json = False
+
+
 def _stderr() -> Console:
     return Console(file=sys.stderr, highlight=False, soft_wrap=True)
 

@@ -1,5 +1,6 @@
 """Batches of photographs to train on and to validate with, decoded by DALI while the network works."""
 
+import contextlib
 import hashlib
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from purifyctl import console
 from purifyctl.errors import ImageError, TrainingError
 from purifyctl.images import Decoder, ImageFile, read_file
 
@@ -66,6 +68,7 @@ class TrainingBatches:
         self._decoder = Decoder(size=resize, batch_size=-(-self._batch_size // count), threads=threads)
         self.steps_per_epoch = len(photographs) // self._batch_size
         self.unreadable: set[str] = set()
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
         """Batches from `step` on. The next one is decoded while this one is used."""
@@ -78,18 +81,34 @@ class TrainingBatches:
 
     def _batch(self, step: int) -> Batch:
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._photographs))
-        chosen = order[position * self._batch_size : (position + 1) * self._batch_size][self._rank :: self._count]
-        images, bad = read_some([self._photographs[i] for i in chosen], self._decoder)
-        self.unreadable |= bad
-        if not len(images):
-            raise TrainingError(f"None of {len(chosen)} photographs could be read.", hint="check --photos")
-        read = [int(i) for i in chosen if str(self._photographs[i].path) not in bad]
-        # a photograph that cannot be read gives its place to one that can
-        shown = np.resize(np.arange(len(images)), len(chosen))
+        order, start = self._shuffled(epoch), position * self._batch_size
+        mine = order[start : start + self._batch_size][self._rank :: self._count]
+        images, shown = self._read(mine)
+        # a photograph that cannot be read gives its place to the next one that can
+        spares = np.roll(order, -(start + self._batch_size))[self._rank :: self._count]
+        while len(shown) < len(mine):
+            missing = len(mine) - len(shown)
+            if not len(spares):
+                raise TrainingError(f"None of {len(order)} photographs could be read.", hint="check --photos")
+            more, readable = self._read(spares[:missing])
+            images, shown, spares = [*images, *more], shown + readable, spares[missing:]
         variant = epoch % self._variants if self._variants else epoch
-        crops = [self._cut(images[i], read[i], variant) for i in shown]
-        return Batch(to_tensor(np.stack(crops)), [read[i] * self._variants + variant for i in shown])
+        crops = [self._cut(image, photograph, variant) for image, photograph in zip(images, shown, strict=True)]
+        return Batch(to_tensor(np.stack(crops)), [photograph * self._variants + variant for photograph in shown])
+
+    def _read(self, chosen: NDArray[np.int64]) -> tuple[list[NDArray[np.uint8]], list[int]]:
+        """The images that can be read, and which photographs they are."""
+        images, kept = read_some([self._photographs[i] for i in chosen], self._decoder)
+        bad = {str(self._photographs[i].path) for n, i in enumerate(chosen) if n not in kept}
+        for name in sorted(bad - self.unreadable):
+            console.warn(f"{name} cannot be read, and is left out.")
+        self.unreadable |= bad
+        return list(images), [int(chosen[n]) for n in kept]
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(len(self._photographs))
+        return self._order[1]
 
     def _cut(self, image: NDArray[np.uint8], photograph: int, variant: int) -> NDArray[np.uint8]:
         rng = np.random.default_rng((self._seed, photograph, variant))
@@ -98,20 +117,16 @@ class TrainingBatches:
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArray[np.uint8], set[str]]:
-    """Decode one batch: the images that can be read, RGB uint8 NHWC, and the paths of the others."""
-    data, unreadable = [], set()
-    readable = []
-    for photograph in photographs:
-        try:
+def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArray[np.uint8], list[int]]:
+    """Decode one batch: the images that can be read, RGB uint8 NHWC, and their positions in `photographs`."""
+    data, readable = [], []
+    for position, photograph in enumerate(photographs):
+        with contextlib.suppress(ImageError):
             data.append(read_file(photograph))
-            readable.append(photograph)
-        except ImageError:
-            unreadable.add(str(photograph.path))
+            readable.append(position)
     decoded = decoder.decode(data)
-    unreadable |= {str(readable[i].path) for i in decoded.errors}
     images: NDArray[np.uint8] = decoded.images
-    return images, unreadable
+    return images, [position for n, position in enumerate(readable) if n not in decoded.errors]
 
 
 def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
@@ -120,9 +135,9 @@ def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> t
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
         for start in range(0, len(photographs), 16):
             part = photographs[start : start + 16]
-            made, unreadable = read_some(part, decoder)
+            made, positions = read_some(part, decoder)
             images.append(made)
-            kept += [p for p in part if str(p.path) not in unreadable]
+            kept += [part[position] for position in positions]
     if not kept:
         raise TrainingError(f"None of {len(photographs)} photographs could be read.", hint="check --photos")
     return to_tensor(np.concatenate(images)), kept

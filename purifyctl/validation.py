@@ -1,6 +1,7 @@
 """How well a purifier does on photographs it was not trained on, while it is being trained."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -77,7 +78,7 @@ class Validation:
             x_adv = self._attacked[name] if name in self._attacked else self._attack(attack, eps, through_both)
             x_pur = _purify(purifier, x_adv)
             attacked[name] = {"attacked_top1": self._top1(x_adv), "purified_top1": self._top1(x_pur)}
-            lines += self._lines(x_adv, x_pur)
+            lines += self._lines(name, x_adv, x_pur)
         figures = {
             "n": len(self._x),
             "labels": "true" if self._labelled else "predicted when clean",
@@ -87,9 +88,10 @@ class Validation:
         }
         return figures, lines[:: max(1, len(lines) // LINES)][:LINES]
 
-    def _lines(self, x_adv: Tensor, x_pur: Tensor) -> list[Line]:
+    def _lines(self, attack: str, x_adv: Tensor, x_pur: Tensor) -> list[Line]:
         """The first few photographs: clean, attacked, purified."""
         columns = [self._pictures(images[:LINES]) for images in (self._x, x_adv, x_pur)]
+        columns[1] = [replace(picture, label=f"{attack}: {picture.label}") for picture in columns[1]]
         return [Line(*pictures) for pictures in zip(*columns, strict=True)]
 
     def _pictures(self, x: Tensor) -> list[Picture]:
@@ -117,4 +119,5 @@ def describe(figures: Mapping[str, Any]) -> str:
     parts = [f"clean {figures['clean_top1']:.1%} -> {figures['purified_clean_top1']:.1%} purified"]
     for name, pair in figures["attacked"].items():
         parts.append(f"{name} {pair['attacked_top1']:.1%} -> {pair['purified_top1']:.1%}")
-    return f"{'; '.join(parts)} (top-1, gray-box, n = {figures['n']}, labels: {figures['labels']})"
+    facts = f"top-1, gray-box unless it says adaptive, n = {figures['n']}, labels: {figures['labels']}"
+    return f"{'; '.join(parts)} ({facts})"

@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purifyctl.nn import PatchDiscriminator, ResidualPurifier, UNetPurifier
-from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg_perceptual
+from purifyctl.nn.perceptual import PerceptualLoss, layers_that_run, stages, vgg_perceptual
 
 
 def parameters(net: nn.Module) -> int:
@@ -122,3 +122,16 @@ def test_vgg_takes_its_lower_layers_alone_under_any_names_and_refuses_other_weig
         vgg_perceptual("vgg19", {"conv1.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="no layer 12"):
         vgg_perceptual("vgg19", state, {"12": 1.0})
+
+
+def test_only_layers_that_run_and_return_a_tensor_are_compared() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.unused, self.pair = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.LSTM(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.pair(self.conv(x).flatten(2).permute(2, 0, 1))[0]
+
+    net = Net()
+    assert layers_that_run(net, list(net.children()), torch.rand(1, 3, 8, 8)) == [net.conv]

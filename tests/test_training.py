@@ -89,6 +89,43 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tm
             assert logged[line["step"]] == line
 
 
+@pytest.mark.parametrize("cached", [0, 1])
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(photos: Path, tmp_path: Path, cached: int) -> None:
+    settings = config(cached_attacks=cached, attacks=(TrainingAttack("pgd", eps=(4 / 255, 8 / 255), steps=2),))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(settings, photos, whole)
+    train(settings, photos, killed, max_steps=5)
+    saved = (killed / "state.pt").read_bytes()
+    train(settings, photos, killed, max_steps=10)  # steps 6 to 10 are done, logged, cached, and then lost
+    (killed / "state.pt").write_bytes(saved)
+    with (killed / "log.jsonl").open("a") as log:
+        log.write('{"step": 11, "gener')
+    train(settings, photos, killed)
+    for name in ("last", "purifier"):
+        one, two = (load_purifier(run / f"{name}.safetensors") for run in (whole, killed))
+        assert one.about["step"] == two.about["step"]
+        for key, value in one.net.state_dict().items():
+            assert torch.equal(value, two.net.state_dict()[key]), key
+    logged = [line for line in losses(killed) if "held_out" in line]
+    assert [line for line in logged if line["step"] % 4 == 0] == [line for line in losses(whole) if "held_out" in line]
+
+
+def test_a_finished_training_is_not_gone_on_with(photos: Path, tmp_path: Path) -> None:
+    settings = config(learning_rate=1e-12, epochs=20, patience=1, ema=0.0)
+    first = train(settings, photos, tmp_path / "run")
+    again = train(settings, photos, tmp_path / "run")
+    assert again.steps == first.steps == 8
+    assert again.held_out == first.held_out
+
+
+def test_a_stop_between_looks_changes_neither_the_best_purifier_nor_the_patience(photos: Path, tmp_path: Path) -> None:
+    settings = config(learning_rate=1e-12, epochs=6, patience=3, ema=0.0)
+    for stop in (2, 3, 5, 6, 7, None):
+        result = train(settings, photos, tmp_path / "run", max_steps=stop)
+    assert result.steps == 16  # the first look is the best; three more are no better
+    assert result.held_out["step"] == 4
+
+
 def test_ctrl_c_saves_the_step_and_exits_with_130(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
@@ -182,6 +219,13 @@ def test_averaged_weights_are_what_a_training_keeps(photos: Path, tmp_path: Path
     train(settings, photos, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["networks"]
     kept = load_purifier(tmp_path / "run" / "last.safetensors").net.state_dict()
+    one = trainer(settings)
+    made = []
+    for step in range(2):
+        one.step(tiny_images(2), step)
+        made.append({name: value.detach().clone() for name, value in one.generator.named_parameters()})
+    for name, value in one.averaged.module.named_parameters():  # torch takes the first weights as they are
+        torch.testing.assert_close(value, (made[0][name] + made[1][name]) / 2)
     for name, value in kept.items():
         assert torch.equal(value, state["averaged"][f"module.{name}"]), name
     assert any(not torch.equal(value, state["generator"][name]) for name, value in kept.items())
@@ -234,7 +278,8 @@ def test_cached_attacks_are_made_once_and_for_the_crop_that_is_shown(photos: Pat
                 assert seen.setdefault(place, crop.numpy().tobytes()) == crop.numpy().tobytes()
     assert sorted(seen) == list(range(2 * len(files)))
     made = []
-    cache = AttackCache(tmp_path / "cache", 4, 32)
+    alone = Workers(torch.device("cpu"))
+    cache = AttackCache(tmp_path / "cache", 4, 32, "ours", alone)
 
     def make() -> torch.Tensor:
         made.append(1)
@@ -243,9 +288,14 @@ def test_cached_attacks_are_made_once_and_for_the_crop_that_is_shown(photos: Pat
     for _ in range(3):
         assert torch.equal(cache.get([1, 3], make) * 255, torch.full((2, 3, 32, 32), 7.0))
     assert made == [1]
-    assert torch.equal(AttackCache(tmp_path / "cache", 4, 32).get([3], make) * 255, torch.full((1, 3, 32, 32), 7.0))
-    with pytest.raises(TrainingError, match="cached_attacks"):
-        AttackCache(tmp_path / "cache", 5, 32)
+    again = AttackCache(tmp_path / "cache", 4, 32, "ours", alone)
+    assert torch.equal(again.get([3], make) * 255, torch.full((1, 3, 32, 32), 7.0))
+    assert made == [1]
+    again.get([3, 0], lambda: torch.zeros(2, 3, 32, 32))  # one is missing: the other stays
+    assert torch.equal(again.get([3], make) * 255, torch.full((1, 3, 32, 32), 7.0))
+    for places, digest in ((5, "ours"), (4, "another's")):
+        with pytest.raises(TrainingError, match="another recipe"):
+            AttackCache(tmp_path / "cache", places, 32, digest, alone)
 
 
 def test_a_training_on_cached_attacks_resumes_like_any_other(photos: Path, tmp_path: Path) -> None:
@@ -294,21 +344,42 @@ def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path) -> None
 
 
 def test_a_loss_that_is_no_number_stops_the_training_with_advice(photos: Path, tmp_path: Path) -> None:
+    settings = config(learning_rate=1e30, epochs=20)
     with pytest.raises(TrainingError, match=r"loss became .* at step") as caught:
-        train(config(learning_rate=1e30, epochs=20), photos, tmp_path / "run")
+        train(settings, photos, tmp_path / "run")
     assert "learning_rate" in caught.value.hint
+    made = trainer(settings)
+    for step in range(40):
+        before = {name: value.detach().clone() for name, value in made.generator.named_parameters()}
+        try:
+            made.step(tiny_images(2), step)
+        except TrainingError:
+            break
+    assert step < 39
+    for name, value in made.generator.named_parameters():
+        assert torch.equal(value, before[name])  # what is no number never reaches the weights
 
 
-def test_photographs_that_cannot_be_read_are_left_out(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_photographs_that_cannot_be_read_give_their_place_to_others(photos: Path, batch_size: int) -> None:
     (photos / "cats" / "bad.jpg").write_bytes(b"not a photograph")
     (photos / "notes.txt").write_text("nor this")
     files = list_images(photos)
-    batches = TrainingBatches(files, batch_size=4, resize=48, crop=32, seed=0)
-    stream = batches.from_step(0)
-    for _ in range(6):
-        assert next(stream).x.shape == (4, 3, 32, 32)
-    stream.close()
-    assert batches.unreadable == {"cats/bad.jpg", "notes.txt"}
+    bad = {"cats/bad.jpg", "notes.txt"}
+    batches = TrainingBatches(files, batch_size=batch_size, resize=48, crop=32, seed=0, variants=1)
+    with closing(batches.from_step(0)) as stream:
+        for _ in range(2 * len(files) // batch_size):
+            batch = next(stream)
+            assert batch.x.shape == (batch_size, 3, 32, 32)
+            assert not {str(files[photograph].path) for photograph in batch.places} & bad
+    assert batches.unreadable == bad
+
+
+def test_whole_grey_levels_are_drawn_up_to_the_recipes_budget() -> None:
+    made = trainer(config(attacks=(TrainingAttack("fgsm", eps=(1 / 255, 3 / 255)),), identity_share=0.0))
+    x = torch.round((tiny_images(4) * 0.5 + 0.25) * 255) / 255
+    changes = [(attacked_by(made, x, step) - x).abs().amax((1, 2, 3)) for step in range(30)]
+    assert {round(float(change) * 255) for change in torch.cat(changes)} == {1, 2, 3}
 
 
 def test_a_folder_without_photographs_cannot_be_trained_on(tmp_path: Path) -> None:

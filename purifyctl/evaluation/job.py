@@ -202,8 +202,8 @@ class _Job:
     def load(self, number: int) -> Chunk:
         """Decode a chunk. Photographs that cannot be read are missing from it."""
         items = self._chunks[number]
-        images, bad = read_some([item.image for item in items], self._decoder)
-        good = [item for item in items if str(item.image.path) not in bad]
+        images, positions = read_some([item.image for item in items], self._decoder)
+        good = [items[position] for position in positions]
         x = to_tensor(images).to(self._subject.device)
         y = self._labels(good, x)
         return Chunk(number, x, y, [printable(item.image.path) for item in good], self._subject)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from purifyctl.errors import ConfigError, ImageError
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")  # in tar shards
 MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
 
 
@@ -84,9 +85,10 @@ def _walk(source: Path, skip: Path | None) -> Iterator[tuple[Path, str]]:
 
 
 def list_tar_members(images: Sequence[ImageFile]) -> list[ImageFile]:
-    """Put the regular files inside each uncompressed tar shard (`*.tar`) in its place.
+    """Put the images inside each uncompressed tar shard (`*.tar`) in its place.
 
-    Members are named `SHARD/PATH`. They are read where they lie: nothing is unpacked.
+    Members are named `SHARD/PATH`. They are read where they lie: nothing is unpacked. Members whose names do not end
+    like an image's, such as the labels beside each image in many shards, are left out; so are hidden ones.
 
     Raises
     ------
@@ -100,15 +102,16 @@ def list_tar_members(images: Sequence[ImageFile]) -> list[ImageFile]:
             continue
         try:
             with tarfile.open(image.file, "r:") as shard:
-                found += [
-                    ImageFile(image.file, image.path / member.name, (member.offset_data, member.size))
-                    for member in shard
-                    if member.isfile()
-                ]
+                inside = {member.name.lstrip("/"): member for member in shard if member.isfile()}  # the last one counts
         except (OSError, tarfile.TarError) as error:
             raise ConfigError(
                 f"The shard {image.file} cannot be read: {error}.", hint="shards are uncompressed tar files"
             ) from None
+        found += [
+            ImageFile(image.file, image.path / name, (member.offset_data, member.size))
+            for name, member in inside.items()
+            if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS and not PurePosixPath(name).name.startswith(".")
+        ]
     return found
 
 

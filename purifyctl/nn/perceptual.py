@@ -105,15 +105,34 @@ def vgg_perceptual(
             raise ValueError(f"not the convolutions of a {name}: {kernel} has shape {list(state[kernel].shape)}")
         features[i].load_state_dict({"weight": state[kernel], "bias": bias})
     end = convs[len(kernels)] if len(kernels) < len(convs) else len(features)
-    net = _Normalised(*list(features)[:end])
-    if not layers:
-        return PerceptualLoss(net, list(net))
-    if unknown := [k for k in layers if not (k.isdigit() and int(k) < end)]:
+    if unknown := [k for k in layers or () if not (k.isdigit() and int(k) < end)]:
         raise ValueError(f"{name} has no layer {unknown[0]} with weights; they are 0 to {end - 1}")
-    return PerceptualLoss(net, [net[int(k)] for k in layers], list(layers.values()))
+    last = max(map(int, layers)) + 1 if layers else end
+    net = _Normalised(*list(features)[:last])
+    net.eval().requires_grad_(False)
+    chosen = [net[int(k)] for k in layers] if layers else list(net)
+    return PerceptualLoss(net, chosen, list(layers.values()) if layers else None)
 
 
 def stages(net: nn.Module) -> list[nn.Module]:
     """The layers to compare in a network that nothing is known of: the children of its longest nn.Sequential."""
     chains = [list(module) for module in net.modules() if isinstance(module, nn.Sequential)]
     return max(chains, key=len, default=list(net.children()))
+
+
+@torch.no_grad()
+def layers_that_run(backbone: Callable[[Tensor], object], layers: Sequence[nn.Module], x: Tensor) -> list[nn.Module]:
+    """Those of `layers` that can be compared: `backbone` runs them on images such as `x`, and they return a tensor."""
+    ran: list[nn.Module] = []
+
+    def note(layer: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            ran.append(layer)
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        backbone(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [layer for layer in layers if layer in ran]

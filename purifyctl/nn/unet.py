@@ -41,7 +41,7 @@ class UNetPurifier(nn.Module):
         h = self.up[0](skips.pop())
         for up in list(self.up)[1:]:
             h = up(torch.cat([skips.pop(), h], dim=1))
-        return (torch.tanh(h) + 1) / 2
+        return (torch.tanh(h.float()) + 1) / 2  # float: bfloat16 has no room for grey levels above 0.5
 
 
 def _down(n_in: int, n_out: int, *, activate: bool, norm: bool) -> nn.Sequential:

@@ -1,6 +1,7 @@
 """Attacked images that are made once and used again: an attack costs more than the rest of a training step."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from purifyctl.errors import TrainingError
+from purifyctl.training.workers import Workers
 
 
 class AttackCache:
@@ -18,34 +20,45 @@ class AttackCache:
     `TrainingBatches` cuts for that photograph and variant, attacked with one attack and budget.
     """
 
-    def __init__(self, folder: Path, places: int, size: int) -> None:
-        """`size`: pixels of the square crops. `folder` may hold an earlier, unfinished cache of the same shape."""
+    def __init__(self, folder: Path, places: int, size: int, digest: str, workers: Workers) -> None:
+        """`size`: pixels of the square crops. `digest`: of recipe and photographs; `folder` may hold their cache.
+
+        Raises
+        ------
+        TrainingError
+            There is no room, or the folder holds something else's cache.
+        """
         shape = (places, size, size, 3)
+        begun = {"shape": list(shape), "digest": digest}
         facts, images, made = folder / "cache.json", folder / "attacked.npy", folder / "made.npy"
         try:
-            if not facts.exists():  # written last: without it the folder holds nothing of use
+            if workers.leads and not facts.exists():  # written last: without it the folder holds nothing of use
                 folder.mkdir(parents=True, exist_ok=True)
-                np.lib.format.open_memmap(images, "w+", np.uint8, shape)
-                np.lib.format.open_memmap(made, "w+", np.bool_, (places,))
-                facts.write_text(json.dumps({"shape": shape}) + "\n")
+                for file, kind, extent in ((images, np.uint8, shape), (made, np.bool_, (places,))):
+                    array = np.lib.format.open_memmap(file, "w+", kind, extent)
+                    with file.open("r+b") as opened:  # all of its room now: a full disk later would be a crash
+                        os.posix_fallocate(opened.fileno(), 0, array.offset + array.nbytes)
+                facts.write_text(json.dumps(begun) + "\n")
+            workers.largest(0)  # the others wait for the files to be there
+            if json.loads(facts.read_text()) != begun:
+                raise ValueError("it belongs to another recipe or to other photographs")
             self._images = np.lib.format.open_memmap(images, "r+")
             self._made = np.lib.format.open_memmap(made, "r+")
-            if self._images.shape != shape:
-                raise ValueError(f"it holds {self._images.shape}, not {shape}")
         except (OSError, ValueError) as error:
             raise TrainingError(
                 f"The cache of attacked images {folder} cannot be used: {error}.",
-                hint=f"delete the folder, or set cached_attacks = 0; it takes {np.prod(shape) / 2**30:.1f} GiB of disk",
+                hint=f"choose another --out, or set cached_attacks = 0; it takes {np.prod(shape) / 2**30:.1f} GiB",
             ) from None
 
     def get(self, places: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
-        """The attacked images at `places`, from `make` where one of them is not there yet.
+        """The attacked images at `places`, from `make` where they are not there yet.
 
         Returns RGB NCHW float in [0, 1], whole grey levels.
         """
         at = np.asarray(places)
-        if not self._made[at].all():
+        missing = ~self._made[at]
+        if missing.any():
             pixels = (make() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            self._images[at] = pixels
-            self._made[at] = True
+            self._images[at[missing]] = pixels[missing]
+            self._made[at[missing]] = True
         return torch.from_numpy(self._images[at]).permute(0, 3, 1, 2).to(torch.float32).div_(255)

@@ -26,8 +26,9 @@ _CARD = """# Purifier card
 ## Held-out figures
 
 Top-1 of {first} on {n} held-out photographs of the same folder, {labels}, at {size}x{size},
-gray-box (the attack knows the classifier, not the purifier), with 95 % Wilson intervals. They chose the step that was
-kept, so they flatter it: measure with `purifyctl evaluate` on photographs from elsewhere.
+with 95 % Wilson intervals. Gray-box: the attack knows the classifier, not the purifier; adaptive, where a row says so:
+through both. These figures chose the step that was kept, so they flatter it: measure with `purifyctl evaluate` on
+photographs from elsewhere.
 
 | | as it is | purified |
 |---|---|---|
@@ -65,7 +66,7 @@ def write_card(
         hardware=f"{hardware}, {platform.machine()}",
         torch=torch.__version__,
         seed=config.seed,
-        classifiers=", ".join(f"{c.name} ({c.weights or 'default download'})" for c in config.classifiers),
+        classifiers=", ".join(f"{c.name} ({c.weights or 'its own weights'})" for c in config.classifiers),
         perceptual=describe_perceptual(config.objective),
         first=config.classifiers[0].name,
         n=n,

@@ -1,6 +1,7 @@
 """From a recipe and photographs to a run folder: the training loop."""
 
 import hashlib
+import os
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.photographs import TrainingBatches, split
 from purifyctl.samples import copy_samples
 from purifyctl.training.cache import AttackCache
-from purifyctl.training.run_folder import RunFolder
+from purifyctl.training.run_folder import CHECKPOINT, RunFolder
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.workers import Workers, join_workers
 from purifyctl.validation import Validation
@@ -73,44 +74,56 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
 
 def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | None, workers: Workers) -> TrainResult:
     started = time.monotonic()
-    files = list_tar_members(list_images(photos))
+    files = list_tar_members(list_images(photos, skip_folder=run_dir))
     training_files, held_out_files = split(files, config.held_out, config.seed)
     if len(training_files) < 1:
         raise ConfigError(f"{photos} holds {len(files)} photographs; that is too few to train on and hold some out.")
-    if min(config.batch_size, len(training_files)) % workers.count:
+    batch_size = min(config.batch_size, len(training_files))
+    if batch_size < config.batch_size:
+        console.note(f"There are fewer photographs than in a batch of {config.batch_size}: batches hold {batch_size}.")
+    if batch_size % workers.count:
         raise ConfigError(
-            f"A batch of {config.batch_size} cannot be shared evenly by {workers.count} processes.",
+            f"A batch of {batch_size} cannot be shared evenly by {workers.count} processes.",
             hint="make batch_size a multiple of --nproc-per-node",
         )
     batches = TrainingBatches(
         training_files,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         resize=config.resize,
         crop=config.image_size,
         seed=config.seed,
         variants=config.cached_attacks,
         rank=workers.rank,
         count=workers.count,
+        threads=max(2, (os.cpu_count() or 2) // (2 * workers.count)),
     )
     classifiers = [load_classifier(chosen.name, chosen.weights) for chosen in config.classifiers]
     classifiers = [c.to(workers.device).to(memory_format=torch.channels_last) for c in classifiers]
-    cache = None
-    if config.cached_attacks:
-        places = len(training_files) * config.cached_attacks
-        cache = AttackCache(run_dir / "attacked", places, config.image_size)
     total_steps = config.epochs * batches.steps_per_epoch
-    trainer = Trainer(config, classifiers, total_steps, workers, cache)
+    trainer = Trainer(config, classifiers, total_steps, workers)
     names = hashlib.sha256("\n".join(str(f.path) for f in files).encode(errors="replace")).hexdigest()
     folder = RunFolder(run_dir, config, trainer, names, f"{len(files)} photographs in {photos}")
+    step, last_step = folder.step, min(total_steps, max_steps or total_steps)
+    if workers.any_of(step != workers.largest(step)):
+        raise ConfigError(f"The processes find different steps in {run_dir}.", hint="put --out on storage they share")
+
+    def patience_is_over() -> bool:
+        return bool(config.patience) and folder.looks_since_best >= config.patience
+
+    if folder.best and (step >= last_step or patience_is_over()):
+        console.note(f"{run_dir} is finished, at step {step}.")
+        return TrainResult(run_dir / CHECKPOINT, step, 0.0, folder.best, False)
     held_out: Validation | None = None
     if workers.leads:
         folder.begin()
         held_out = Validation(config, held_out_files, classifiers[0], workers.device)
+    if config.cached_attacks:
+        places = len(training_files) * config.cached_attacks
+        trainer.cache = AttackCache(run_dir / "attacked", places, config.image_size, folder.digest, workers)
 
-    step = folder.step
-    last_step = min(total_steps, max_steps or total_steps)
+    kept = folder.best
     saved = time.monotonic()
-    stop = interrupted = enough = False
+    interrupted = stop = False
     with (
         console.progress(last_step, "training", done=step) as bar,
         closing(batches.from_step(step)) as stream,
@@ -122,23 +135,24 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
             losses = trainer.step(batch.x.to(workers.device), step, batch.places)
             step += 1
             bar.advance(text=f"loss {losses['generator']:.3f}")
-            interrupted = interrupt.is_set()
-            look = step == last_step or step % (batches.steps_per_epoch * config.validate_every) == 0
+            interrupted = workers.any_of(interrupt.is_set())  # every process must leave at the same step
+            scheduled = step == total_steps or step % (batches.steps_per_epoch * config.validate_every) == 0
             if held_out:
                 if step % LOG_EVERY == 0 or step == last_step:
                     folder.log(step, losses)
-                if look or (interrupted and not folder.best):
-                    folder.look(step, *held_out.measure(trainer.purifier))
-                if look or interrupted or time.monotonic() - saved > SAVE_EVERY_S:
+                if interrupted:  # first: there may not be much time
+                    folder.save(step, time.monotonic() - started)
+                if scheduled or step == last_step or (interrupted and not kept):
+                    kept = folder.look(step, *held_out.measure(trainer.purifier), scheduled=scheduled)
                     folder.save(step, time.monotonic() - started)
                     saved = time.monotonic()
-            enough = bool(config.patience) and folder.looks_since_best >= config.patience
-            stop = workers.any_of(interrupted or enough)  # every process must leave at the same step
-    if enough:
+                elif time.monotonic() - saved > SAVE_EVERY_S:
+                    folder.save(step, time.monotonic() - started)
+                    saved = time.monotonic()
+            stop = interrupted or (scheduled and workers.any_of(patience_is_over()))
+    if patience_is_over():
         console.note(f"No better purifier in {config.patience} looks: stopped at step {step}, kept the best.")
-    if batches.unreadable:
-        console.warn(
-            f"{len(batches.unreadable)} photographs could not be read: {', '.join(sorted(batches.unreadable)[:3])}"
-        )
-    seconds = time.monotonic() - started
-    return TrainResult(run_dir / "purifier.safetensors", step, seconds, folder.best, interrupted)
+    if batches.unreadable and workers.leads:
+        folder.tell_unreadable(sorted(batches.unreadable))
+        console.warn(f"{len(batches.unreadable)} photographs could not be read: {run_dir / 'unreadable.txt'}")
+    return TrainResult(run_dir / CHECKPOINT, step, time.monotonic() - started, kept, interrupted)

@@ -1,32 +1,43 @@
 """Which network's features the perceptual loss compares."""
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
+from torch import nn
 
-from purifyctl.classifiers import load_classifier, read_state_dict
-from purifyctl.config import ObjectiveConfig
+from purifyctl.classifiers import Classifier, load_classifier, read_state_dict
+from purifyctl.config import ObjectiveConfig, TrainConfig
 from purifyctl.errors import ConfigError, TrainingError
-from purifyctl.nn.perceptual import PerceptualLoss, stages, vgg_perceptual
+from purifyctl.nn.perceptual import PerceptualLoss, layers_that_run, stages, vgg_perceptual
 
 
-def load_perceptual(objective: ObjectiveConfig, device: torch.device) -> PerceptualLoss | None:
-    """The loss that the recipe names; None where the classifiers' own layers are to be compared.
+def load_perceptual(
+    config: TrainConfig, classifiers: Sequence[Classifier], device: torch.device
+) -> list[PerceptualLoss]:
+    """The loss to use with each of `classifiers`: their own layers, or the network that the recipe names.
+
+    Empty where the recipe has no perceptual term.
 
     Raises
     ------
     TrainingError
-        The VGG weights cannot be had or are another network's.
+        The VGG weights cannot be had or are another network's, or a VGG has no such layer.
     ConfigError
-        The backbone has no layer of a name in `perceptual_layers`.
+        The backbone has no layer of a name in `perceptual_layers`, or none that can be compared.
     """
+    objective = config.objective
     name, weights, layers = objective.perceptual_backbone, objective.perceptual_weights, objective.perceptual_layers
-    if not objective.perceptual or name == "classifier":
-        return None
+    if not objective.perceptual:
+        return []
+    if name == "classifier":
+        return [_loss(c, stages(c.net), (), config, device) for c in classifiers]
     if name in ("vgg16", "vgg19"):
-        state = read_state_dict(weights) if weights else None
         try:
-            return vgg_perceptual(cast('Literal["vgg16", "vgg19"]', name), state, layers).to(device)
+            # torchvision's download, by either name
+            state = None if weights in ("", "IMAGENET1K_V1") else read_state_dict(weights)
+            vgg = vgg_perceptual(cast('Literal["vgg16", "vgg19"]', name), state, layers).to(device)
+            return [vgg] * len(classifiers)
         except (OSError, ValueError) as error:
             raise TrainingError(
                 f"The {name} for the perceptual loss cannot be had: {error}.",
@@ -34,13 +45,26 @@ def load_perceptual(objective: ObjectiveConfig, device: torch.device) -> Percept
             ) from None
     backbone = load_classifier(name, weights).to(device)
     try:
-        chosen = [backbone.net.get_submodule(layer) for layer in layers] or stages(backbone.net)
+        named = [backbone.net.get_submodule(layer) for layer in layers]
     except AttributeError as error:
         raise ConfigError(
             f"objective.perceptual_layers: {name} has no such layer: {error}.",
-            hint=f"layers of {name}: {', '.join(name for name, _ in backbone.net.named_children())}, ...",
+            hint=f"layers of {name}: {', '.join(child for child, _ in backbone.net.named_children())}, ...",
         ) from None
-    return PerceptualLoss(backbone.logits, chosen, list(layers.values())).to(device)
+    loss = _loss(backbone, named or stages(backbone.net), list(layers.values()), config, device)
+    return [loss] * len(classifiers)
+
+
+def _loss(
+    backbone: Classifier, layers: list[nn.Module], weights: Sequence[float], config: TrainConfig, device: torch.device
+) -> PerceptualLoss:
+    ran = layers_that_run(backbone.logits, layers, torch.zeros(1, 3, config.image_size, config.image_size).to(device))
+    if not ran or (weights and len(ran) < len(layers)):
+        raise ConfigError(
+            f"{backbone.name} has {len(layers)} layers to compare, of which {len(ran)} run and return a tensor.",
+            hint="name others in objective.perceptual_layers",
+        )
+    return PerceptualLoss(backbone.logits, ran, weights).to(device)
 
 
 def describe_perceptual(objective: ObjectiveConfig) -> str:
@@ -48,7 +72,6 @@ def describe_perceptual(objective: ObjectiveConfig) -> str:
     if not objective.perceptual:
         return "none"
     layers = ", ".join(f"{k} ({a:g})" for k, a in objective.perceptual_layers.items()) or "all layers, equally"
-    weights = objective.perceptual_weights or "default download"
     if objective.perceptual_backbone == "classifier":
         return "the guiding classifier's own stages, equally"
-    return f"{objective.perceptual_backbone} ({weights}): {layers}"
+    return f"{objective.perceptual_backbone} ({objective.perceptual_weights or 'default weights'}): {layers}"

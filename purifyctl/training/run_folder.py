@@ -8,10 +8,11 @@ last.safetensors         the purifier of the last look
 state.pt                 everything that going on needs
 """
 
+import hashlib
 import json
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from purifyctl import console
 from purifyctl.checkpoint import save_purifier
 from purifyctl.config import TrainConfig, to_dict
 from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.images.sink import write_atomically
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
 from purifyctl.training.trainer import Trainer
 from purifyctl.validation import describe, score
+
+CHECKPOINT = "purifier.safetensors"
 
 
 class RunFolder:
@@ -61,28 +65,29 @@ class RunFolder:
         # as it reads back; where the photographs lie does not matter
         recipe = json.loads(json.dumps({**to_dict(config), "photos": ""}))
         self._begun = {"recipe": recipe, "photographs": photographs}
+        self.digest = hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()  # of recipe and photographs
         if (path / "state.pt").exists():
             self._go_on()
 
     def _go_on(self) -> None:
         try:
             earlier = json.loads((self.path / "training.json").read_text())
+            for key, what in (("recipe", "another recipe"), ("photographs", "other photographs")):
+                if earlier.get(key) != self._begun[key]:
+                    raise ConfigError(f"{self.path} holds a training with {what}.", hint="choose another --out")
             saved = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
-        except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{self.path} cannot be gone on with: {error}", hint="choose another --out") from None
-        for key, what in (("recipe", "another recipe"), ("photographs", "other photographs")):
-            if earlier.get(key) != self._begun[key]:
-                raise ConfigError(f"{self.path} holds a training with {what}.", hint="choose another --out")
-        self._trainer.load_state(saved["networks"])
-        self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-        self.best, self.looks_since_best = json.loads(saved["best"]), int(saved["looks_since_best"])
+            self._trainer.load_state(saved["networks"])
+            self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
+            self.best, self.looks_since_best = json.loads(saved["best"]), int(saved["looks_since_best"])
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint="choose another --out") from None
 
     def begin(self) -> None:
         """Make the folder ready to write into. Logged lines that came after the last save are taken back."""
         log = self.path / "log.jsonl"
         if self.step:
-            lines = log.read_text().splitlines(keepends=True)
-            log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
+            lines = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
+            write_atomically(log, "".join(f"{line}\n" for line in lines).encode())
             console.note(f"Going on with {self.path} from step {self.step} of {self._trainer.total_steps}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -102,8 +107,12 @@ class RunFolder:
         for name, value in losses.items():
             self._plot(f"loss/{name}", value, step)
 
-    def look(self, step: int, figures: Mapping[str, Any], lines: list[Line]) -> None:
-        """Note the held-out `figures` of the purifier at `step`, and keep it if it is the best so far."""
+    def look(self, step: int, figures: Mapping[str, Any], lines: list[Line], *, scheduled: bool) -> dict[str, Any]:
+        """Note the held-out `figures` of the purifier at `step`, and keep it if it is the best so far.
+
+        A look that the schedule has no place for does not count towards `best`: a training that is stopped and gone on
+        with must not choose differently from one that is not. Returns the figures of the purifier that is kept.
+        """
         figures = {"step": step, **figures}
         self._write({"step": step, "held_out": figures})
         console.event("held_out", **figures)
@@ -113,12 +122,14 @@ class RunFolder:
             self._plot(f"held_out/{name}", pair["purified_top1"], step)
         self._draw(step, lines)
         better = not self.best or score(figures) > score(self.best)
-        self.looks_since_best = 0 if better else self.looks_since_best + 1
         if better:
-            self.best = figures
-            self._save_purifier("purifier.safetensors", figures)
+            self._save_purifier(CHECKPOINT, figures)
+        if scheduled:
+            self.looks_since_best = 0 if better else self.looks_since_best + 1
+            self.best = figures if better else self.best
         console.note(f"step {step}: {describe(figures)}{'' if better else ' (not the best so far)'}")
         self._save_purifier("last.safetensors", figures)
+        return self.best or figures
 
     def save(self, step: int, seconds: float) -> None:
         """Save what going on needs. `seconds`: how long this call has been training."""
@@ -131,9 +142,15 @@ class RunFolder:
             "best": json.dumps(self.best),
             "looks_since_best": self.looks_since_best,
         }
+        if self._board:
+            self._board.flush()
         temporary = self.path / ".state.pt.part"
         torch.save(saved, temporary)
         temporary.replace(self.path / "state.pt")
+
+    def tell_unreadable(self, names: Sequence[str]) -> None:
+        """Leave on record which photographs could not be read."""
+        write_atomically(self.path / "unreadable.txt", "".join(f"{name}\n" for name in names).encode(errors="replace"))
 
     def close(self) -> None:
         if self._board:
@@ -171,3 +188,11 @@ class RunFolder:
             "device": str(self._trainer.workers.device),
         }
         save_purifier(self.path / name, self._trainer.purifier, self._config.network, about)
+
+
+def _step_of(line: str) -> float:
+    """The step of a logged line; infinite for one that was cut short by a full disk or a lost machine."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")

@@ -22,7 +22,6 @@ from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.nn import PatchDiscriminator, build_purifier
-from purifyctl.nn.perceptual import PerceptualLoss, stages
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.perceptual import load_perceptual
 from purifyctl.training.workers import Workers
@@ -41,29 +40,29 @@ class Trainer:
         classifiers: Sequence[Classifier],
         total_steps: int,
         workers: Workers,
-        cache: AttackCache | None = None,
     ) -> None:
         self.config = config
         self.total_steps = total_steps
         self._classifiers = classifiers
         self.workers = workers
-        self._cache = cache
-        fixed = load_perceptual(config.objective, workers.device)
-        self._perceptual = [fixed or PerceptualLoss(c.logits, stages(c.net)) for c in classifiers]
+        self.cache: AttackCache | None = None  # of attacked images, where the recipe wants one
+        self._perceptual = load_perceptual(config, classifiers, workers.device)
         torch.manual_seed(config.seed)
         self.generator = build_purifier(config.network)
         if config.start:
             self.generator.load_state_dict(_weights_to_start_from(config))
-        self.generator = self.generator.to(workers.device).to(memory_format=torch.channels_last)
+        self.generator = workers.synchronise_norms(self.generator).to(workers.device)
+        self.generator = self.generator.to(memory_format=torch.channels_last)
         self.optimiser_g = self._adam(self.generator)
         self.averaged: AveragedModel | None = None
         if config.ema:
             averaging = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.generator, multi_avg_fn=averaging, use_buffers=True)
-        self.discriminator: PatchDiscriminator | None = None
+        self.discriminator: nn.Module | None = None
         self.optimiser_d: torch.optim.Adam | None = None
         if config.objective.gan:
-            self.discriminator = PatchDiscriminator(config.objective.discriminator_width).to(workers.device)
+            discriminator = PatchDiscriminator(config.objective.discriminator_width)
+            self.discriminator = workers.synchronise_norms(discriminator).to(workers.device)
             self.optimiser_d = self._adam(self.discriminator)
 
     @property
@@ -81,8 +80,9 @@ class Trainer:
 
         `places` are the images' places in the cache of attacked images, where there is one.
         """
-        # dropout and attacks: the same again after a resume, and others in every process
-        torch.manual_seed((self.config.seed * 1_000_003 + step) * self.workers.count + self.workers.rank)
+        # attacks and dropout: the same again after a resume, and others in every process
+        seed = (self.config.seed * 1_000_003 + step) * self.workers.count + self.workers.rank
+        torch.manual_seed(seed)
         rng = np.random.default_rng((self.config.seed, step))
         chosen = int(rng.integers(len(self._classifiers)))
         classifier = self._classifiers[chosen]
@@ -91,27 +91,29 @@ class Trainer:
             with torch.no_grad():
                 clean_logits = classifier.logits(x).float()
             x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places)
+            torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
             x_pur = self.generator(x_adv).float()
-            losses = self._update_d(x, x_adv, x_pur)
+            losses = self._update_d(x, x_adv, x_pur, step)
             losses |= self._generator_losses(x, x_adv, x_pur, chosen, clean_logits)
         weights = self.config.objective
         total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
-        value = float(total.detach())
-        if self.workers.any_of(not math.isfinite(value)):
-            raise TrainingError(
-                f"The loss became {value} at step {step}.",
-                hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
-            )
-        self._update(self.generator, self.optimiser_g, total)
+        self._update(self.generator, self.optimiser_g, total, step)
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
-        return {"generator": value, **{name: float(loss.detach()) for name, loss in losses.items()}}
+        return {"generator": float(total.detach()), **{name: float(loss.detach()) for name, loss in losses.items()}}
 
-    def _update(self, net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _update(self, net: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.workers.average_gradients(net)
+        # checked before it reaches the weights; averaged, so that every process finds the same
+        norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+        if not torch.isfinite(norm + loss.detach()):
+            raise TrainingError(
+                f"The loss became {float(loss.detach()):g} at step {step}, and the length of its gradient {float(norm):g}.",
+                hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
+            )
         optimiser.step()
 
     def _schedule(self, step: int) -> None:
@@ -129,8 +131,10 @@ class Trainer:
         n, attacks = len(x) * self.workers.count, self.config.attacks  # drawn for the whole batch, then shared out
         shares = np.array([attack.share for attack in attacks])
         kinds = rng.choice(len(attacks), size=n, p=shares / shares.sum())
-        low, high = np.array([attack.eps for attack in attacks]).T[:, kinds]
-        drawn = torch.from_numpy(np.stack([kinds, rng.uniform(low, high), rng.random(n) >= self.config.identity_share]))
+        # whole grey levels, both ends included: images are 8 bits deep
+        low, high = np.maximum(1, np.floor(np.array([attack.eps for attack in attacks]).T[:, kinds] * 255 + 1e-6))
+        eps_drawn = rng.integers(low.astype(int), high.astype(int), endpoint=True) / 255
+        drawn = torch.from_numpy(np.stack([kinds, eps_drawn, rng.random(n) >= self.config.identity_share]))
         kind, eps, wanted = self.workers.share(drawn.T).T.to(x.device)
 
         def attack_all(chosen: Tensor) -> Tensor:
@@ -143,9 +147,9 @@ class Trainer:
                     x_adv[of_this] = make_attack(attack, model, x[of_this], y[of_this], budget)
             return x_adv
 
-        if self._cache is None:
+        if self.cache is None:
             return attack_all(wanted.bool())
-        cached = self._cache.get(places, lambda: attack_all(torch.ones_like(wanted).bool()))
+        cached = self.cache.get(places, lambda: attack_all(torch.ones_like(wanted).bool()))
         return torch.where(wanted.bool().view(-1, 1, 1, 1), cached.to(x), x)
 
     def _through_purifier(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
@@ -172,7 +176,7 @@ class Trainer:
             losses["agreement"] = nn.functional.kl_div(told, wanted, reduction="batchmean", log_target=True)
         return losses
 
-    def _update_d(self, x: Tensor, x_adv: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
+    def _update_d(self, x: Tensor, x_adv: Tensor, x_pur: Tensor, step: int) -> dict[str, Tensor]:
         if self.discriminator is None or self.optimiser_d is None:
             return {}
         self.discriminator.requires_grad_(True)
@@ -180,7 +184,7 @@ class Trainer:
         fake = self.discriminator(x_adv, x_pur.detach())  # detach: D's loss must not reach G
         bce = nn.functional.binary_cross_entropy_with_logits
         loss = (bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))) / 2
-        self._update(self.discriminator, self.optimiser_d, loss)
+        self._update(self.discriminator, self.optimiser_d, loss, step)
         return {"discriminator": loss.detach()}
 
     def state(self) -> dict[str, Any]:

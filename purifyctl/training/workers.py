@@ -2,10 +2,12 @@
 
     torchrun --nproc-per-node 8 -m purifyctl train train/paper.toml --photos DIR --out runs/paper
 
-Every process holds the same networks and takes the same steps, because gradients are averaged before each of them.
-The first process alone writes, validates and speaks.
+Every process holds the same weights and takes the same steps, because gradients are averaged before each of them.
+The first process alone writes, validates and speaks; the losses it logs are those of its share. Batch norms (of the
+U-Net and the discriminator) see the whole batch on GPUs; on CPUs, where torch cannot do that, each sees its share.
 """
 
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from purifyctl import console
+
+LONGEST_WAIT = datetime.timedelta(hours=12)  # while the first process validates
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,13 @@ class Workers:
         """This process's part of what was drawn for a whole batch."""
         return items[self.rank :: self.count]
 
+    def synchronise_norms(self, net: nn.Module) -> nn.Module:
+        """`net` with batch norms that see all processes' shares, where torch can do that."""
+        if self.count == 1 or self.device.type == "cpu":
+            return net
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+        return synchronised
+
     def average_gradients(self, net: nn.Module) -> None:
         """Replace each gradient by its mean over the processes, in one exchange."""
         if self.count == 1:
@@ -50,11 +61,15 @@ class Workers:
 
     def any_of(self, flag: bool) -> bool:
         """Whether any process says yes."""
+        return bool(self.largest(int(flag)))
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers. Waits for all of them."""
         if self.count == 1:
-            return flag
-        votes = torch.tensor(int(flag), device=self.device)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes)
+            return number
+        numbers = torch.tensor(number, device=self.device)
+        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+        return int(numbers)
 
 
 @contextmanager
@@ -67,11 +82,9 @@ def join_workers() -> Iterator[Workers]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
     workers = Workers(device, dist.get_rank(), dist.get_world_size())
     if not workers.leads:
-        console.configure(quiet=True)
-    try:
-        yield workers
-    finally:
-        dist.destroy_process_group()
+        console.hush()
+    yield workers
+    dist.destroy_process_group()  # not after an exception: it could wait for processes that wait for this one

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.ablation --photos DIR --test DIR --out runs/ablation [--epochs 2] [--seeds 0,1]
 
-Every variant sees the same photographs, as many of them, at the same size. Trainings that are done are not done again,
-and one that was stopped is gone on with.
+Every variant sees the same photographs, as many of them, at the same size; the last two go on from another one's
+weights for as long again. Trainings that are done are not done again, and one that was stopped is gone on with.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ADAPTIVE = TrainingAttack("pgd", steps=3, eps=(4 / 255, 4 / 255), through="purif
 
 
 def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
-    """Each adds one thing to the one before; "the same" goes by all of it. `start` names the variant gone on from."""
+    """The names say what differs from the variant before; `start` names the one that is gone on from."""
     one = (base.classifiers[0],)
     paper = ObjectiveConfig(gan=1.0, l1=100.0, perceptual=1.0, perceptual_backbone="vgg19", perceptual_weights=vgg19)
     guided = replace(base.objective, gan=0.0, perceptual=0.0)
@@ -41,13 +41,14 @@ def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
         "L1 + cGAN + perceptual, U-Net": replace(
             plain, objective=paper, network=NetworkConfig("unet", width=32, depth=5)
         ),
-        "classifier-guided": replace(plain, objective=guided),
+        "classifier-guided instead": replace(plain, objective=guided),
         "+ mixed attacks": replace(base, classifiers=one, identity_share=0.0, objective=guided),
         "+ identity pairs": replace(base, classifiers=one, objective=guided),
         "+ a second classifier": replace(base, objective=guided),
-        "the same, cGAN and perceptual too": replace(base, objective=replace(guided, gan=0.1, perceptual=0.1)),
-        "the same, U-Net": replace(base, objective=guided, network=NetworkConfig("unet", width=32, depth=5)),
-        "the same, then adaptive": replace(
+        "+ cGAN and perceptual": replace(base, objective=replace(guided, gan=0.1, perceptual=0.1)),
+        "without them, U-Net": replace(base, objective=guided, network=NetworkConfig("unet", width=32, depth=5)),
+        "a second classifier, as long again": replace(base, objective=guided, start="+ a second classifier"),
+        "a second classifier, then adaptive": replace(
             base, objective=guided, start="+ a second classifier", attacks=(ADAPTIVE, *base.attacks)
         ),
     }
@@ -67,7 +68,7 @@ def main() -> None:
 
     recipe = read_recipe(RECIPE, TrainConfig)
     classifiers = (recipe.classifiers[0], ClassifierConfig("mobilenet_v2", arguments.weights))
-    short = {"epochs": arguments.epochs, "cached_attacks": 0, "ema": 0.0, "validation_images": 64}
+    short = {"epochs": arguments.epochs, "cached_attacks": 0, "ema": 0.0, "validation_images": 64, "patience": 0}
     base = replace(recipe, classifiers=classifiers, **short)
     checkpoints = []
     for seed in map(int, arguments.seeds.split(",")):
@@ -89,7 +90,7 @@ def main() -> None:
             classifier=classifiers[0].name,
             weights=classifiers[0].weights,
             against=tuple(others),
-            threat_models=("clean", "gray_box"),
+            threat_models=("clean", "gray_box", "adaptive"),
             attacks=(AttackConfig("fgsm"), AttackConfig("pgd")),
             eps=("4/255", "8/255"),
             limit=arguments.limit,
