@@ -158,7 +158,7 @@ def attack(
     kind: Annotated[Attack, typer.Option("--attack", help="What to attack with.")] = Attack.pgd,
     eps: Annotated[str, typer.Option(help="Budget: no value moves by more.")] = "8/255",
     eps_space: Annotated[
-        Space, typer.Option(help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of the classifier.")
+        Space, typer.Option(help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of what is attacked.")
     ] = Space.unit,
     steps: Annotated[int, typer.Option(min=0, help="Steps or queries. 0: the attack's usual number.")] = 0,
     restarts: Annotated[int, typer.Option(min=1, help="Random starts; the best one counts. For pgd.")] = 1,
@@ -450,6 +450,8 @@ def evaluate(
     if classifier is None:
         classifier, weights = CLASSIFIER, WEIGHTS
     surrogates, others = ([text.partition("=") for text in given or ()] for given in (surrogate, against))
+    if incomplete := ["".join(parts) for parts in others if not (parts[0] and parts[2])]:
+        raise ConfigError(f"--against {incomplete[0]}: a name or a file is missing.", hint="write NAME=CHECKPOINT")
     options = EvaluateOptions(
         checkpoint=checkpoint or shipped_checkpoint(),
         classifier=classifier,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
@@ -27,10 +27,10 @@ from purifyctl.evaluation.defences import (
     network_defence,
     to_pixels,
 )
-from purifyctl.evaluation.ladder import GRAY_BOX, Rung, build_ladder, paper_eps, parse_attack, parse_threat_models
+from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps, parse_attack, parse_threat_models
 from purifyctl.evaluation.plan import make_plan
 from purifyctl.evaluation.records import Record, part_file, read_tables, write_records
-from purifyctl.evaluation.subject import Subject
+from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise
 from purifyctl.images import list_images
 from purifyctl.labels import Labels
@@ -83,16 +83,19 @@ def options(tmp_path: Path) -> EvaluateOptions:
 
 
 def test_the_default_ladder_has_every_rung_of_the_protocol() -> None:
-    ladder = build_ladder(threat_models=ALL, eps=(2 / 255, 4 / 255), surrogates=("other",), pipelines=(PURIFIER,))
+    pipelines = (NONE, PURIFIER)
+    ladder = build_ladder(threat_models=ALL, eps=EPS, surrogates=("other",), pipelines=pipelines)
     assert ladder[0] == Rung("clean")
     names = {model: {rung.name for rung in ladder if rung.threat_model == model} for model in ALL}
-    assert names["gray_box"] == {attack.name for attack in GRAY_BOX}
-    assert {name.split("-")[0] for name in names["gray_box"]} == {"FGSM", "PGD", "MI", "DeepFool", "C&W"}
+    assert names["gray_box"] == {"FGSM", "PGD-10", "PGD-100", "MI-FGSM-10", "DeepFool-50", "C&W-100"}
     assert names["transfer"] == {"PGD-10 on other", "MI-FGSM-10 on other", "DIM-10 on other"}
-    assert {name.split("-")[0] for name in names["black_box"]} == {"Square"}
-    assert names["adaptive"] == {"PGD-100 x5", "AutoAttack", "PGD-100 (BPDA identity)"}
+    assert names["black_box"] == {"Square-5000"}
+    assert names["adaptive"] == {"PGD-10", "PGD-100 x5", "AutoAttack", "PGD-100 (BPDA identity)"}
+    for threat_model in ("black_box", "adaptive"):  # no defence is attacked just as hard, or the figures say nothing
+        for attack in names[threat_model] - {"PGD-100 (BPDA identity)"}:
+            assert {r.pipeline for r in ladder if (r.threat_model, r.name) == (threat_model, attack)} == set(pipelines)
     assert len({rung.key for rung in ladder}) == len(ladder)
-    assert {rung.eps for rung in ladder[1:]} == {2 / 255, 4 / 255}
+    assert {round(rung.eps * 255) for rung in ladder[1:]} == {2, 4, 8, 16}
 
 
 def test_random_defences_get_their_gradients_averaged_over_20_passes() -> None:
@@ -278,13 +281,26 @@ def test_attacks_of_libraries_go_through_the_whole_pipeline(kind: str) -> None:
 def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
     (photos / "unknown").mkdir()
     shutil.copy(photos / "cats" / "1.jpg", photos / "unknown")
-    plan = make_plan(list_images(photos), Labels(("cats", "dogs")), "folder", limit=5, expensive_limit=3, chunk_size=2)
-    assert [item.true_index for item in plan.items] == [0, 1, 0, 1, 0]
+    (photos / "cats" / "gone.jpg").symlink_to("nowhere")
+    labels, sizes = Labels(("cats", "dogs")), {"expensive_limit": 3, "chunk_size": 2}
+    plan = make_plan(list_images(photos), labels, "folder", limit=5, seed=0, **sizes)
+    assert sorted(item.true_index for item in plan.items[:4]) == [0, 0, 1, 1]
+    assert plan.items[0].true_index != plan.items[1].true_index
+    orders = {
+        tuple(
+            str(item.image.path)
+            for item in make_plan(list_images(photos), labels, "folder", limit=5, seed=s, **sizes).items
+        )
+        for s in range(8)
+    }
+    assert len(orders) > 4  # the seed draws which photographs come first, and of which class
+    assert len({order[0].split("/")[0] for order in orders}) == 2
+    assert plan.sha256
     assert plan.unlabelled == 1
     assert [plan.photographs(Rung("adaptive", PGD, 0.1, pipeline=PURIFIER), n) for n in range(3)] == [2, 1, 0]
     assert [plan.photographs(Rung("gray_box", PGD, 0.1), n) for n in range(3)] == [2, 2, 1]
     with pytest.raises(ConfigError, match="named after a class"):
-        make_plan(list_images(photos), Labels(()), "folder", limit=None, expensive_limit=1, chunk_size=2)
+        make_plan(list_images(photos), Labels(()), "folder", limit=None, seed=0, **sizes)
 
 
 def test_every_rung_and_defence_is_reported(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:
@@ -465,6 +481,23 @@ def by_hand(folder: Path, rung: Rung, right: dict[str, int], n: int = 10) -> Non
     write_records(rows, part_file(folder, rung.key, 0))
 
 
+def test_the_report_knows_which_classifiers_guided_the_purifier(tmp_path: Path) -> None:
+    file = tmp_path / "purifier.safetensors"
+    about = {"recipe": {"classifiers": [{"name": "one"}, {"name": "two"}]}}
+    save_purifier(file, tiny.purifier(), tiny.NETWORK, about)
+    options = EvaluateOptions(checkpoint=file, classifier="tests.tiny:classifier", image_size=tiny.SIZE)
+    assert load_subject(options)[1]["purifiers"][PURIFIER]["guided_by"] == ["one", "two"]
+
+
+def test_a_surrogate_with_the_classifiers_own_weights_is_refused(tmp_path: Path) -> None:
+    same = ("tests.tiny:classifier", "")
+    options = EvaluateOptions(
+        checkpoint=tiny.checkpoint(tmp_path), classifier="tests.tiny:again", surrogates=(same,), image_size=tiny.SIZE
+    )
+    with pytest.raises(ConfigError, match="gray-box"):
+        load_subject(options)
+
+
 def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
     eps = 8 / 255
     more = AttackConfig("pgd", steps=10)
@@ -495,8 +528,12 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
         ("gray_box", "FGSM", "JPEG-75"): {
             "label leak": "7 of 10 are right when attacked, 5 of 10 when clean",
         },
-        ("gray_box", "PGD-10", NONE): {
-            "more steps do worse": "PGD-3 leaves 2 of 10 right, this attack 4 of 10",
+        # bad examples flatter every defence that faces them
+        **{
+            ("gray_box", "PGD-10", defence): {
+                "more steps do worse": "PGD-3 leaves 2 of 10 right, this attack 4 of 10",
+            }
+            for defence in (NONE, "JPEG-75", PURIFIER)
         },
         ("adaptive", "PGD-10", PURIFIER): {
             "less knowledge does better": "Square-5000 (black_box) leaves 1 of 10 right, this attack 3 of 10",

@@ -135,7 +135,7 @@ def test_the_papers_tables_stand_in_their_layout_with_ours_beside(evaluated: tup
         if (cell["threat_model"], cell["attack"], cell["eps_text"], cell["defence"])
         == ("gray_box", "FGSM", "76.5/255", PURIFIER)
     )
-    assert tables[0][2][3][2] == f"{100 * cell['robust_top1']:.1f} %"
+    assert tables[0][2][3][2] == share(cell, "robust_top1")
     by_name = {row[0]: row for row in tables[3][2]}
     assert by_name["ALP"][1:] == ["27.9 %", "-", NOT_MEASURED, NOT_MEASURED]
     without = dict(document, cells=[cell for cell in document["cells"] if cell["defence"] == NONE])

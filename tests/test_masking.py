@@ -17,6 +17,7 @@ RAISED = {
     "less knowledge does better": masking.less_knowledge_does_better(first(90), first(60), "Square-5000 (black_box)"),
     "more steps do worse": masking.more_steps_do_worse(first(90), first(60), "PGD-10"),
     "label leak": masking.label_leak(first(150), first(120)),
+    "the attack's own flag": masking.own_flags(["Square did better, for 3 of 200", "Square did better, for 3 of 200"]),
 }
 QUIET = {
     "randomness": masking.randomness(first(0)),
@@ -25,6 +26,7 @@ QUIET = {
     "less knowledge does better": masking.less_knowledge_does_better(first(60), first(90), "Square-5000 (black_box)"),
     "more steps do worse": masking.more_steps_do_worse(first(60), first(60), "PGD-10"),
     "label leak": masking.label_leak(first(100), first(120)),
+    "the attack's own flag": masking.own_flags([]),
 }
 
 
@@ -37,9 +39,10 @@ def test_every_check_fires_and_stays_quiet(check: str) -> None:
     assert QUIET[check] is None
 
 
-def test_a_single_image_of_many_is_no_masking_but_of_few_it_is() -> None:
+def test_a_single_image_is_no_masking() -> None:
     assert masking.more_steps_do_worse(first(61), first(60), "PGD-10") is None
-    assert masking.more_steps_do_worse(first(7, 20), first(6, 20), "PGD-10") is not None
+    assert masking.more_steps_do_worse(first(7, 20), first(6, 20), "PGD-10") is None
+    assert masking.more_steps_do_worse(first(8, 20), first(6, 20), "PGD-10") is not None
 
 
 def test_nothing_is_found_in_nothing() -> None:

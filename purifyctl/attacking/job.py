@@ -21,7 +21,7 @@ import purifyctl
 from purifyctl import console
 from purifyctl.attacking.batch import Item, Job, Row, attack_batch
 from purifyctl.attacks import Model, round_straight_through
-from purifyctl.attacks.libraries import PACKAGES
+from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS
 from purifyctl.checkpoint import Purifier, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import AttackConfig, ClassifierConfig, EpsSpace, eps_scale, format_eps, parse_eps, to_dict
@@ -39,15 +39,6 @@ _THREAT_MODELS = {
     "transfer": "the attacker knows another classifier than the one that is judged",
     "adaptive": "the attacker differentiates through purifier and classifier together",
     "black_box": "the attacker asks purifier and classifier together for logits, and knows neither",
-}
-# eps bounds every value's move; these were published under another norm, or for single images
-_BUDGETS = {
-    "deepfool": "the nearest boundary's perturbation, cut to eps",
-    "cw": "an L2 attack, cut to eps; images without success stay clean",
-    "jsma": "an L0 attack: two values per step, each raised by eps",
-    "one-pixel": "an L0 attack: one pixel, whose values move by at most eps; images without success stay clean",
-    "universal": "one perturbation for each batch, not one for all images",
-    "autoattack": "images without success stay clean",
 }
 
 
@@ -249,7 +240,7 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifi
         "eps_255": format_eps(eps),
         "eps_asked": {"eps": options.eps, "space": options.eps_space},
         "norm": "Linf",
-        "budget": _BUDGETS.get(attack.kind, "no value moves by more than eps"),
+        "budget": WHAT_EPS_BOUNDS.get(attack.kind, "no value moves by more than eps"),
         "threat_model": threat_model,
         "threat_model_means": _THREAT_MODELS[threat_model],
         "classifier": to_dict(options.classifier),

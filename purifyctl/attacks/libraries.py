@@ -23,9 +23,18 @@ from torch import Tensor, nn
 
 from purifyctl import console
 from purifyctl.attacks.gradient import Model, round_straight_through
-from purifyctl.config import AttackConfig
-from purifyctl.errors import MissingDependencyError
+from purifyctl.config import AttackConfig, AttackKind
+from purifyctl.errors import ConfigError, MissingDependencyError
 
+# eps bounds every value's move; these were published under another norm, or for single images.
+WHAT_EPS_BOUNDS: dict[AttackKind, str] = {
+    "deepfool": "the nearest boundary's perturbation, cut to eps",
+    "cw": "an L2 attack, cut to eps; images without success stay clean",
+    "jsma": "an L0 attack: two values per step, each raised by eps",
+    "one-pixel": "an L0 attack: one pixel, whose values move by at most eps; images without success stay clean",
+    "universal": "one perturbation for each batch, not one for all images",
+    "autoattack": "images without success stay clean",
+}
 # Which package each attack comes from.
 PACKAGES = {
     "deepfool": "foolbox",
@@ -35,7 +44,7 @@ PACKAGES = {
     "universal": "adversarial-robustness-toolbox",
     "autoattack": "pyautoattack",
 }
-CW_CONSTANTS = 9  # binary search steps for the constant between distance and loss; 9 in the paper
+CW_CONSTANTS = 9  # binary search steps for the constant between distance and loss; as in the authors' code
 CANDIDATES = 10  # classes, the likeliest ones, whose boundaries DeepFool looks at; 10 in the paper
 TARGET_CLASSES = 9  # of AutoAttack's targeted attacks
 
@@ -224,6 +233,7 @@ def _universal(model: Model, x: Tensor, y: Tensor, eps: float, steps: int) -> Te
         max_iter=steps,
         eps=eps,
         norm=np.inf,
+        delta=0.0,  # ART would stop when 80 % are fooled
         verbose=False,
     )
     return torch.from_numpy(attack.generate(x.cpu().numpy(), y=y.cpu().numpy())).to(x)
@@ -242,24 +252,35 @@ def _autoattack(model: Model, x: Tensor, y: Tensor, eps: float, eot: int, seed: 
     attack = AutoAttack(_AsModule(model), eps=eps, seed=seed, version=version, device=x.device)
     attack.apgd.eot_iter = eot
     others = _logits(model, x).shape[1] - 1
+    if others < 3:
+        raise ConfigError(
+            f"AutoAttack's targeted losses need at least 4 classes; the classifier has {others + 1}.",
+            hint="attack it with pgd, many steps and restarts",
+        )
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(TARGET_CLASSES, others)
-    with _flags_on_the_console():
+    with autoattack_flags() as flags:
         x_adv, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
+    for text in flags:
+        console.note_once(f"AutoAttack: {text}")
     return x_adv  # type: ignore[no-any-return]
 
 
 class _Flags(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
     def emit(self, record: logging.LogRecord) -> None:
-        console.note_once(f"AutoAttack: {record.getMessage()}")
+        self.texts.append(record.getMessage())
 
 
 @contextmanager
-def _flags_on_the_console() -> Iterator[None]:
-    """AutoAttack warns of defences that it may overrate through a logger, which would print into our output."""
-    logger, handler = logging.getLogger("auto-attack"), _Flags(logging.WARNING)
+def autoattack_flags() -> Iterator[list[str]]:
+    """Collect what AutoAttack warns of while it runs: defences that it may overrate."""
+    logger, handler = logging.getLogger("auto-attack"), _Flags()
     logger.addHandler(handler)
     try:
-        yield
+        yield handler.texts
     finally:
         logger.removeHandler(handler)
 

@@ -1,7 +1,7 @@
 """One chunk of photographs on one rung: attack it, put every defence before the classifier, note what it says."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifyctl.attacks import Model, make_attack
+from purifyctl.attacks.libraries import autoattack_flags
 from purifyctl.config import GRADIENT_ATTACKS, AttackConfig
 from purifyctl.evaluation.defences import NONE, Defence, to_pixels
 from purifyctl.evaluation.ladder import Rung
@@ -51,6 +52,7 @@ class Attacked:
     images: Tensor  # whole grey levels, within the budget
     floats: Tensor | None  # before rounding, where the attack does not work in grey levels itself
     attacked: Tensor  # [n] bool; the others were wrong already and are left clean
+    flags: str | None = None  # what the attack's library warned of
 
 
 def climb(rung: Rung, chunk: Chunk) -> list[Record]:
@@ -75,21 +77,25 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
     subject, attack = chunk.subject, rung.attack
     assert attack is not None
     wanted = torch.ones(len(chunk.x), dtype=torch.bool, device=chunk.x.device)
-    if rung.pipeline:
+    if rung.pipeline and rung.pipeline not in subject.random:
         wanted = chunk.clean[rung.pipeline] == chunk.y
     generator = torch.Generator(subject.device).manual_seed(_seed(subject, rung.key, chunk.number))
     images, floats = chunk.x.clone(), chunk.x.clone()
-    in_floats = attack.kind in (*GRADIENT_ATTACKS, "square")
+    warned: str | None = None
+    in_floats = attack.kind in (*GRADIENT_ATTACKS, "square", "autoattack")
     if wanted.any():
         model = subject.attacked_model(rung)
         x, y = chunk.x[wanted], chunk.y[wanted]
-        if in_floats:
-            images[wanted], floats[wanted] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
-        else:
-            # The libraries' attacks look for the nearest boundary, which rounding alone would undo. The attacker
-            # knows that images are 8 bits deep and is given a model that rounds.
-            images[wanted] = within_budget(make_attack(attack, model, x, y, rung.eps, generator=generator), x, rung.eps)
-    return Attacked(images, floats if in_floats else None, wanted)
+        with autoattack_flags() as flags:
+            if in_floats:
+                images[wanted], floats[wanted] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
+            else:
+                # These attacks look for the nearest boundary, which rounding alone would undo. The attacker knows that
+                # images are 8 bits deep and is given a model that rounds.
+                made = make_attack(attack, model, x, y, rung.eps, generator=generator)
+                images[wanted] = within_budget(made, x, rung.eps)
+        warned = "; ".join(dict.fromkeys(flags)) or None
+    return Attacked(images, floats if in_floats else None, wanted, warned)
 
 
 def _attack_in_floats(
@@ -97,27 +103,45 @@ def _attack_in_floats(
 ) -> tuple[Tensor, Tensor]:
     """Attack without rounding: the images in whole grey levels, and the floats they were rounded from.
 
-    Of several restarts each image keeps the first that succeeds, looked for in either form by itself; an image that
-    has fallen in both is not attacked again.
+    Of several restarts each image keeps, in either form by itself, the one that succeeds, or else the one with the
+    highest loss; an image that has fallen in both forms is not attacked again.
     """
     once = replace(attack, restarts=1)
-    if attack.restarts == 1:
-        found = make_attack(once, model, x, y, eps, generator=generator, eight_bit=False)
-        return within_budget(found, x, eps), found
     images, floats = x.clone(), x.clone()
-    right, float_right = (torch.ones(len(x), dtype=torch.bool, device=x.device) for _ in range(2))
+    fallen, float_fallen = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for _ in range(2))
+    loss, float_loss = (torch.full((len(x),), -torch.inf, device=x.device) for _ in range(2))
     for _ in range(attack.restarts):
-        todo = right | float_right
-        if not todo.any():
+        todo = torch.nonzero(~(fallen & float_fallen)).flatten()
+        if not len(todo):
             break
         found = make_attack(once, model, x[todo], y[todo], eps, generator=generator, eight_bit=False)
         rounded = within_budget(found, x[todo], eps)
-        for candidates, best, still in ((rounded, images, right), (found, floats, float_right)):
-            replaced = still[todo]
-            best[still & todo] = candidates[replaced]
-            with torch.no_grad():
-                still[todo] &= model(candidates).argmax(1) == y[todo]
+        if attack.kind == "autoattack":  # what rounding has undone is attacked again by one who knows of the rounding
+            undone = _right(model, rounded, y[todo])
+            if undone.any():
+                again = make_attack(once, model, x[todo][undone], y[todo][undone], eps, generator=generator)
+                rounded[undone] = within_budget(again, x[todo][undone], eps)
+        _keep_better(model, rounded, y, todo, images, fallen, loss)
+        _keep_better(model, found, y, todo, floats, float_fallen, float_loss)
     return images, floats
+
+
+@torch.no_grad()
+def _keep_better(
+    model: Model, candidates: Tensor, y: Tensor, todo: Tensor, best: Tensor, fallen: Tensor, loss: Tensor
+) -> None:
+    """Put those candidates for the images `todo` into `best` that succeed where none has, or have a higher loss."""
+    logits = model(candidates).float()
+    success, raised = logits.argmax(1) != y[todo], F.cross_entropy(logits, y[todo], reduction="none")
+    better = (success & ~fallen[todo]) | ((success == fallen[todo]) & (raised > loss[todo]))
+    chosen = todo[better]
+    best[chosen], loss[chosen] = candidates[better], raised[better]
+    fallen[todo] |= success
+
+
+@torch.no_grad()
+def _right(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    return model(x).argmax(1) == y
 
 
 def within_budget(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -161,7 +185,7 @@ def _records(chunk: Chunk, defence: Defence, made: Attacked) -> list[Record]:
             row.float_prediction = index
     change = (made.images - chunk.x).abs().amax((1, 2, 3))
     for row, attacked, delta in zip(rows, made.attacked.tolist(), change.tolist(), strict=True):
-        row.attacked, row.max_delta = attacked, delta
+        row.attacked, row.max_delta, row.flags = attacked, delta, made.flags
     _add_quality(rows, seen, chunk.x, defence)
     return rows
 
@@ -211,12 +235,14 @@ def _clean(chunk: Chunk) -> list[Record]:
     return rows
 
 
-def _surrogate_rows(chunk: Chunk, name: str, surrogate: Callable[[Tensor], Tensor]) -> list[Record]:
+def _surrogate_rows(chunk: Chunk, name: str, surrogate: Model) -> list[Record]:
     with torch.no_grad():
         logits = surrogate(chunk.x).float()
     rows = _rows(chunk, name, logits.argmax(1), logits)
     for row, probable in zip(rows, are_probabilities(logits.cpu().numpy()).tolist(), strict=True):
         row.probabilities = probable
+    for row, zero in zip(rows, _no_gradient(surrogate, chunk.x, chunk.y).tolist(), strict=True):
+        row.zero_gradient = zero
     return rows
 
 

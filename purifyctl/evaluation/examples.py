@@ -51,7 +51,7 @@ class Examples:
 
 
 def find_examples(
-    ladder: Sequence[Rung], records: Path, subject: Subject, places: dict[str, int], load: Callable[[int], Chunk]
+    ladder: Sequence[Rung], records: Path, subject: Subject, places: dict[str, int], load: Callable[[Rung, int], Chunk]
 ) -> Examples | None:
     """Attack again, with the same randomness, the chunks that hold the first examples. None without a fitting rung.
 
@@ -60,7 +60,7 @@ def find_examples(
     places
         The chunk of each photograph, by path.
     load
-        Decodes a chunk by its number.
+        The photographs of a chunk, by its number, that climb a rung.
     """
     rungs = [rung for rung in ladder if rung.attack and not rung.pipeline]
     if not rungs:
@@ -80,7 +80,7 @@ def find_examples(
         wanted[places[path]].append(path)
     found: dict[str, Example] = {}
     for number, paths in sorted(wanted.items()):
-        found |= _look(subject, rung, load(number), paths)
+        found |= _look(subject, rung, load(rung, number), paths)
     return Examples(
         rung,
         [found[path] for path in restored[:EACH]],

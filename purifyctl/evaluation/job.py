@@ -22,7 +22,7 @@ import purifyctl
 from purifyctl import console
 from purifyctl.attacks.libraries import PACKAGES as ATTACK_PACKAGES
 from purifyctl.config import EpsSpace, eps_scale, format_eps, parse_eps
-from purifyctl.errors import MissingDependencyError, PurifyctlError
+from purifyctl.errors import ConfigError, MissingDependencyError, PurifyctlError
 from purifyctl.evaluation.chunk import Chunk, climb
 from purifyctl.evaluation.examples import Examples, find_examples
 from purifyctl.evaluation.ladder import EPS, SPACES, THREAT_MODELS, Rung, build_ladder, paper_eps
@@ -66,6 +66,8 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
     MissingDependencyError
         The library of one of the ladder's attacks is not installed.
     """
+    if out.resolve() == photos.resolve():
+        raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
     images = list_images(photos, skip_folder=out)
     subject, facts = load_subject(options)
     plan = make_plan(
@@ -75,6 +77,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         limit=options.limit,
         expensive_limit=options.expensive_limit,
         chunk_size=options.batch_size,
+        seed=options.seed,
     )
     std = subject.classifier.std.flatten().tolist()
     papers = paper_eps(std, options.eps_space) if options.paper else {}
@@ -90,7 +93,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "batch_size": options.batch_size,
         "seed": options.seed,
         "versions": {"purifyctl": purifyctl.__version__, **{name: _version(name) for name in PACKAGES}},
-        "device": str(subject.device),
+        "device": _device(subject.device),
     }
     begin_or_resume(out, settings)
     _say(plan, ladder, options, papers)
@@ -103,7 +106,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         bad = unreadable(out / RECORDS)
         if len(bad) == len(plan.items):
             raise PurifyctlError(f"None of {len(bad)} photographs could be read.", hint="check --photos")
-        examples = find_examples(ladder, out / RECORDS, subject, job.places, job.load)
+        examples = find_examples(ladder, out / RECORDS, subject, job.places, job.climbers)
     document = {
         "finished": True,
         "settings": settings,
@@ -112,6 +115,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "unlabelled": plan.unlabelled,
         "eps_space": options.eps_space,
         "paper_eps": papers,
+        "not_measured": _not_measured(ladder),
         "surrogate_clean_top1": surrogate_top1(out / RECORDS),
         "checks": {name: {"raised_if": c.raised_if, "explanation": c.explanation} for name, c in CHECKS.items()},
         "cells": summarise(out / RECORDS, ladder, options.seed),
@@ -137,6 +141,17 @@ def _ladder(
         paper_eps=papers,
         explicit=bool(options.threat_models),
     )
+
+
+def _not_measured(ladder: Sequence[Rung]) -> list[str]:
+    """What the protocol has and this ladder has not, for the report."""
+    climbed = {rung.threat_model for rung in ladder}
+    missing = [f"{model.replace('_', '-')} attacks" for model in THREAT_MODELS if model not in climbed]
+    if "adaptive" in climbed and not any(rung.bpda for rung in ladder):
+        missing.append("the BPDA sanity check")
+    if "adaptive" in climbed and not any(rung.attack and rung.attack.kind == "autoattack" for rung in ladder):
+        missing.append("AutoAttack")
+    return missing
 
 
 def _check_libraries(ladder: Sequence[Rung]) -> None:
@@ -195,7 +210,7 @@ class _Job:
                 for rung in missing:
                     if chunk is None or stop.is_set():
                         return bar.done, bar.total
-                    self._climb(rung, chunk, counts[rung.key, number])
+                    self._climb(rung, chunk)
                     bar.advance(counts[rung.key, number], text=rung.title)
         return bar.done, bar.total
 
@@ -206,7 +221,28 @@ class _Job:
         good = [items[position] for position in positions]
         x = to_tensor(images).to(self._subject.device)
         y = self._labels(good, x)
-        return Chunk(number, x, y, [printable(item.image.path) for item in good], self._subject)
+        paths = [printable(item.image.path) for item in good]
+        self._check_the_same(number, paths)
+        return Chunk(number, x, y, paths, self._subject)
+
+    def climbers(self, rung: Rung, number: int) -> Chunk:
+        """The photographs of a chunk that climb a rung: all, or the first ones where it is costly."""
+        return self._of(rung, self.load(number))
+
+    def _of(self, rung: Rung, chunk: Chunk) -> Chunk:
+        planned = [printable(item.image.path) for item in self._chunks[chunk.number]]
+        return chunk.only(set(planned[: self._plan.photographs(rung, chunk.number)]))
+
+    def _check_the_same(self, number: int, paths: Sequence[str]) -> None:
+        """See that what could be read when the chunk's clean rung was climbed is what can be read now."""
+        if part_file(self._records, "clean", number).exists():
+            planned = {printable(item.image.path) for item in self._chunks[number]}
+            before = planned - set(unreadable(self._records))
+            if changed := sorted(before ^ set(paths)):
+                raise PurifyctlError(
+                    f"{changed[0]} could be read earlier in this evaluation and cannot now, or the other way round.",
+                    hint="put it back as it was, or choose another --out",
+                )
 
     @torch.no_grad()
     def _labels(self, items: Sequence[Item], x: torch.Tensor) -> torch.Tensor:
@@ -215,12 +251,12 @@ class _Job:
         predicted: torch.Tensor = self._subject.classifier(x).argmax(1)
         return predicted
 
-    def _climb(self, rung: Rung, chunk: Chunk, photographs: int) -> None:
+    def _climb(self, rung: Rung, chunk: Chunk) -> None:
         started = time.monotonic()
-        planned = [printable(item.image.path) for item in self._chunks[chunk.number]]
-        climbers = chunk.only(set(planned[:photographs]))
+        climbers = self._of(rung, chunk)
         rows = climb(rung, climbers) if climbers.paths else []
         if rung.attack is None:
+            planned = [printable(item.image.path) for item in self._chunks[chunk.number]]
             rows += [Record(path, "", error="cannot be read") for path in planned if path not in chunk.paths]
         write_records(rows, part_file(self._records, rung.key, chunk.number))
         seconds = time.monotonic() - started
@@ -234,7 +270,10 @@ def _cost(times: Path, ladder: Sequence[Rung]) -> list[dict[str, Any]]:
     seconds: dict[str, float] = defaultdict(float)
     images: dict[str, int] = defaultdict(int)
     for line in times.read_text().splitlines():
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except ValueError:  # cut short by a full disk
+            continue
         seconds[entry["rung"]] += entry["seconds"]
         images[entry["rung"]] += entry["images"]
     return [

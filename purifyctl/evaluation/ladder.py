@@ -9,6 +9,7 @@ from typing import Literal
 
 from purifyctl.config import GRADIENT_ATTACKS, AttackConfig, AttackKind, EpsSpace, eps_scale, format_eps
 from purifyctl.errors import ConfigError
+from purifyctl.evaluation.defences import NONE
 
 ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
 THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
@@ -34,7 +35,7 @@ GRAY_BOX = (
 )
 TRANSFER = (AttackConfig("pgd", steps=10), AttackConfig("mi-fgsm"), AttackConfig("dim"))
 BLACK_BOX = (AttackConfig("square"),)
-ADAPTIVE = (AttackConfig("pgd", steps=100, restarts=5), AttackConfig("autoattack"))
+ADAPTIVE = (AttackConfig("pgd", steps=10), AttackConfig("pgd", steps=100, restarts=5), AttackConfig("autoattack"))
 BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's backward pass taken for the identity
 EOT = 20  # passes per gradient where the defence is random
 
@@ -125,7 +126,7 @@ def build_ladder(
         if threat_model in threat_models:
             chosen = _attacks(threat_model, attacks)
             budgets = (*eps, *paper_eps[:1]) if threat_model == "gray_box" else eps
-            made = _rungs(threat_model, chosen, budgets, surrogates, pipelines, random, standard=not attacks)
+            made = _rungs(threat_model, chosen, budgets, surrogates, pipelines, random)
             if not made and explicit:
                 needs = "a surrogate: --surrogate NAME" if threat_model == "transfer" else "another --attack"
                 raise ConfigError(f"No rung of the ladder is left for {threat_model}.", hint=f"it needs {needs}")
@@ -152,9 +153,9 @@ def _rungs(
     surrogates: Sequence[str],
     pipelines: Sequence[str],
     random: Sequence[str],
-    *,
-    standard: bool,
 ) -> list[Rung]:
+    if NONE in random:
+        attacks = tuple(_averaged(attack) for attack in attacks)
     if threat_model == "gray_box":
         return [Rung(threat_model, attack, value) for attack in attacks for value in eps]
     if threat_model == "transfer":
@@ -167,13 +168,18 @@ def _rungs(
     made = []
     for pipeline in pipelines:
         climbed = [(attack, False) for attack in attacks]
-        if standard and threat_model == "adaptive":
+        if threat_model == "adaptive" and pipeline != NONE and any(a.kind in GRADIENT_ATTACKS for a in attacks):
             climbed.append((BPDA, True))
         for attack, bpda in climbed:
-            if pipeline in random and attack.kind in (*GRADIENT_ATTACKS, "autoattack"):
-                attack = replace(attack, eot=EOT)
+            if pipeline in random:
+                attack = _averaged(attack)
             made += [Rung(threat_model, attack, value, pipeline=pipeline, bpda=bpda) for value in eps]
     return made
+
+
+def _averaged(attack: AttackConfig) -> AttackConfig:
+    """The attack for a model that is random, where it can be averaged."""
+    return replace(attack, eot=EOT) if attack.kind in (*GRADIENT_ATTACKS, "autoattack") else attack
 
 
 def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]  # [n], one per image
-# Share of the images. Random starts and 8-bit rounding move single images either way; that is not masking.
+# Share of the images, and at least one: random starts and rounding move single images either way, masked or not.
 TOLERANCE = 0.01
 
 
@@ -43,6 +43,10 @@ CHECKS = {
     "more steps do worse": Check(
         "more gradient steps leave more images right",
         "More steps can only help an attacker whose gradients are useful.",
+    ),
+    "the attack's own flag": Check(
+        "AutoAttack warns that it may overrate the defence",
+        "See docs/flags.md of AutoAttack: randomness, vanishing gradients, Square doing better than gradients.",
     ),
     "label leak": Check(
         "accuracy on attacked images exceeds accuracy on clean ones, through the same defence",
@@ -107,8 +111,15 @@ def label_leak(right: Flags, clean_right: Flags) -> Finding | None:
     return Finding("label leak", f"{_of(right)} are right when attacked, {_of(clean_right)} when clean")
 
 
+def own_flags(texts: Sequence[str]) -> Finding | None:
+    """`texts`: what the attack's library warned of."""
+    if not texts:
+        return None
+    return Finding("the attack's own flag", "; ".join(dict.fromkeys(texts)))
+
+
 def _exceeds(right: Flags, other: Flags) -> bool:
-    return bool(right.sum() > other.sum() + TOLERANCE * len(right))
+    return bool(right.sum() > other.sum() + max(1, TOLERANCE * len(right)))
 
 
 def _of(flags: Flags | Sequence[bool]) -> str:

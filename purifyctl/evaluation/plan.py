@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.ladder import Rung
@@ -45,10 +46,20 @@ class Plan:
     @property
     def sha256(self) -> str:
         """Of the photographs' names, sizes in bytes and labels, in order."""
-        lines = (
-            f"{printable(item.image.path)} {item.image.file.stat().st_size} {item.true_index}" for item in self.items
-        )
+        lines = (f"{printable(item.image.path)} {_size(item.image.file)} {item.true_index}" for item in self.items)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _size(file: Path) -> int:
+    """Bytes; -1 of what is not there, such as the target of a broken link. It gets its row when it is read."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def make_plan(
@@ -59,10 +70,12 @@ def make_plan(
     limit: int | None,
     expensive_limit: int,
     chunk_size: int,
+    seed: int,
 ) -> Plan:
     """Order photographs so that any first part of them is spread evenly over the classes, and keep `limit`.
 
-    Classes are those of the labels, or the folders where labels are predicted.
+    Classes are those of the labels, or the folders where labels are predicted. Which of them come first, and which
+    photographs of each, is drawn by `seed`.
 
     Raises
     ------
@@ -82,6 +95,11 @@ def make_plan(
             "No photograph lies in a folder named after a class of the classifier (a WordNet id, or a class's name).",
             hint="--labels predicted takes the classifier's own predictions on the clean photographs for the truth",
         )
-    ranked = [(rank, place, item) for place, group in enumerate(groups.values()) for rank, item in enumerate(group)]
+    # by hash: classes, and photographs within one, come in no order that says anything about them
+    ranked = [
+        (rank, _hash(f"{seed} {name}"), item)
+        for name, group in groups.items()
+        for rank, item in enumerate(sorted(group, key=lambda item: _hash(f"{seed} {printable(item.image.path)}")))
+    ]
     items = [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
     return Plan(items[:limit], chunk_size, expensive_limit, unlabelled=len(images) - kept)

@@ -28,6 +28,7 @@ class Record:
     top1_confidence: float | None = None  # softmax of `prediction`
     float_prediction: int | None = None  # of the attacked image before it was rounded to grey levels
     attacked: bool | None = None  # False: already wrong without an attack, counted as wrong and left alone
+    flags: str | None = None  # what the attack's library warned of
     max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
     psnr: float | None = None  # dB, of what the defence makes of it, against the clean image; networks only
     ssim: float | None = None

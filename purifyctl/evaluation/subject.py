@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from purifyctl import console
 from purifyctl.attacks import Model
 from purifyctl.checkpoint import Purifier, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     NONE,
     PURIFIER,
@@ -40,11 +40,12 @@ class Subject:
     surrogates: Mapping[str, Classifier]
     device: torch.device
     seed: int
+    random: frozenset[str] = frozenset()  # pipelines whose outputs differ from pass to pass
 
     @property
     def pipelines(self) -> list[str]:
-        """The defences that are networks, and can be attacked together with the classifier."""
-        return [name for name, defence in self.defences.items() if defence.net]
+        """What can be attacked together with the classifier: nothing at all, and the defences that are networks."""
+        return [name for name, defence in self.defences.items() if defence.net or name == NONE]
 
     def differentiable(self, defence: str, *, bpda: bool = False) -> Model | None:
         """Defence and classifier as one model with gradients; None for a defence that has none."""
@@ -75,6 +76,8 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         Weights cannot be had, read, or fitted to their network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # the report says FP32
     classifier = _placed(load_classifier(options.classifier, options.weights), device)
     defences = {defence.name: defence for defence in classical_defences()}
     facts: dict[str, Any] = {
@@ -95,7 +98,16 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         {"name": name, "weights": weights, "sha256": _sha256(surrogates[name])} for name, weights in options.surrogates
     ]
     subject = Subject(classifier, defences, surrogates, device, options.seed)
+    for name in subject.pipelines:
+        _check_numbers(subject, name, probe)
     facts["random"] = [name for name in subject.pipelines if _is_random(subject, name, probe)]
+    subject = replace(subject, random=frozenset(facts["random"]))
+    for name, surrogate in zip(surrogates, facts["surrogates"], strict=True):
+        if surrogate["sha256"] == facts["classifier"]["sha256"]:
+            raise ConfigError(
+                f"The surrogate {name} has the weights of the classifier that is defended: that is gray-box.",
+                hint="name another classifier as --surrogate",
+            )
     for name in surrogates:
         if name in facts["purifiers"][PURIFIER]["guided_by"]:
             console.warn(f"The surrogate {name} guided the purifier's training; it is not foreign to it.")
@@ -137,6 +149,12 @@ def _check_classes(surrogate: Classifier, classifier: Classifier, probe: Tensor,
             f"The surrogate {name} has {theirs} classes, the classifier {ours}, or they go by other names.",
             hint="a surrogate must know the same classes in the same order",
         )
+
+
+@torch.no_grad()
+def _check_numbers(subject: Subject, defence: str, probe: Tensor) -> None:
+    if not torch.isfinite(subject.classifier(subject.defences[defence].apply(probe))).all():
+        raise WeightsError(f"Behind {defence} the classifier returns values that are no numbers: the weights are bad.")
 
 
 @torch.no_grad()

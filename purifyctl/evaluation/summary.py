@@ -97,6 +97,7 @@ def _cell(results: _Results, rung: Rung, defence: str) -> Cell:
     cell["top1_confidence"] = metrics.mean(table["top1_confidence"])
     cell["attacked_n"] = int(table["attacked"].astype(bool).sum()) if under_attack else None
     cell["max_delta"] = float(table["max_delta"].max()) if under_attack and paths else None
+    cell["median_delta"] = float(np.median(table["max_delta"])) if under_attack and paths else None
     for name in ("psnr", "ssim"):
         cell[name] = None if np.isnan(table[name].astype(float)).any() else metrics.mean(table[name])
     return cell
@@ -114,16 +115,19 @@ def _findings(results: _Results, ladder: Sequence[Rung], rung: Rung, defence: st
     paths = list(results.table(rung, defence)["path"])
     clean, right = results.clean(defence, paths), results.right(rung, defence, paths)
     attacked = rung.pipeline or NONE  # the defence that the attacker differentiates through, if any
-    source = SURROGATE + rung.surrogate if rung.surrogate else NONE
+    source = SURROGATE + rung.surrogate if rung.surrogate else ""
     checks: list[Finding | None] = [
         masking.randomness(_flags(clean["differs"])),
-        masking.softmax(_flags(results.clean(source, paths)["probabilities"])),
+        masking.softmax(_flags(results.clean(source or NONE, paths)["probabilities"])),
         masking.label_leak(right, np.asarray(clean["prediction"] == clean["true_index"])),
+        masking.own_flags([text for text in results.table(rung, defence)["flags"] if isinstance(text, str)]),
     ]
-    if rung.threat_model in ("gray_box", "adaptive") and defence == attacked and not rung.bpda:
-        checks.append(masking.zero_gradients(_flags(clean["zero_gradient"])))
-        fewer = _comparable(results, ladder, rung, defence, _has_fewer_steps)
-        checks.append(_compare(results, masking.more_steps_do_worse, rung, fewer, defence))
+    # bad examples make every defence that faces them look good
+    if rung.threat_model != "black_box" and not rung.bpda:
+        checks.append(masking.zero_gradients(_flags(results.clean(source or attacked, paths)["zero_gradient"])))
+    if not rung.surrogate and not rung.bpda:
+        fewer = _comparable(results, ladder, rung, attacked, _has_fewer_steps)
+        checks.append(_compare(results, masking.more_steps_do_worse, rung, fewer, attacked))
     if rung.threat_model == "adaptive" and not rung.bpda:
         weaker = _comparable(results, ladder, rung, defence, _knows_less)
         checks.append(_compare(results, masking.less_knowledge_does_better, rung, weaker, defence))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
-from purifyctl.config import format_eps
+from purifyctl.attacks.libraries import WHAT_EPS_BOUNDS
+from purifyctl.config import AttackConfig, AttackKind, format_eps
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import THREAT_MODELS, WHAT_IT_KNOWS
@@ -82,6 +83,7 @@ def describe(document: Mapping[str, Any]) -> str:
         lines.append(f"Random at inference: {', '.join(settings['random'])}; gradients are averaged over 20 passes.")
     for name, top1 in document["surrogate_clean_top1"].items():
         lines.append(f"Surrogate {name}: {percent(top1)} top-1 on the clean photographs.")
+    lines += [f"Not measured: {text}." for text in document["not_measured"]]
     if document["unreadable"]:
         lines.append(f"{len(document['unreadable'])} photographs could not be read and are not counted.")
     if document["unlabelled"]:
@@ -90,8 +92,8 @@ def describe(document: Mapping[str, Any]) -> str:
 
 
 def _describe_purifier(name: str, facts: Mapping[str, Any]) -> str:
-    guides = ", ".join(facts["guided_by"])
-    return f"{name}: SHA-256 {facts['sha256'][:12]}" + (f", guided by {guides} in training." if guides else ".")
+    guides = ", ".join(facts["guided_by"]) or "classifiers that its checkpoint does not name"
+    return f"{name}: SHA-256 {facts['sha256'][:12]}, guided by {guides} in training."
 
 
 def _price(cells: Sequence[Cell]) -> Section:
@@ -127,13 +129,27 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
         row = rows.setdefault(key, [cell["attack"], cell["eps_text"], str(cell["n"]), *["-"] * len(defences)])
         figure = share(cell, "robust_top1") if intervals else percent(cell["robust_top1"])
         row[3 + defences.index(cell["defence"])] = figure + _marks(cell, marks)
-    name = threat_model.replace("_", "-").capitalize()
+    title = threat_model.replace("_", "-").capitalize()
     notes = [f"†{number} {text}" for text, number in marks.items()]
+    notes += [f"{name}: {text}." for name, text in _eps_notes(attacks)]
     if not intervals:
         widest = max((b - a) / 2 for a, b in (cell["robust_top1_interval"] for cell in cells))
         notes.append(f"95 % intervals: up to ±{100 * widest:.0f} points; each is in evaluation.md.")
     columns = ("attack", "eps", "n", *defences)
-    return Section(f"{name}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes)
+    return Section(f"{title}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes)
+
+
+def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What eps bounds, for those of these attacks that were published under another norm."""
+    for kind, text in WHAT_EPS_BOUNDS.items():
+        name = _name(kind)
+        if any(attack.startswith(name) for attack in attacks):
+            yield name, text
+
+
+def _name(kind: AttackKind) -> str:
+    """A kind's name without its steps."""
+    return AttackConfig(kind, steps=0 if kind == "autoattack" else 1).name.removesuffix("-1")
 
 
 def _marks(cell: Cell, marks: dict[str, int]) -> str:
@@ -146,7 +162,7 @@ def _details(cells: Sequence[Cell]) -> Section:
     """What else was measured under attack: for no defence, and for the defences that are networks."""
     columns = (
         "threat model", "attack", "eps", "defence", "n", "attack success", "misclassified", "recovery",
-        "confidence, true class", "predicted class", "top-1 without rounding", "max change", "PSNR / SSIM",
+        "confidence, true class", "predicted class", "top-1 without rounding", "change, median / max", "PSNR / SSIM",
     )  # fmt: skip
     rows = []
     for cell in cells:
@@ -154,11 +170,12 @@ def _details(cells: Sequence[Cell]) -> Section:
             continue
         quality = "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} dB / {cell['ssim']:.3f}"
         figures = (share(cell, "attack_success_rate"), share(cell, "misclassification_rate"))
+        changes = f"{255 * cell['median_delta']:.3g} / {format_eps(cell['max_delta'])}"
         means = (percent(cell[name]) for name in ("recovery", "true_confidence", "top1_confidence"))
         rows.append(
             (
                 *(cell["threat_model"], cell["attack"], cell["eps_text"], cell["defence"], str(cell["n"])),
-                *(*figures, *means, percent(cell["robust_top1_float"]), format_eps(cell["max_delta"]), quality),
+                *(*figures, *means, percent(cell["robust_top1_float"]), changes, quality),
             )
         )
     return Section("More about each attack", columns, rows)

@@ -1,5 +1,6 @@
 """Figures of an evaluation: accuracy against eps, confidences, picture strips. Drawn without a display."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from purifyctl.strip import Line, Picture, draw_strip
 Cell = Mapping[str, Any]
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers tell the lines apart without any.
 _STYLES = {NONE: ("#000000", "o"), PIX2PIX: ("#CC79A7", "D"), PURIFIER: ("#0072B2", "s")}
-_OTHERS = (("#E69F00", "^"), ("#009E73", "v"), ("#56B4E9", "P"))
+_OTHERS = tuple(itertools.product(("#E69F00", "#009E73", "#56B4E9", "#D55E00", "#999999"), "^vPX*"))[::6]
+_OTHERS += tuple((colour, marker) for marker in "<>hp" for colour in ("#E69F00", "#009E73", "#56B4E9", "#D55E00"))
 _DPI = 150
 _COLUMNS = 3  # panels beside each other
 

@@ -6,7 +6,7 @@ from typing import Any
 from purifyctl.config import EpsSpace, format_eps
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
 from purifyctl.evaluation.ladder import PAPER_ATTACKS, SPACES
-from purifyctl.report.percent import percent
+from purifyctl.report.percent import percent, share
 
 NOT_MEASURED = "not measured"
 _FGSM, _PGD = (attack.name for attack in PAPER_ATTACKS)
@@ -85,5 +85,5 @@ def _figure(cells: Sequence[Mapping[str, Any]], row: str, attack: str, eps: floa
                 return f"{percent(cell['true_confidence'])} / {percent(cell['top1_confidence'])}"
             if figure == "top1":
                 figure = "clean_top1" if clean else "robust_top1"
-            return percent(cell[figure])
+            return share(cell, figure)
     return NOT_MEASURED

@@ -111,7 +111,7 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
         if not torch.isfinite(norm + loss.detach()):
             raise TrainingError(
-                f"The loss became {float(loss.detach()):g} at step {step}, and the length of its gradient {float(norm):g}.",
+                f"The loss became {float(loss.detach()):g} at step {step}, the length of its gradient {float(norm):g}.",
                 hint="lower learning_rate in the recipe, or use precision = 'fp32'; the last saved step is intact",
             )
         optimiser.step()
