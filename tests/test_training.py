@@ -391,6 +391,38 @@ def test_a_folder_without_photographs_cannot_be_trained_on(tmp_path: Path) -> No
         train(config(), folder, tmp_path / "run")
 
 
+def test_any_classifiers_layers_lend_their_features_by_name() -> None:
+    objective = {"l1": 1.0, "perceptual": 1.0, "perceptual_backbone": "tests.tiny:classifier"}
+    layers = {"0": 0.25, "2": 0.75}
+    made = trainer(config(objective=ObjectiveConfig(**objective, perceptual_layers=layers)))
+    x, other = tiny_images(2), tiny_images(4)[2:]
+    features = [made._classifiers[0].net[: k + 1] for k in (0, 2)]  # the tiny classifier is the backbone's twin
+    with torch.no_grad():
+        terms = [torch.nn.functional.l1_loss(net(other), net(x)) for net in features]
+    torch.testing.assert_close(made._perceptual[0](x, other), 0.25 * terms[0] + 0.75 * terms[1])
+    with pytest.raises(ConfigError, match="no such layer"):
+        trainer(config(objective=ObjectiveConfig(**objective, perceptual_layers={"nowhere": 1.0})))
+
+
+def test_classifiers_get_their_weights_by_name_on_the_command_line(photos: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "resize = 48\nimage_size = 32\nbatch_size = 2\n"
+        '[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n[[classifiers]]\nname = "tests.tiny:classifier"\n'
+        '[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
+    )
+    weights = tmp_path / "weights.pth"
+    torch.save(load_classifier("tests.tiny:classifier").net.state_dict(), weights)
+    words = ["train", recipe, "--photos", photos, "--out", tmp_path / "run", "--max-steps", 1, "--weights"]
+    for given, code in ((f"tests.tiny:classifier={weights}", 0), ("resnet50=x.pth", 2)):
+        command = [sys.executable, "-m", "purifyctl", *map(str, words), given]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+    assert "the recipe's classifiers are tests.tiny:classifier" in done.stderr
+    recipe_used = load_purifier(tmp_path / "run").about["recipe"]
+    assert recipe_used["classifiers"][0]["weights"] == str(weights)
+
+
 @pytest.mark.slow
 def test_the_smoke_recipe_purifies_held_out_photographs_better_than_nothing(tmp_path: Path) -> None:
     result = train_recipe(read_recipe(ROOT / "train" / "smoke.toml", TrainConfig), tmp_path / "run")
