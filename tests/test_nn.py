@@ -135,3 +135,10 @@ def test_only_layers_that_run_and_return_a_tensor_are_compared() -> None:
 
     net = Net()
     assert layers_that_run(net, list(net.children()), torch.rand(1, 3, 8, 8)) == [net.conv]
+
+
+def test_the_papers_networks_train_on_single_images() -> None:
+    generator, discriminator = UNetPurifier(width=2).train(), PatchDiscriminator(width=2).train()
+    x = torch.rand(1, 3, 256, 256)
+    discriminator(x, generator(x)).mean().backward()
+    assert all(p.grad is not None for p in generator.parameters())
