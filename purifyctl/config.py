@@ -200,7 +200,8 @@ class ObjectiveConfig:
     """Weights of the generator's loss terms; 0 leaves a term out. The paper: gan 1, l1 100, perceptual 1."""
 
     gan: float = 0.0
-    l1: float = 100.0
+    l1: float = 100.0  # mean absolute error of the pixels
+    l2: float = 0.0  # their mean squared error
     perceptual: float = 0.0
     classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
     agreement: float = 0.0  # KL divergence of its predictions on purified images from those on clean ones
@@ -210,7 +211,7 @@ class ObjectiveConfig:
     perceptual_layers: dict[str, float] = field(default_factory=dict)  # a_k by layer name; empty: all, equally
 
     def __post_init__(self) -> None:
-        terms = (self.gan, self.l1, self.perceptual, self.classifier, self.agreement)
+        terms = (self.gan, self.l1, self.l2, self.perceptual, self.classifier, self.agreement)
         _require(min(terms) >= 0, "objective: weights of loss terms must not be negative.")
         _require(max(terms) > 0, "objective: every loss term is 0, so there is nothing to learn.")
         _require(self.discriminator_width >= 1, "objective.discriminator_width must be at least 1.")
@@ -234,6 +235,7 @@ class TrainConfig:
     image_size: int = 256  # ... and a square of this side is cut from them at random
     batch_size: int = 16
     epochs: int = 1
+    denoise_epochs: int = 0  # of them, the first ones learn from the pixels alone (l1, l2): plain denoising
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     schedule: Literal["constant", "cosine"] = "constant"
@@ -276,6 +278,13 @@ class TrainConfig:
         _require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
         _require(min(self.validation_eps) >= 1 / 255, "validation_eps: less than 1/255 changes no 8-bit image.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
+        _require(
+            0 <= self.denoise_epochs < self.epochs or not self.denoise_epochs, "denoise_epochs: epochs must be more."
+        )
+        pixels = self.objective.l1 or self.objective.l2
+        _require(
+            not self.denoise_epochs or pixels > 0, "denoise_epochs: objective.l1 or objective.l2 must be positive."
+        )
         _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")
         _require(0 <= self.beta1 < 1, f"beta1 is {self.beta1}; it must lie in [0, 1).")

@@ -176,6 +176,19 @@ def test_the_loss_terms_are_weighted_as_the_recipe_says(photos: Path) -> None:
     assert found["generator"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_first_epochs_learn_from_the_pixels_alone_where_the_recipe_says_so() -> None:
+    objective = ObjectiveConfig(gan=1.0, l1=0.0, l2=1000.0, agreement=1.0, discriminator_width=4)
+    made = trainer(config(objective=objective, denoise_epochs=1, epochs=2))  # of 10 steps
+    terms = [made.step(tiny_images(2), step) for step in range(10)]
+    assert [set(found) for found in terms[:5]] == [{"generator", "l2"}] * 5
+    assert [set(found) for found in terms[5:]] == [{"generator", "l2", "gan", "agreement", "discriminator"}] * 5
+    assert terms[0]["generator"] == pytest.approx(1000 * terms[0]["l2"], rel=1e-5)
+    with pytest.raises(ConfigError, match="denoise_epochs"):
+        config(objective=ObjectiveConfig(l1=0.0, agreement=1.0), denoise_epochs=1)
+    with pytest.raises(ConfigError, match="denoise_epochs"):
+        config(denoise_epochs=3, epochs=3)
+
+
 def attacked_by(made: Trainer, x: torch.Tensor, step: int, places: tuple[int, ...] = ()) -> torch.Tensor:
     y = torch.zeros(len(x), dtype=torch.int64)
     return made._attacked(x, y, made._classifiers[0], np.random.default_rng(step), places)

@@ -94,8 +94,10 @@ class Trainer:
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
             x_pur = self.generator(x_adv).float()
-            losses = self._update_d(x, x_adv, x_pur, step)
-            losses |= self._generator_losses(x, x_adv, x_pur, chosen, clean_logits)
+            losses = self._pixel_losses(x, x_pur)
+            if step >= self.total_steps * self.config.denoise_epochs // self.config.epochs:
+                losses |= self._update_d(x, x_adv, x_pur, step)
+                losses |= self._judged_losses(x, x_adv, x_pur, chosen, clean_logits)
         weights = self.config.objective
         total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
         self._update(self.generator, self.optimiser_g, total, step)
@@ -156,12 +158,19 @@ class Trainer:
         self.generator.eval()  # what an attacker would face
         return lambda x: classifier.logits(self.generator(x))
 
-    def _generator_losses(
-        self, x: Tensor, x_adv: Tensor, x_pur: Tensor, chosen: int, clean_logits: Tensor
-    ) -> dict[str, Tensor]:
+    def _pixel_losses(self, x: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
         weights, losses = self.config.objective, {}
         if weights.l1:
             losses["l1"] = nn.functional.l1_loss(x_pur, x)
+        if weights.l2:
+            losses["l2"] = nn.functional.mse_loss(x_pur, x)
+        return losses
+
+    def _judged_losses(
+        self, x: Tensor, x_adv: Tensor, x_pur: Tensor, chosen: int, clean_logits: Tensor
+    ) -> dict[str, Tensor]:
+        """What the other networks make of the purified images."""
+        weights, losses = self.config.objective, {}
         if weights.gan and self.discriminator:
             judged = self.discriminator.requires_grad_(False)(x_adv, x_pur)
             losses["gan"] = nn.functional.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
