@@ -104,7 +104,7 @@ def load_classifier(name: str, weights: str = "") -> Classifier:
     known = name in torchvision.models.list_models(module=torchvision.models)
     classifier = (_from_torchvision if known else _from_timm)(name, weights).eval().requires_grad_(False)
     fold_batch_norms(classifier)
-    return classifier.eval().requires_grad_(False)
+    return classifier
 
 
 def _from_torchvision(name: str, weights: str) -> Classifier:
@@ -222,7 +222,9 @@ def fold_batch_norms(classifier: Classifier) -> None:
             if first.out_channels == second.num_features:
                 fused = fuse_conv_bn_eval(first, second)
                 first.weight, first.bias = fused.weight, fused.bias
-                setattr(module, name, getattr(second, "act", nn.Identity()))  # timm's norms have an activation inside
+                setattr(
+                    module, name, getattr(second, "act", nn.Identity().eval())
+                )  # timm's norms have an activation inside
     x = torch.rand(2, 3, *(classifier.input_size or (224, 224)), generator=torch.Generator().manual_seed(0))
     x = (x - classifier.mean) / classifier.std
     with torch.no_grad():

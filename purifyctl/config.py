@@ -107,6 +107,7 @@ AttackKind = Literal[
     "deepfool", "jsma", "universal", "one-pixel", "cw", "autoattack",
 ]  # fmt: skip
 GRADIENT_ATTACKS = ("fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim")
+QUERY_ATTACKS = ("square", "one-pixel")  # need a model's outputs only
 TARGETED_ATTACKS = ("fgsm", "bim", "pgd", "mi-fgsm", "dim", "square", "jsma", "one-pixel", "cw")
 
 # What reports call an attack, and the steps it gets unless told otherwise: gradient steps; queries (square), pairs of
@@ -140,7 +141,7 @@ class AttackConfig:
     targeted: bool = False  # towards the label it is given, not away from it
 
     def __post_init__(self) -> None:
-        name, _ = _ATTACKS[self.kind]
+        name = self.label
         _require(self.steps >= 0, f"steps is {self.steps}; it must not be negative.")
         _require(self.kind != "fgsm" or self.steps <= 1, "FGSM has one step; use pgd for more.")
         _require(self.kind != "autoattack" or self.steps == 0, "AutoAttack fixes its own steps; give it none.")
@@ -162,10 +163,14 @@ class AttackConfig:
         return self.steps or _ATTACKS[self.kind][1]
 
     @property
+    def label(self) -> str:
+        """The kind's name in reports, without numbers: `PGD`."""
+        return _ATTACKS[self.kind][0]
+
+    @property
     def name(self) -> str:
         """What every report calls it: `FGSM`, `PGD-10`, `PGD-100 x5`, `DIM-10 EOT 20 targeted`."""
-        name, _ = _ATTACKS[self.kind]
-        parts = [name if self.kind in ("fgsm", "autoattack") else f"{name}-{self.effective_steps}"]
+        parts = [self.label if self.kind in ("fgsm", "autoattack") else f"{self.label}-{self.effective_steps}"]
         if self.restarts > 1:
             parts.append(f"x{self.restarts}")
         if self.eot > 1:

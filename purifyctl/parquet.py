@@ -18,12 +18,12 @@ def write_part(rows: Sequence[Any], row_type: type, file: Path) -> None:
     temporary.replace(file)
 
 
-def read_columns(folder: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The named columns of every Parquet part in `folder`, in the parts' order."""
+def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """The named columns of every Parquet part in the folder `parts`, in order; or of the one part that it names."""
     import pyarrow.parquet as pq
 
     found: dict[str, list[Any]] = {name: [] for name in columns}
-    for part in sorted(folder.glob("part-*.parquet")):
+    for part in sorted(parts.glob("part-*.parquet")) if parts.is_dir() else [parts]:
         table = pq.read_table(part, columns=list(columns))
         for name in columns:
             found[name] += table[name].to_pylist()

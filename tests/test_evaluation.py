@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from purifyctl.attacks import behind
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
@@ -20,7 +21,6 @@ from purifyctl.evaluation.chunk import Chunk, attack_chunk, climb, within_budget
 from purifyctl.evaluation.defences import (
     NONE,
     PURIFIER,
-    adaptive_model,
     bpda_model,
     classical_defences,
     eight_bits,
@@ -193,14 +193,14 @@ def test_adaptive_attacks_differentiate_through_the_purifier() -> None:
         loss = torch.nn.functional.cross_entropy(model(image), y, reduction="sum")
         return torch.autograd.grad(loss, image)[0]
 
-    exact, identity = gradient(adaptive_model(net, classifier)), gradient(bpda_model(net, classifier))
+    exact, identity = gradient(behind(net, classifier)), gradient(bpda_model(net, classifier))
     unrounded = gradient(lambda image: classifier(net(image)))
     assert exact.abs().max() > 0
     alike = torch.nn.functional.cosine_similarity
     assert alike(exact.flatten(1), unrounded.flatten(1)).min() > 0.95  # rounding is passed straight through
     assert alike(exact.flatten(1), identity.flatten(1)).max() < 0.95
     seen = it.defences[PURIFIER].apply(x)
-    for model in (adaptive_model(net, classifier), bpda_model(net, classifier)):
+    for model in (behind(net, classifier), bpda_model(net, classifier)):
         torch.testing.assert_close(model(x), classifier(seen), atol=1e-5, rtol=1e-5)
 
 

@@ -20,11 +20,20 @@ import torch
 import purifyctl
 from purifyctl import console
 from purifyctl.attacking.batch import Item, Job, Row, attack_batch
-from purifyctl.attacks import Model, round_straight_through
+from purifyctl.attacks import Model, behind
 from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS
 from purifyctl.checkpoint import Purifier, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
-from purifyctl.config import AttackConfig, ClassifierConfig, EpsSpace, eps_scale, format_eps, parse_eps, to_dict
+from purifyctl.config import (
+    QUERY_ATTACKS,
+    AttackConfig,
+    ClassifierConfig,
+    EpsSpace,
+    eps_scale,
+    format_eps,
+    parse_eps,
+    to_dict,
+)
 from purifyctl.errors import ConfigError, MissingDependencyError
 from purifyctl.images import Decoder, ImageFile, list_images
 from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable, write_atomically
@@ -171,8 +180,7 @@ def _pipeline(purifier: Purifier | None, classifier: Classifier, device: torch.d
     """The classifier, behind the purifier where there is one; what is purified is rounded to 8 bits, as `run` does."""
     if purifier is None:
         return classifier
-    net = purifier.net.to(device)
-    return lambda x: classifier(round_straight_through(net(x)))
+    return behind(purifier.net.to(device), classifier)
 
 
 def _check_networks(
@@ -233,7 +241,7 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifi
     elif not purifier:
         threat_model = "gray_box"
     else:
-        threat_model = "black_box" if attack.kind in ("square", "one-pixel") else "adaptive"
+        threat_model = "black_box" if attack.kind in QUERY_ATTACKS else "adaptive"
     return {
         "attack": {"name": attack.name, **to_dict(attack), "steps": attack.effective_steps},
         "eps": eps,

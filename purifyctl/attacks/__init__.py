@@ -17,6 +17,7 @@ from purifyctl.attacks import libraries
 from purifyctl.attacks.gradient import (
     Budget,
     Model,
+    behind,
     bim,
     dim,
     fgsm,
@@ -32,6 +33,7 @@ from purifyctl.config import AttackConfig
 __all__ = [
     "Budget",
     "Model",
+    "behind",
     "bim",
     "dim",
     "fgsm",

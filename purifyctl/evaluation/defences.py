@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from purifyctl.attacks import Model, round_straight_through
+from purifyctl.attacks import Model
 
 JPEG_QUALITY = 75  # with Pillow's chroma subsampling, 4:2:0
 BITS = 5  # per channel (Xu et al. 2018, feature squeezing)
@@ -44,14 +44,6 @@ def classical_defences() -> tuple[Defence, ...]:
 def network_defence(name: str, net: nn.Module) -> Defence:
     """A network whose output is rounded to 8 bits, as files and engines do."""
     return Defence(name, lambda x: eight_bits(net(x)), net)
-
-
-def adaptive_model(net: nn.Module, classifier: Model) -> Model:
-    """Defence and classifier as one model for a white-box attacker: exact but for the rounding between them.
-
-    Rounding has no gradient; passing it straight through keeps it from masking the others.
-    """
-    return lambda x: classifier(round_straight_through(net(x)))
 
 
 def bpda_model(net: nn.Module, classifier: Model) -> Model:

@@ -103,7 +103,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         if done < total:
             console.warn(f"{done} of {total} images x rungs are done and kept in {out}; the same command goes on.")
             return EvaluateResult({"finished": False, "done": done, "total": total}, None, 130)
-        bad = unreadable(out / RECORDS)
+        bad = unreadable(out / RECORDS / "clean")
         if len(bad) == len(plan.items):
             raise PurifyctlError(f"None of {len(bad)} photographs could be read.", hint="check --photos")
         examples = find_examples(ladder, out / RECORDS, subject, job.places, job.climbers)
@@ -230,14 +230,16 @@ class _Job:
         return self._of(rung, self.load(number))
 
     def _of(self, rung: Rung, chunk: Chunk) -> Chunk:
-        planned = [printable(item.image.path) for item in self._chunks[chunk.number]]
-        return chunk.only(set(planned[: self._plan.photographs(rung, chunk.number)]))
+        return chunk.only(set(self._planned(chunk.number)[: self._plan.photographs(rung, chunk.number)]))
+
+    def _planned(self, number: int) -> list[str]:
+        return [printable(item.image.path) for item in self._chunks[number]]
 
     def _check_the_same(self, number: int, paths: Sequence[str]) -> None:
         """See that what could be read when the chunk's clean rung was climbed is what can be read now."""
-        if part_file(self._records, "clean", number).exists():
-            planned = {printable(item.image.path) for item in self._chunks[number]}
-            before = planned - set(unreadable(self._records))
+        clean = part_file(self._records, "clean", number)
+        if clean.exists():
+            before = set(self._planned(number)) - set(unreadable(clean))
             if changed := sorted(before ^ set(paths)):
                 raise PurifyctlError(
                     f"{changed[0]} could be read earlier in this evaluation and cannot now, or the other way round.",
@@ -256,8 +258,8 @@ class _Job:
         climbers = self._of(rung, chunk)
         rows = climb(rung, climbers) if climbers.paths else []
         if rung.attack is None:
-            planned = [printable(item.image.path) for item in self._chunks[chunk.number]]
-            rows += [Record(path, "", error="cannot be read") for path in planned if path not in chunk.paths]
+            unread = [path for path in self._planned(chunk.number) if path not in chunk.paths]
+            rows += [Record(path, "", error="cannot be read") for path in unread]
         write_records(rows, part_file(self._records, rung.key, chunk.number))
         seconds = time.monotonic() - started
         with self._times.open("a") as log:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from purifyctl.config import GRADIENT_ATTACKS, AttackConfig, AttackKind, EpsSpace, eps_scale, format_eps
+from purifyctl.config import GRADIENT_ATTACKS, QUERY_ATTACKS, AttackConfig, AttackKind, EpsSpace, eps_scale, format_eps
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE
 
@@ -39,7 +39,6 @@ ADAPTIVE = (AttackConfig("pgd", steps=10), AttackConfig("pgd", steps=100, restar
 BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's backward pass taken for the identity
 EOT = 20  # passes per gradient where the defence is random
 
-QUERY_KINDS = ("square", "one-pixel")  # need outputs only, so they are what a black-box attacker has
 STEP_KINDS = ("fgsm", "bim", "pgd", "mi-fgsm")  # one family: more steps must not be weaker
 COSTLY_KINDS = ("cw", "jsma", "universal", "one-pixel", "square", "autoattack")
 
@@ -143,7 +142,7 @@ def _attacks(threat_model: ThreatModel, chosen: Sequence[AttackConfig]) -> tuple
     if not chosen:
         return {"gray_box": GRAY_BOX, "transfer": TRANSFER, "black_box": BLACK_BOX, "adaptive": ADAPTIVE}[threat_model]
     query = threat_model == "black_box"
-    return tuple(attack for attack in chosen if (attack.kind in QUERY_KINDS) == query)
+    return tuple(attack for attack in chosen if (attack.kind in QUERY_ATTACKS) == query)
 
 
 def _rungs(

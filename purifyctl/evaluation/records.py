@@ -65,9 +65,9 @@ def read_tables(folder: Path, rung_key: str) -> dict[str, Table]:
     }
 
 
-def unreadable(folder: Path) -> dict[str, str]:
-    """Why photographs could not be read, by path."""
-    columns = read_columns(folder / "clean", ("path", "error"))
+def unreadable(parts: Path) -> dict[str, str]:
+    """Why photographs could not be read, by path: of all parts of the clean rung's folder, or of the one named."""
+    columns = read_columns(parts, ("path", "error"))
     return {path: error for path, error in zip(columns["path"], columns["error"], strict=True) if error}
 
 

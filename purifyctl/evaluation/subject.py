@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from purifyctl import console
-from purifyctl.attacks import Model
+from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import Purifier, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.errors import ConfigError, WeightsError
@@ -18,7 +18,6 @@ from purifyctl.evaluation.defences import (
     NONE,
     PURIFIER,
     Defence,
-    adaptive_model,
     bpda_model,
     classical_defences,
     network_defence,
@@ -54,7 +53,7 @@ class Subject:
         net = self.defences[defence].net
         if net is None:
             return None
-        return (bpda_model if bpda else adaptive_model)(net, self.classifier)
+        return (bpda_model if bpda else behind)(net, self.classifier)
 
     def attacked_model(self, rung: Rung) -> Model:
         """What this rung's attacker attacks: RGB NCHW float in [0, 1] -> logits."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from purifyctl import console
 from purifyctl.attacks.libraries import WHAT_EPS_BOUNDS
-from purifyctl.config import AttackConfig, AttackKind, format_eps
+from purifyctl.config import AttackConfig, format_eps
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import THREAT_MODELS, WHAT_IT_KNOWS
@@ -142,14 +142,9 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
 def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What eps bounds, for those of these attacks that were published under another norm."""
     for kind, text in WHAT_EPS_BOUNDS.items():
-        name = _name(kind)
+        name = AttackConfig(kind).label
         if any(attack.startswith(name) for attack in attacks):
             yield name, text
-
-
-def _name(kind: AttackKind) -> str:
-    """A kind's name without its steps."""
-    return AttackConfig(kind, steps=0 if kind == "autoattack" else 1).name.removesuffix("-1")
 
 
 def _marks(cell: Cell, marks: dict[str, int]) -> str:

@@ -1,6 +1,5 @@
 """Figures of an evaluation: accuracy against eps, confidences, picture strips. Drawn without a display."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from purifyctl.strip import Line, Picture, draw_strip
 Cell = Mapping[str, Any]
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers tell the lines apart without any.
 _STYLES = {NONE: ("#000000", "o"), PIX2PIX: ("#CC79A7", "D"), PURIFIER: ("#0072B2", "s")}
-_OTHERS = tuple(itertools.product(("#E69F00", "#009E73", "#56B4E9", "#D55E00", "#999999"), "^vPX*"))[::6]
-_OTHERS += tuple((colour, marker) for marker in "<>hp" for colour in ("#E69F00", "#009E73", "#56B4E9", "#D55E00"))
+# Of other defences, each in turn: as many pairs as the product of the lengths, which share no divisor.
+_COLOURS, _MARKERS = ("#E69F00", "#009E73", "#56B4E9", "#D55E00", "#999999"), "^vPX*<"
 _DPI = 150
 _COLUMNS = 3  # panels beside each other
 
@@ -103,7 +102,8 @@ def _style(defence: str, defences: Sequence[str]) -> tuple[str, str]:
     if defence in _STYLES:
         return _STYLES[defence]
     others = [name for name in defences if name not in _STYLES]
-    return _OTHERS[others.index(defence) % len(_OTHERS)]
+    place = others.index(defence)
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
 
 
 def confidence_figure(records: Path, examples: Examples) -> Figure:

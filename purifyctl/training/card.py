@@ -1,8 +1,6 @@
 """The model card: what a purifier was made of, and what is known of it."""
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import torch
 
 from purifyctl import __version__
 from purifyctl.config import TrainConfig, to_dict
+from purifyctl.machine import machine
 from purifyctl.metrics import wilson
 from purifyctl.training.perceptual import describe_perceptual
 
@@ -54,7 +53,8 @@ def write_card(
     pairs = {"clean": (best["clean_top1"], best["purified_clean_top1"])}
     pairs |= {name: (pair["attacked_top1"], pair["purified_top1"]) for name, pair in best["attacked"].items()}
     labels = {"true": "true labels"}.get(best["labels"], "against the classifier's own predictions on clean images")
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    facts = machine()
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     text = _CARD.format(
         network=f"A {config.network.kind} network of width {config.network.width} and depth {config.network.depth}",
         version=__version__,
@@ -63,7 +63,7 @@ def write_card(
         step=step,
         best_step=best["step"],
         minutes=seconds / 60,
-        hardware=f"{hardware}, {platform.machine()}",
+        hardware=f"{gpu}{facts['cores']} cores of {facts['processor']}",
         torch=torch.__version__,
         seed=config.seed,
         classifiers=", ".join(f"{c.name} ({c.weights or 'its own weights'})" for c in config.classifiers),
