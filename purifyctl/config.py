@@ -108,6 +108,7 @@ AttackKind = Literal[
 ]  # fmt: skip
 GRADIENT_ATTACKS = ("fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim")
 QUERY_ATTACKS = ("square", "one-pixel")  # need a model's outputs only
+UNBOUNDED_ATTACKS = ("deepfool", "cw")  # search the nearest boundary; what they find is cut to the budget
 TARGETED_ATTACKS = ("fgsm", "bim", "pgd", "mi-fgsm", "dim", "square", "jsma", "one-pixel", "cw")
 
 # What reports call an attack, and the steps it gets unless told otherwise: gradient steps; queries (square), pairs of
@@ -243,6 +244,7 @@ class TrainConfig:
     denoise_epochs: int = 0  # of them, the first ones learn from the pixels alone (l1, l2): plain denoising
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
+    beta2: float = 0.999  # lower where the losses change on the way (denoise_epochs): their scale is forgotten sooner
     schedule: Literal["constant", "cosine"] = "constant"
     ema: float = 0.0  # decay per step of the averaged weights, which become the purifier; 0: no averaging
     start: str = ""  # checkpoint whose weights are gone on with; "shipped": the one that comes with purifyctl
@@ -292,7 +294,8 @@ class TrainConfig:
         )
         _require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")
-        _require(0 <= self.beta1 < 1, f"beta1 is {self.beta1}; it must lie in [0, 1).")
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            _require(0 <= beta < 1, f"{name} is {beta}; it must lie in [0, 1).")
         _require(0 <= self.identity_share < 1, f"identity_share is {self.identity_share}; it must lie in [0, 1).")
         _require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
 

@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,10 @@ def purifyctl(*words: object, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def test_help_answers_at_once() -> None:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert purifyctl("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.3
+def test_help_answers_at_once_because_it_imports_nothing_heavy() -> None:
+    code = "import sys, purifyctl.cli; print([m for m in ('torch', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -276,6 +276,21 @@ def test_attacks_of_libraries_go_through_the_whole_pipeline(kind: str) -> None:
     assert all((row.float_prediction is not None) == in_floats and row.attacked for row in rows)
 
 
+@pytest.mark.slow
+def test_an_attack_without_a_budget_searches_once_for_all_budgets() -> None:
+    pytest.importorskip("foolbox")
+    rungs = [Rung("gray_box", AttackConfig("deepfool", steps=5), eps / 255) for eps in (2, 4)]
+    shared, n = a_chunk(subject(), n=4), 3
+    some = set(shared.paths[:n])
+    together = [attack_chunk(rung, shared.only(some)).images for rung in rungs]
+    assert len(shared.found) == 1
+    attack_chunk(rungs[0], shared)  # more photographs: another search
+    assert [len(x) for x in shared.found.values()] == [n, 4]
+    alone = [attack_chunk(rung, a_chunk(subject(), n=4).only(some)).images for rung in rungs]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+    assert not torch.equal(*together)
+
+
 # the job
 
 

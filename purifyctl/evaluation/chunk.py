@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from purifyctl.attacks import Model, make_attack
 from purifyctl.attacks.libraries import autoattack_flags
-from purifyctl.config import GRADIENT_ATTACKS, AttackConfig
+from purifyctl.config import GRADIENT_ATTACKS, UNBOUNDED_ATTACKS, AttackConfig
 from purifyctl.evaluation.defences import NONE, Defence, to_pixels
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.masking import are_probabilities
@@ -30,6 +30,7 @@ class Chunk:
     y: Tensor  # [n] int64, the labels that count
     paths: list[str]
     subject: Subject = field(repr=False)
+    found: dict[tuple[Rung, tuple[str, ...]], Tensor] = field(default_factory=dict, repr=False)  # see `_found`
 
     @cached_property
     def clean(self) -> dict[str, Tensor]:
@@ -42,7 +43,9 @@ class Chunk:
         chosen = [i for i, path in enumerate(self.paths) if path in paths]
         if len(chosen) == len(self.paths):
             return self
-        return Chunk(self.number, self.x[chosen], self.y[chosen], [self.paths[i] for i in chosen], self.subject)
+        return Chunk(
+            self.number, self.x[chosen], self.y[chosen], [self.paths[i] for i in chosen], self.subject, self.found
+        )
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,20 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
             else:
                 # These attacks look for the nearest boundary, which rounding alone would undo. The attacker knows that
                 # images are 8 bits deep and is given a model that rounds.
-                made = make_attack(attack, model, x, y, rung.eps, generator=generator)
-                images[wanted] = within_budget(made, x, rung.eps)
+                images[wanted] = within_budget(_found(chunk, rung, model, x, y, generator), x, rung.eps)
         warned = "; ".join(dict.fromkeys(flags)) or None
     return Attacked(images, floats if in_floats else None, wanted, warned)
+
+
+def _found(chunk: Chunk, rung: Rung, model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """What a library's attack finds. Those that search without a budget (and draw nothing) search once for them all."""
+    assert rung.attack is not None
+    if rung.attack.kind not in UNBOUNDED_ATTACKS:
+        return make_attack(rung.attack, model, x, y, rung.eps, generator=generator)
+    key = (replace(rung, eps=1.0), tuple(chunk.paths))
+    if key not in chunk.found:
+        chunk.found[key] = make_attack(rung.attack, model, x, y, 1.0, generator=generator)
+    return chunk.found[key]
 
 
 def _attack_in_floats(

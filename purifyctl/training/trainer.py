@@ -72,7 +72,7 @@ class Trainer:
         return module
 
     def _adam(self, net: nn.Module) -> torch.optim.Adam:
-        betas = (self.config.beta1, 0.999)
+        betas = (self.config.beta1, self.config.beta2)
         return torch.optim.Adam(net.parameters(), lr=self.config.learning_rate, betas=betas)
 
     def step(self, x: Tensor, step: int, places: Sequence[int] = ()) -> dict[str, float]:
