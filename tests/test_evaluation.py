@@ -33,7 +33,9 @@ from purifyctl.evaluation.records import Record, part_file, read_tables, write_r
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise
 from purifyctl.images import list_images
+from purifyctl.images.sketch import sketch
 from purifyctl.labels import Labels
+from purifyctl.report.evaluation import describe
 from tests import tiny
 
 FGSM, PGD = AttackConfig("fgsm"), AttackConfig("pgd", steps=3)
@@ -503,6 +505,22 @@ def test_the_report_knows_which_classifiers_guided_the_purifier(tmp_path: Path) 
     save_purifier(file, tiny.purifier(), tiny.NETWORK, about)
     options = EvaluateOptions(checkpoint=file, classifier="tests.tiny:classifier", image_size=tiny.SIZE)
     assert load_subject(options)[1]["purifiers"][PURIFIER]["guided_by"] == ["one", "two"]
+
+
+def test_the_report_says_how_many_photographs_the_purifier_was_trained_with(
+    photos: Path, options: EvaluateOptions, tmp_path: Path
+) -> None:
+    file = tmp_path / "purifier.safetensors"
+    options = dataclasses.replace(options, checkpoint=file, attacks=(FGSM,), threat_models=("gray_box",))
+    some = list_images(photos)[:3]
+    for about, said in (
+        ({"photographs": sketch(some)}, "trained with 3 of these photographs (**that flatters it**)"),
+        ({"photographs": ""}, "trained with none of these photographs."),
+        ({}, "trained with an unknown number of these photographs."),
+    ):
+        save_purifier(file, tiny.purifier(), tiny.NETWORK, about)
+        document = evaluate(photos, tmp_path / str(len(about.get("photographs", "-"))), options).document
+        assert said in describe(document)
 
 
 def test_a_surrogate_with_the_classifiers_own_weights_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder, ImageFile, encode, list_images, list_tar_members, read_file
+from purifyctl.images.sketch import count_known, sketch
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 
@@ -173,3 +174,16 @@ def test_synthetic_images_are_the_same_every_time_and_fall_off_like_photographs(
     assert np.array_equal(images, natural_images(2, 64))
     neighbours = np.corrcoef(images[:, :, 1:].ravel(), images[:, :, :-1].ravel())[0, 1]
     assert neighbours > 0.7
+
+
+def test_a_sketch_knows_its_photographs_wherever_they_lie_and_no_others(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        for i in range(9):
+            (tmp_path / folder / f"{i}.jpg").write_bytes(bytes(i))
+    (tmp_path / "there" / "0.jpg").write_bytes(b"another")
+    here, there = list_images(tmp_path / "here"), list_images(tmp_path / "there")
+    assert count_known(here, sketch(here)) == 9
+    assert count_known(there, sketch(here)) == 8
+    assert count_known(here, sketch(here, limit=4)) == count_known(here, sketch(here[::-1], limit=4)) == 4
+    assert count_known(here, "") == count_known([], sketch(here)) == 0

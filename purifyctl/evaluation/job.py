@@ -35,6 +35,7 @@ from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise, surrogate_top1
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.sink import printable
+from purifyctl.images.sketch import count_known
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.machine import machine
 from purifyctl.photographs import read_some, to_tensor
@@ -79,6 +80,11 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         chunk_size=options.batch_size,
         seed=options.seed,
     )
+    for name, of_training in subject.sketches.items():
+        known = None if of_training is None else count_known((item.image for item in plan.items), of_training)
+        facts["purifiers"][name]["trained_with"] = known
+        if known:
+            console.warn(f"{name} was trained with {known} of these {len(plan.items)} photographs: that flatters it.")
     std = subject.classifier.std.flatten().tolist()
     papers = paper_eps(std, options.eps_space) if options.paper else {}
     ladder = _ladder(subject, options, std, tuple(papers.values()), facts["random"])

@@ -4,7 +4,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.ladder import Rung
@@ -46,16 +45,8 @@ class Plan:
     @property
     def sha256(self) -> str:
         """Of the photographs' names, sizes in bytes and labels, in order."""
-        lines = (f"{printable(item.image.path)} {_size(item.image.file)} {item.true_index}" for item in self.items)
+        lines = (f"{printable(item.image.path)} {item.image.size} {item.true_index}" for item in self.items)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _size(file: Path) -> int:
-    """Bytes; -1 of what is not there, such as the target of a broken link. It gets its row when it is read."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1
 
 
 def _hash(text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Subject:
     device: torch.device
     seed: int
     random: frozenset[str] = frozenset()  # pipelines whose outputs differ from pass to pass
+    sketches: Mapping[str, str | None] = field(default_factory=dict)  # by network, of what it was trained with
 
     @property
     def pipelines(self) -> list[str]:
@@ -82,12 +83,13 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     facts: dict[str, Any] = {
         "classifier": {"name": options.classifier, "weights": options.weights, "sha256": _sha256(classifier)}
     }
-    facts["purifiers"] = {}
+    facts["purifiers"], sketches = {}, {}
     for name, file in (*options.against, (PURIFIER, options.checkpoint)):
         purifier = load_purifier(file)
         _check_size(purifier, options.image_size, file)
         defences[name] = network_defence(name, _placed(purifier.net, device))
         facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": _guides(purifier)}
+        sketches[name] = purifier.about.get("photographs")
     surrogates = {}
     probe = to_tensor(natural_images(2, options.image_size)).to(device)
     for name, weights in options.surrogates:
@@ -96,7 +98,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     facts["surrogates"] = [
         {"name": name, "weights": weights, "sha256": _sha256(surrogates[name])} for name, weights in options.surrogates
     ]
-    subject = Subject(classifier, defences, surrogates, device, options.seed)
+    subject = Subject(classifier, defences, surrogates, device, options.seed, sketches=sketches)
     for name in subject.pipelines:
         _check_numbers(subject, name, probe)
     facts["random"] = [name for name in subject.pipelines if _is_random(subject, name, probe)]

@@ -25,6 +25,14 @@ class ImageFile:
     path: PurePosixPath
     span: tuple[int, int] | None = None  # first byte and length within `file`; None: the whole file
 
+    @property
+    def size(self) -> int:
+        """Bytes; -1 of what is not there, such as the target of a broken link. It gets its row when it is read."""
+        try:
+            return self.span[1] if self.span else self.file.stat().st_size
+        except OSError:
+            return -1
+
 
 def list_images(
     source: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = (), skip_folder: Path | None = None

@@ -93,7 +93,13 @@ def describe(document: Mapping[str, Any]) -> str:
 
 def _describe_purifier(name: str, facts: Mapping[str, Any]) -> str:
     guides = ", ".join(facts["guided_by"]) or "classifiers that its checkpoint does not name"
-    return f"{name}: SHA-256 {facts['sha256'][:12]}, guided by {guides} in training."
+    known = facts["trained_with"]
+    seen = "an unknown number" if known is None else f"{known or 'none'}"
+    flattered = " (**that flatters it**)" if known else ""
+    return (
+        f"{name}: SHA-256 {facts['sha256'][:12]}, guided by {guides} in training; "
+        f"trained with {seen} of these photographs{flattered}."
+    )
 
 
 def _price(cells: Sequence[Cell]) -> Section:

@@ -1,6 +1,5 @@
 """From a recipe and photographs to a run folder: the training loop."""
 
-import hashlib
 import os
 import time
 from contextlib import closing
@@ -101,8 +100,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
     classifiers = [c.to(workers.device).to(memory_format=torch.channels_last) for c in classifiers]
     total_steps = config.epochs * batches.steps_per_epoch
     trainer = Trainer(config, classifiers, total_steps, workers)
-    names = hashlib.sha256("\n".join(str(f.path) for f in files).encode(errors="replace")).hexdigest()
-    folder = RunFolder(run_dir, config, trainer, names, f"{len(files)} photographs in {photos}")
+    folder = RunFolder(run_dir, config, trainer, files, photos)
     step, last_step = folder.step, min(total_steps, max_steps or total_steps)
     if workers.any_of(step != workers.largest(step)):
         raise ConfigError(f"The processes find different steps in {run_dir}.", hint="put --out on storage they share")

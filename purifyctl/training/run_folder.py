@@ -23,7 +23,9 @@ from purifyctl import console
 from purifyctl.checkpoint import save_purifier
 from purifyctl.config import TrainConfig, to_dict
 from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.images import ImageFile
 from purifyctl.images.sink import write_atomically
+from purifyctl.images.sketch import sketch
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
 from purifyctl.training.trainer import Trainer
@@ -45,8 +47,10 @@ class RunFolder:
         How many looks have passed since.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, trainer: Trainer, photographs: str, source: str) -> None:
-        """Load what an earlier call left in `path`, if anything. `photographs` is a digest of their names.
+    def __init__(
+        self, path: Path, config: TrainConfig, trainer: Trainer, photographs: Sequence[ImageFile], photos: Path
+    ) -> None:
+        """Load what an earlier call left in `path`, if anything. `photographs` are all that lie under `photos`.
 
         Raises
         ------
@@ -60,11 +64,17 @@ class RunFolder:
         self.best: dict[str, Any] = {}
         self.looks_since_best = 0
         self.seconds = 0.0  # of earlier calls
-        self._config, self._trainer, self._source = config, trainer, source
+        self._config, self._trainer = config, trainer
+        self._source = f"{len(photographs)} photographs in {photos}"
+        self._sketch = sketch(photographs)
         self._board: Any = None
         # as it reads back; where the photographs lie does not matter
         recipe = json.loads(json.dumps({**to_dict(config), "photos": ""}))
-        self._begun = {"recipe": recipe, "photographs": photographs}
+        names = "\n".join(str(photograph.path) for photograph in photographs)
+        self._begun = {
+            "recipe": recipe,
+            "photographs": hashlib.sha256(names.encode(errors="replace")).hexdigest(),
+        }
         self.digest = hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()  # of recipe and photographs
         if (path / "state.pt").exists():
             self._go_on()
@@ -186,6 +196,7 @@ class RunFolder:
                 "python": platform.python_version(),
             },
             "device": str(self._trainer.workers.device),
+            "photographs": self._sketch,
         }
         save_purifier(self.path / name, self._trainer.purifier, self._config.network, about)
 
