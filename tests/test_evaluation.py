@@ -410,7 +410,7 @@ def test_other_settings_are_refused_and_the_difference_is_spelled_out(
 def test_an_attack_whose_library_is_missing_is_refused_before_any_time_is_spent(
     photos: Path, options: EvaluateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_version", {}.get)
+    monkeypatch.setattr(job, "installed", {}.get)
     with pytest.raises(MissingDependencyError, match="AutoAttack needs the package pyautoattack"):
         evaluate(photos, tmp_path / "out", dataclasses.replace(options, attacks=(AttackConfig("autoattack"),)))
     assert not (tmp_path / "out").exists()

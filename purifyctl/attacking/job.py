@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +38,7 @@ from purifyctl.images import Decoder, ImageFile, list_images
 from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable, write_atomically
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.machine import installed
 
 ROWS, MANIFEST, SETTINGS = "rows.jsonl", "manifest.json", "attack.json"
 DECODE_THREADS = 2
@@ -267,14 +267,13 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifi
     }
 
 
-def _versions(attack: AttackConfig) -> dict[str, str]:
+def _versions(attack: AttackConfig) -> dict[str, str | None]:
     """Of what makes the images. Refuses an attack whose library is not installed."""
-    versions = {"purifyctl": purifyctl.__version__, "torch": metadata.version("torch")}
+    versions = {"purifyctl": purifyctl.__version__, "torch": installed("torch")}
     if package := PACKAGES.get(attack.kind):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise MissingDependencyError(package, needed_for=f"The attack {attack.kind}", extra="attacks") from None
+        versions[package] = installed(package)
+        if versions[package] is None:
+            raise MissingDependencyError(package, needed_for=f"The attack {attack.kind}", extra="attacks")
     return versions
 
 

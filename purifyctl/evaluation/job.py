@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from purifyctl.images import Decoder, list_images
 from purifyctl.images.sink import printable
 from purifyctl.images.sketch import count_known
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.machine import machine
+from purifyctl.machine import installed, machine
 from purifyctl.photographs import read_some, to_tensor
 
 TIMES = "times.jsonl"  # seconds of each chunk on each rung
@@ -98,7 +97,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "image_size": options.image_size,
         "batch_size": options.batch_size,
         "seed": options.seed,
-        "versions": {"purifyctl": purifyctl.__version__, **{name: _version(name) for name in PACKAGES}},
+        "versions": {"purifyctl": purifyctl.__version__, **{name: installed(name) for name in PACKAGES}},
         "device": _device(subject.device),
     }
     begin_or_resume(out, settings)
@@ -164,7 +163,7 @@ def _check_libraries(ladder: Sequence[Rung]) -> None:
     """Refuse before any time is spent what would fail on the first rung that needs it."""
     for rung in ladder:
         package = ATTACK_PACKAGES.get(rung.attack.kind) if rung.attack else None
-        if package and _version(package) is None:
+        if package and installed(package) is None:
             raise MissingDependencyError(package, needed_for=f"The attack {rung.name}", extra="attacks")
 
 
@@ -293,13 +292,6 @@ def _cost(times: Path, ladder: Sequence[Rung]) -> list[dict[str, Any]]:
         for rung in ladder
         if images[rung.key]
     ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _device(device: torch.device) -> str:
