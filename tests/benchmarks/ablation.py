@@ -4,11 +4,14 @@
 
 Every variant sees the same photographs, as many of them, at the same size; the last two go on from another one's
 weights for as long again. Trainings that are done are not done again, and one that was stopped is gone on with.
+Prints one table, as Markdown.
 """
 
 import argparse
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from purifyctl import console
 from purifyctl.config import (
@@ -21,37 +24,67 @@ from purifyctl.config import (
     read_recipe,
 )
 from purifyctl.evaluation import EvaluateOptions, evaluate
+from purifyctl.evaluation.defences import PURIFIER
 from purifyctl.training import train
 
 RECIPE = Path(__file__).parents[2] / "train" / "fast.toml"
 FGSM = TrainingAttack("fgsm", eps=(8 / 255, 8 / 255))  # one attack with one budget, as the paper trains
-ADAPTIVE = TrainingAttack("pgd", steps=3, eps=(4 / 255, 4 / 255), through="purifier")
+ADAPTIVE = TrainingAttack("pgd", steps=2, eps=(1 / 255, 4 / 255), through="purifier", share=2.0)
+UNET = NetworkConfig("unet", width=32, depth=5)
+CROP = 128  # pixels; smaller than the recipe's, for speed
+GAN = 0.1  # of the cGAN and the perceptual term, where they stand beside the guidance
 
 
 def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
-    """The names say what differs from the variant before; `start` names the one that is gone on from."""
+    """By name; `start` names the variant that is gone on from. `base` is the recipe that ships, but shorter."""
     one = (base.classifiers[0],)
-    paper = ObjectiveConfig(gan=1.0, l1=100.0, perceptual=1.0, perceptual_backbone="vgg19", perceptual_weights=vgg19)
-    guided = replace(base.objective, gan=0.0, perceptual=0.0)
-    plain = replace(base, classifiers=one, attacks=(FGSM,), identity_share=0.0)
+    l1 = ObjectiveConfig(l1=100.0)
+    gan = replace(l1, gan=1.0)
+    perceptual = replace(gan, perceptual=1.0, perceptual_backbone="vgg19", perceptual_weights=vgg19)
+    both = replace(base.objective, gan=GAN, perceptual=GAN)
+    plain = replace(base, classifiers=one, attacks=(FGSM,), identity_share=0.0, denoise_epochs=0)
+    guided = replace(plain, objective=base.objective, denoise_epochs=base.denoise_epochs)
     return {
-        "L1": replace(plain, objective=ObjectiveConfig(l1=100.0)),
-        "L1 + cGAN": replace(plain, objective=ObjectiveConfig(gan=1.0, l1=100.0)),
-        "L1 + cGAN + perceptual": replace(plain, objective=paper),
-        "L1 + cGAN + perceptual, U-Net": replace(
-            plain, objective=paper, network=NetworkConfig("unet", width=32, depth=5)
-        ),
-        "classifier-guided instead": replace(plain, objective=guided),
-        "+ mixed attacks": replace(base, classifiers=one, identity_share=0.0, objective=guided),
-        "+ identity pairs": replace(base, classifiers=one, objective=guided),
-        "+ a second classifier": replace(base, objective=guided),
-        "+ cGAN and perceptual": replace(base, objective=replace(guided, gan=0.1, perceptual=0.1)),
-        "without them, U-Net": replace(base, objective=guided, network=NetworkConfig("unet", width=32, depth=5)),
-        "a second classifier, as long again": replace(base, objective=guided, start="+ a second classifier"),
+        "L1": replace(plain, objective=l1),
+        "L1 + cGAN": replace(plain, objective=gan),
+        "L1 + cGAN + perceptual": replace(plain, objective=perceptual),
+        "the same, U-Net": replace(plain, objective=perceptual, network=UNET),
+        "squared error": replace(plain, objective=ObjectiveConfig(l1=0.0, l2=base.objective.l2)),
+        "+ classifier-guided": replace(guided, denoise_epochs=0),
+        "+ denoising first": guided,
+        "+ mixed attacks": replace(guided, attacks=base.attacks),
+        "+ identity pairs": replace(base, classifiers=one),
+        "+ a second classifier": base,
+        "+ cGAN and perceptual": replace(base, objective=both),
+        "without them, U-Net": replace(base, network=UNET),
+        "a second classifier, as long again": replace(base, start="+ a second classifier", denoise_epochs=0),
         "a second classifier, then adaptive": replace(
-            base, objective=guided, start="+ a second classifier", attacks=(ADAPTIVE, *base.attacks)
+            base, start="+ a second classifier", denoise_epochs=0, attacks=(ADAPTIVE, *base.attacks)
         ),
     }
+
+
+def table(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One row per variant: top-1 in percent, clean and on each rung; a dash where it was not measured."""
+    found: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        attacked = cell["attack"] != "clean"
+        rung = f"{cell['attack']} {cell['eps_text']}, {cell['threat_model'].replace('_', '-')}" if attacked else "clean"
+        column = found.setdefault(f"{rung}, n={cell['n']}", {})
+        alone = "clean_top1" if cell["purified_clean_top1"] is None else "purified_clean_top1"
+        column[cell["defence"]] = cell["robust_top1" if attacked else alone]
+    yield f"| | {' | '.join(found)} |"
+    yield f"|{'---|' * (len(found) + 1)}"
+    for name in dict.fromkeys(name for column in found.values() for name in column):
+        figures = (f"{100 * column[name]:.1f}" if name in column else "-" for column in found.values())
+        yield f"| {name} | {' | '.join(figures)} |"
+
+
+def measure(purifiers: Mapping[str, Path], photos: Path, out: Path, options: EvaluateOptions) -> list[dict[str, Any]]:
+    """Cells of one evaluation with these purifiers side by side, by name."""
+    (first, checkpoint), *others = purifiers.items()
+    cells = evaluate(photos, out, replace(options, checkpoint=checkpoint, against=tuple(others))).document["cells"]
+    return [{**cell, "defence": first if cell["defence"] == PURIFIER else cell["defence"]} for cell in cells]
 
 
 def main() -> None:
@@ -59,7 +92,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="to train on")
     parser.add_argument("--test", type=Path, required=True, help="to measure on, in folders named by WordNet ids")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=2, help="of each training")
+    parser.add_argument("--epochs", type=int, default=2, help="of each training; half of them denoise, where some do")
     parser.add_argument("--limit", type=int, default=256, help="photographs to measure on")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--weights", default="IMAGENET1K_V1", help="of MobileNetV2")
@@ -67,35 +100,41 @@ def main() -> None:
     arguments = parser.parse_args()
 
     recipe = read_recipe(RECIPE, TrainConfig)
-    classifiers = (recipe.classifiers[0], ClassifierConfig("mobilenet_v2", arguments.weights))
-    short = {"epochs": arguments.epochs, "cached_attacks": 0, "ema": 0.0, "validation_images": 64, "patience": 0}
-    base = replace(recipe, classifiers=classifiers, **short)
-    checkpoints = []
-    for seed in map(int, arguments.seeds.split(",")):
-        made: dict[str, Path] = {}
-        for name, config in variants(base, arguments.vgg19).items():
-            run = arguments.out / f"{name}, seed {seed}".replace(" ", "_")
-            console.note(f"== {name}, seed {seed}")
-            if config.start:
-                config = replace(config, start=str(made[config.start]))
-            train(replace(config, seed=seed), arguments.photos, run)
-            made[name] = run / "last.safetensors"
-        checkpoints += [(f"{name}, seed {seed}", path) for name, path in made.items()]
-    first, *others = checkpoints
-    evaluate(
-        arguments.test,
-        arguments.out / "evaluation",
-        EvaluateOptions(
-            checkpoint=first[1],
-            classifier=classifiers[0].name,
-            weights=classifiers[0].weights,
-            against=tuple(others),
-            threat_models=("clean", "gray_box", "adaptive"),
-            attacks=(AttackConfig("fgsm"), AttackConfig("pgd")),
-            eps=("4/255", "8/255"),
-            limit=arguments.limit,
-        ),
+    base = replace(
+        recipe,
+        classifiers=(recipe.classifiers[0], ClassifierConfig("mobilenet_v2", arguments.weights)),
+        epochs=arguments.epochs,
+        denoise_epochs=arguments.epochs // 2,
+        image_size=CROP,
+        validation_images=64,
+        validate_every=arguments.epochs,
     )
+    made: dict[str, Path] = {}
+    for seed in map(int, arguments.seeds.split(",")):
+        for name, config in variants(base, arguments.vgg19).items():
+            title = f"{name}, seed {seed}"
+            console.note(f"== {title}")
+            if config.start:
+                config = replace(config, start=str(made[f"{config.start}, seed {seed}"]))
+            run = arguments.out / title.replace(" ", "_")
+            if train(replace(config, seed=seed), arguments.photos, run).interrupted:
+                raise SystemExit(130)
+            made[title] = run / "last.safetensors"
+    options = EvaluateOptions(
+        checkpoint=RECIPE,  # each of them in turn, below
+        classifier=base.classifiers[0].name,
+        weights=base.classifiers[0].weights,
+        threat_models=("gray_box",),
+        attacks=(AttackConfig("fgsm"), AttackConfig("pgd")),
+        eps=("4/255", "8/255"),
+        limit=arguments.limit,
+    )
+    cells = measure(made, arguments.test, arguments.out / "gray-box", options)
+    # who knows the purifier too: costly, and of interest where a variant was made for it
+    adaptive = replace(options, threat_models=("adaptive",), attacks=(AttackConfig("pgd"),), eps=("4/255",), limit=64)
+    last = {name: path for name, path in made.items() if "as long again" in name or "adaptive" in name}
+    cells += [c for c in measure(last, arguments.test, arguments.out / "adaptive", adaptive) if c["attack"] != "clean"]
+    print("\n".join(table(cells)))
 
 
 if __name__ == "__main__":
