@@ -2,7 +2,7 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps, pars
 from purifyctl.evaluation.plan import make_plan
 from purifyctl.evaluation.records import Record, part_file, read_tables, write_records
 from purifyctl.evaluation.subject import Subject, load_subject
-from purifyctl.evaluation.summary import summarise
+from purifyctl.evaluation.summary import WORST, summarise
 from purifyctl.images import list_images
 from purifyctl.images.sketch import sketch
 from purifyctl.labels import Labels
@@ -330,6 +330,9 @@ def test_every_rung_and_defence_is_reported(photos: Path, options: EvaluateOptio
     assert {c["threat_model"] for c in cells} == {"clean", *ALL}
     for cell in cells:
         under_attack = cell["threat_model"] != "clean"
+        if cell["attack"] == WORST:
+            several = [c for c in cells if all(c[k] == cell[k] for k in ("threat_model", "pipeline", "eps", "defence"))]
+            assert cell["robust_top1"] <= min(c["robust_top1"] for c in several)
         assert cell["n"] == (6 if cell["threat_model"] in ("black_box", "adaptive") else 10)
         assert cell["seed"] == 0
         assert (cell["robust_top1"] is not None) == under_attack
@@ -476,16 +479,18 @@ def test_masking_is_found_where_it_is_built_in(
     assert json.dumps(cell)
 
 
-def by_hand(folder: Path, rung: Rung, right: dict[str, int], n: int = 10) -> None:
-    """Rows of a rung that leaves the first so many of `n` images right, by defence."""
+def by_hand(
+    folder: Path, rung: Rung, right: dict[str, int], n: int = 10, *, wrong: Set[int] = frozenset(), sure: float = 0.5
+) -> None:
+    """Rows of a rung that leaves the first so many of `n` images right, by defence, but for those that are `wrong`."""
     rows = [
         Record(
             f"{i}.png",
             defence,
             true_index=0,
-            prediction=0 if i < hits else 1,
+            prediction=0 if i < hits and i not in wrong else 1,
             float_prediction=0 if i < hits - 1 else 1,
-            true_confidence=0.5,
+            true_confidence=sure,
             top1_confidence=0.75,
             attacked=rung.attack is not None,
             max_delta=rung.eps,
@@ -548,7 +553,10 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
         by_hand(tmp_path, rung, right)
     cells = summarise(tmp_path, tuple(rights), seed=3)
     by_name = {(c["threat_model"], c["attack"], c["defence"]): c for c in cells}
-    assert len(cells) == 3 + 3 * 3 + 3
+    assert len(cells) == 3 + 3 * 3 + 3 + 3 + 1  # and the worst of the gray-box attacks, and of the adaptive ones
+    assert [by_name["gray_box", WORST, name]["robust_top1"] for name in (NONE, "JPEG-75", PURIFIER)] == [0.2, 0.4, 0.5]
+    assert by_name["adaptive", WORST, PURIFIER]["robust_top1"] == 0.2
+    assert by_name["gray_box", WORST, PURIFIER]["clean_top1"] == 0.8
     purified = by_name["gray_box", "FGSM", PURIFIER]
     assert (purified["clean_top1"], purified["purified_clean_top1"], purified["robust_top1"]) == (0.8, 0.7, 0.6)
     assert purified["robust_top1_float"] == 0.5
@@ -573,6 +581,19 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
             "less knowledge does better": "Square-5000 (black_box) leaves 1 of 10 right, this attack 3 of 10",
         },
     }
+
+
+def test_the_worst_of_several_attacks_is_taken_image_by_image(tmp_path: Path) -> None:
+    rungs = [Rung("gray_box", attack, 4 / 255) for attack in (FGSM, PGD)]
+    by_hand(tmp_path, Rung("clean"), {NONE: 4}, n=4)
+    for rung, wrong, confidence, n in ((rungs[0], {0}, 0.4, 4), (rungs[1], {1, 2}, 0.3, 3)):
+        by_hand(tmp_path, rung, {NONE: n}, n=n, wrong=wrong, sure=confidence)
+    *_, worst = summarise(tmp_path, (Rung("clean"), *rungs), seed=0)
+    assert (worst["attack"], worst["n"]) == (WORST, 3)  # the photographs that both have
+    assert worst["robust_top1"] == 0
+    assert worst["true_confidence"] == pytest.approx(
+        (0.4 + 0.3 + 0.3) / 3
+    )  # that of the attack that fools it
 
 
 def test_an_honest_purifier_raises_no_alarm(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The rows of all rungs as cells: one per rung and defence, each figure with its n, its interval and its warnings."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from purifyctl.evaluation.records import SURROGATE, Table, read_tables
 from purifyctl.metrics import Share
 
 Cell = dict[str, Any]
+WORST = "worst of these"  # in the place of an attack's name: each image under the attack that does most to it
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class _Results:
 def summarise(records: Path, ladder: Sequence[Rung], seed: int) -> list[Cell]:
     """Read the rows under `records` and make the cells, in the ladder's order.
 
-    An attack's cells compare with the clean rung on the same photographs, of which costly rungs have fewer.
+    An attack's cells compare with the clean rung on the same photographs, of which costly rungs have fewer. Where a
+    threat model has several attacks at one budget, further cells take the worst of them for each image.
     """
     results = _Results({rung.key: read_tables(records, rung.key) for rung in ladder})
     cells = []
@@ -50,11 +53,38 @@ def summarise(records: Path, ladder: Sequence[Rung], seed: int) -> list[Cell]:
         for defence in results.tables[rung.key]:
             if defence.startswith(SURROGATE):
                 continue
-            cell = _cell(results, rung, defence) | {"seed": seed}
+            cell = _cell(results, rung, defence, results.table(rung, defence)) | {"seed": seed}
             findings = list(_findings(results, ladder, rung, defence)) if rung.attack else []
             cell["warnings"] = [{"check": finding.check, "text": finding.text} for finding in findings]
             cells.append(cell)
+    for rungs in _together(ladder):
+        for defence in results.tables[rungs[0].key]:
+            worst = _worst([results.table(rung, defence) for rung in rungs])
+            cell = _cell(results, rungs[0], defence, worst)
+            cells.append(cell | {"attack": WORST, "surrogate": "", "seed": seed, "warnings": []})
     return cells
+
+
+def _together(ladder: Sequence[Rung]) -> list[list[Rung]]:
+    """Rungs that one attacker may choose from, where there is a choice: same threat model, pipeline and budget."""
+    groups: dict[tuple[str, str, float], list[Rung]] = defaultdict(list)
+    for rung in ladder:
+        if rung.attack:
+            groups[rung.threat_model, rung.pipeline, rung.eps].append(rung)
+    return [rungs for rungs in groups.values() if len(rungs) > 1]
+
+
+def _worst(tables: Sequence[Table]) -> Table:
+    """Per image that all tables have, the row of the attack that succeeds, or else lowers the true class the most."""
+    shared = set.intersection(*(set(table["path"]) for table in tables))
+    paths = [path for path in tables[0]["path"] if path in shared]
+    taken = [_take(table, paths) for table in tables]
+    right = np.array([table["prediction"] == table["true_index"] for table in taken])
+    order = right + np.array([table["true_confidence"] for table in taken])  # confidences lie in [0, 1]
+    chosen = order.argmin(0)
+    worst = {name: np.array([table[name] for table in taken])[chosen, np.arange(len(paths))] for name in taken[0]}
+    worst["float_prediction"] = np.full(len(paths), np.nan)  # of the floats, another attack may be the worst
+    return worst
 
 
 def surrogate_top1(records: Path) -> dict[str, float | None]:
@@ -67,8 +97,7 @@ def surrogate_top1(records: Path) -> dict[str, float | None]:
     }
 
 
-def _cell(results: _Results, rung: Rung, defence: str) -> Cell:
-    table = results.table(rung, defence)
+def _cell(results: _Results, rung: Rung, defence: str, table: Table) -> Cell:
     paths = list(table["path"])
     truth, prediction = table["true_index"], table["prediction"]
     bare, clean = (results.clean(name, paths)["prediction"] for name in (NONE, defence))

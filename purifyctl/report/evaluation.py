@@ -14,6 +14,7 @@ from purifyctl.config import AttackConfig, format_eps
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import THREAT_MODELS, WHAT_IT_KNOWS
+from purifyctl.evaluation.summary import WORST
 from purifyctl.images.sink import write_atomically
 from purifyctl.report.figures import write_figures
 from purifyctl.report.paper import paper_tables
@@ -138,6 +139,8 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
     title = threat_model.replace("_", "-").capitalize()
     notes = [f"†{number} {text}" for text, number in marks.items()]
     notes += [f"{name}: {text}." for name, text in _eps_notes(attacks)]
+    if WORST in attacks:
+        notes.append(f"{WORST.capitalize()}: an image is right only if it is right under every attack of this table.")
     if not intervals:
         widest = max((b - a) / 2 for a, b in (cell["robust_top1_interval"] for cell in cells))
         notes.append(f"95 % intervals: up to ±{100 * widest:.0f} points; each is in evaluation.md.")
