@@ -67,6 +67,11 @@ def parse_eps(text: str | float, scale: float = 1.0) -> float:
     return eps
 
 
+def grey_levels(eps: float) -> int:
+    """How many whole grey levels of an 8-bit image a budget in [0, 1] has: of 2.5/255, 2."""
+    return math.floor(eps * 255 + 1e-6)
+
+
 def format_eps(eps: float) -> str:
     """An eps in [0, 1] the way every report prints it: `8/255`, `2.5/255`."""
     return f"{eps * 255:.4g}/255"
@@ -283,11 +288,9 @@ class TrainConfig:
         _require(0 <= self.ema < 1, f"ema is {self.ema}; it must lie in [0, 1).")
         _require(self.patience >= 0, "patience must not be negative.")
         _require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
-        _require(min(self.validation_eps) >= 1 / 255, "validation_eps: less than 1/255 changes no 8-bit image.")
+        _require(grey_levels(min(self.validation_eps)) >= 1, "validation_eps: less than 1/255 changes no 8-bit image.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
-        _require(
-            0 <= self.denoise_epochs < self.epochs or not self.denoise_epochs, "denoise_epochs: epochs must be more."
-        )
+        _require(0 <= self.denoise_epochs < self.epochs, "denoise_epochs: epochs must be more.")
         pixels = self.objective.l1 or self.objective.l2
         _require(
             not self.denoise_epochs or pixels > 0, "denoise_epochs: objective.l1 or objective.l2 must be positive."

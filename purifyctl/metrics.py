@@ -76,6 +76,22 @@ def recovery(prediction: Classes, clean: Classes, truth: Classes) -> float | Non
     return top1(prediction, truth).hits / before if before else None
 
 
+def recovery_interval(
+    prediction: Classes, clean: Classes, truth: Classes, draws: int = 2000
+) -> tuple[float, float] | None:
+    """95 % bootstrap interval of `recovery` over images, which both accuracies share; None where it has no value."""
+    after, before = prediction == truth, clean == truth
+    if not before.any():
+        return None
+    # images drawn again fall into four kinds: right or wrong, before and after
+    kinds = [(before & after).sum(), (before & ~after).sum(), (~before & after).sum()]
+    shares = np.append(kinds, len(truth) - sum(kinds)) / len(truth)
+    both, lost, gained, _ = np.random.default_rng(0).multinomial(len(truth), shares, size=draws).T
+    drawn = both + lost > 0
+    low, high = np.percentile(((both + gained)[drawn] / (both + lost)[drawn]), (2.5, 97.5))
+    return float(low), float(high)
+
+
 def mean(values: NDArray[np.float64]) -> float | None:
     """None of nothing."""
     return float(np.mean(values)) if len(values) else None

@@ -146,3 +146,9 @@ def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> t
 def to_tensor(images: np.ndarray) -> Tensor:
     """RGB uint8 NHWC -> RGB NCHW float in [0, 1], channels last in memory, which CPUs and GPUs convolve fastest."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def to_pixels(x: Tensor) -> NDArray[np.uint8]:
+    """RGB NCHW float in [0, 1] -> RGB uint8 NHWC."""
+    pixels = torch.round(x.detach() * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+    return np.ascontiguousarray(pixels.numpy())

@@ -13,7 +13,7 @@ from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack, format_eps
 from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
-from purifyctl.photographs import read_all
+from purifyctl.photographs import read_all, to_pixels
 from purifyctl.strip import Line, Picture
 
 BATCH = 16
@@ -96,7 +96,7 @@ class Validation:
 
     def _pictures(self, x: Tensor) -> list[Picture]:
         shares, classes = self._logits(x).softmax(1).max(1)
-        pixels = (x * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        pixels = to_pixels(x)
         return [
             Picture(pixels[i], self._classifier.labels.name(int(classes[i])), float(shares[i]), bool(classes[i] == y))
             for i, y in enumerate(self._y[: len(x)])

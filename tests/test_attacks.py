@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from purifyctl import cli
 from purifyctl.attacks import (
+    Best,
     bim,
     fgsm,
     least_likely,
@@ -21,7 +22,6 @@ from purifyctl.attacks import (
     pgd,
     round_straight_through,
     square,
-    strongest,
 )
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TARGETED_ATTACKS, AttackConfig, AttackKind
@@ -291,7 +291,11 @@ def test_success_counts_before_loss_when_restarts_are_compared() -> None:
     right = torch.tensor([1.1, 1.0] + [1.0] * 50).view(1, -1, 1, 1)
     wrong = torch.tensor([1.0, 1.1] + [-9.0] * 50).view(1, -1, 1, 1)
     for order in ((right, wrong), (wrong, right)):
-        assert torch.equal(strongest(lambda x: x.flatten(1), y, order), wrong)
+        best = Best(lambda x: x.flatten(1), right, y)
+        for candidate in order:
+            best.offer(candidate)
+        assert torch.equal(best.images, wrong)
+        assert best.success.tolist() == [1]
 
 
 def test_momentum_and_diversity_make_other_images_than_bim() -> None:

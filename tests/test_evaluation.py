@@ -2,7 +2,7 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from purifyctl.attacks import behind
+from purifyctl.attacks import behind, within_budget
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate, job
-from purifyctl.evaluation.chunk import Chunk, attack_chunk, climb, within_budget
+from purifyctl.evaluation.chunk import Chunk, attack_chunk, climb
 from purifyctl.evaluation.defences import (
     NONE,
     PURIFIER,
@@ -25,16 +25,16 @@ from purifyctl.evaluation.defences import (
     classical_defences,
     eight_bits,
     network_defence,
-    to_pixels,
 )
 from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps, parse_attack, parse_threat_models
 from purifyctl.evaluation.plan import make_plan
-from purifyctl.evaluation.records import Record, part_file, read_tables, write_records
+from purifyctl.evaluation.records import Record, Table, part_file, read_tables, write_records
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import WORST, summarise
 from purifyctl.images import list_images
 from purifyctl.images.sketch import sketch
 from purifyctl.labels import Labels
+from purifyctl.photographs import to_pixels
 from purifyctl.report.evaluation import describe
 from tests import tiny
 
@@ -474,9 +474,13 @@ def test_masking_is_found_where_it_is_built_in(
     ladder = (Rung("clean"), Rung("adaptive", PGD, 8 / 255, pipeline=PURIFIER))
     for rung in ladder:
         write_records(climb(rung, a_chunk(it)), part_file(tmp_path, rung.key, 0))
-    (cell,) = (cell for cell in summarise(tmp_path, ladder, 0) if cell["threat_model"] == "adaptive")
+    (cell,) = (cell for cell in summarise(tables(tmp_path, ladder), ladder, 0) if cell["threat_model"] == "adaptive")
     assert check in {warning["check"] for warning in cell["warnings"]}
     assert json.dumps(cell)
+
+
+def tables(folder: Path, rungs: Iterable[Rung]) -> dict[str, dict[str, Table]]:
+    return {rung.key: read_tables(folder, rung.key) for rung in rungs}
 
 
 def by_hand(
@@ -519,9 +523,9 @@ def test_the_report_says_how_many_photographs_the_purifier_was_trained_with(
     options = dataclasses.replace(options, checkpoint=file, attacks=(FGSM,), threat_models=("gray_box",))
     some = list_images(photos)[:3]
     for about, said in (
-        ({"photographs": sketch(some)}, "trained with 3 of these photographs (**that flatters it**)"),
+        ({"photographs": sketch(some)}, "3 of these photographs have name and size of ones that it was trained or"),
         ({"photographs": ""}, "trained with none of these photographs."),
-        ({}, "trained with an unknown number of these photographs."),
+        ({}, "its checkpoint does not tell its photographs."),
     ):
         save_purifier(file, tiny.purifier(), tiny.NETWORK, about)
         document = evaluate(photos, tmp_path / str(len(about.get("photographs", "-"))), options).document
@@ -547,15 +551,15 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
         Rung("gray_box", more, eps): {NONE: 4, "JPEG-75": 4, PURIFIER: 6},
         Rung("black_box", AttackConfig("square"), eps, pipeline=PURIFIER): {PURIFIER: 1},
         Rung("adaptive", more, eps, pipeline=PURIFIER): {PURIFIER: 3},
-        Rung("adaptive", PGD, eps, pipeline=PURIFIER, bpda=True): {PURIFIER: 2},
+        Rung("adaptive", PGD, eps, pipeline=PURIFIER, bpda=True): {PURIFIER: 3},
     }
     for rung, right in rights.items():
         by_hand(tmp_path, rung, right)
-    cells = summarise(tmp_path, tuple(rights), seed=3)
+    cells = summarise(tables(tmp_path, rights), tuple(rights), seed=3)
     by_name = {(c["threat_model"], c["attack"], c["defence"]): c for c in cells}
     assert len(cells) == 3 + 3 * 3 + 3 + 3 + 1  # and the worst of the gray-box attacks, and of the adaptive ones
     assert [by_name["gray_box", WORST, name]["robust_top1"] for name in (NONE, "JPEG-75", PURIFIER)] == [0.2, 0.4, 0.5]
-    assert by_name["adaptive", WORST, PURIFIER]["robust_top1"] == 0.2
+    assert by_name["adaptive", WORST, PURIFIER]["robust_top1"] == 0.3
     assert by_name["gray_box", WORST, PURIFIER]["clean_top1"] == 0.8
     purified = by_name["gray_box", "FGSM", PURIFIER]
     assert (purified["clean_top1"], purified["purified_clean_top1"], purified["robust_top1"]) == (0.8, 0.7, 0.6)
@@ -577,6 +581,9 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
             }
             for defence in (NONE, "JPEG-75", PURIFIER)
         },
+        ("adaptive", WORST, PURIFIER): {
+            "less knowledge does better": "Square-5000 (black_box) leaves 1 of 10 right, this attack 3 of 10",
+        },
         ("adaptive", "PGD-10", PURIFIER): {
             "less knowledge does better": "Square-5000 (black_box) leaves 1 of 10 right, this attack 3 of 10",
         },
@@ -584,16 +591,17 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
 
 
 def test_the_worst_of_several_attacks_is_taken_image_by_image(tmp_path: Path) -> None:
-    rungs = [Rung("gray_box", attack, 4 / 255) for attack in (FGSM, PGD)]
-    by_hand(tmp_path, Rung("clean"), {NONE: 4}, n=4)
-    for rung, wrong, confidence, n in ((rungs[0], {0}, 0.4, 4), (rungs[1], {1, 2}, 0.3, 3)):
-        by_hand(tmp_path, rung, {NONE: n}, n=n, wrong=wrong, sure=confidence)
-    *_, worst = summarise(tmp_path, (Rung("clean"), *rungs), seed=0)
-    assert (worst["attack"], worst["n"]) == (WORST, 3)  # the photographs that both have
-    assert worst["robust_top1"] == 0
-    assert worst["true_confidence"] == pytest.approx(
-        (0.4 + 0.3 + 0.3) / 3
-    )  # that of the attack that fools it
+    ladder = (Rung("clean"), *(Rung("gray_box", attack, 4 / 255) for attack in (FGSM, PGD)))
+    ladder += (Rung("gray_box", FGSM, 8 / 255),)  # alone with its budget: no choice, and no worst
+    by_hand(tmp_path, ladder[0], {NONE: 4}, n=4)
+    for rung, wrong, sure, n in zip(ladder[1:], ({0}, {1}, {2}), (0.4, 0.3, 0.2), (4, 3, 4), strict=True):
+        by_hand(tmp_path, rung, {NONE: n}, n=n, wrong=wrong, sure=sure)
+    cells = summarise(tables(tmp_path, ladder), ladder, seed=0)
+    (worst,) = (cell for cell in cells if cell["attack"] == WORST)
+    assert (worst["n"], worst["eps"]) == (4, 4 / 255)
+    assert worst["robust_top1"] == 2 / 4
+    # the first is fooled by FGSM, the second by PGD, the third least sure under PGD, the fourth has met FGSM alone
+    assert worst["true_confidence"] == pytest.approx((0.4 + 0.3 + 0.3 + 0.4) / 4)
 
 
 def test_an_honest_purifier_raises_no_alarm(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:

@@ -40,7 +40,11 @@ def test_recovery_is_the_papers_quotient_of_accuracies() -> None:
     clean, purified = np.ones(n, int), np.ones(n, int)
     clean[:5483], purified[:5034] = 0, 0  # the paper's Table 2
     assert metrics.recovery(purified, clean, truth) == pytest.approx(0.918, abs=5e-4)
+    low, high = metrics.recovery_interval(purified, clean, truth)
+    assert low < 0.918 < high
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(5034 * 449) / 5483**1.5, rel=0.1)  # shares of one another
     assert metrics.recovery(purified, np.ones(n, int), truth) is None
+    assert metrics.recovery_interval(purified, np.ones(n, int), truth) is None
 
 
 @pytest.mark.parametrize(

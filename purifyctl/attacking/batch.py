@@ -18,7 +18,7 @@ from purifyctl.errors import ImageError
 from purifyctl.images import Decoder, ImageFile, encode, read_file
 from purifyctl.images.sink import printable, write_into_tree
 from purifyctl.labels import Labels
-from purifyctl.photographs import to_tensor
+from purifyctl.photographs import to_pixels, to_tensor
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _attack_images(
     x_adv = make_attack(
         job.attack, job.attacked, x, label if target is None else target, job.eps, generator=job.generator
     )
-    attacked = (x_adv * 255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    attacked = to_pixels(x_adv)
     with torch.no_grad():
         after = job.judged(to_tensor(attacked).to(job.device)).argmax(1)
     moved = np.abs(attacked.astype(np.int16) - images).max(3)

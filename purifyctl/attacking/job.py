@@ -5,7 +5,6 @@ Images are written as PNG (JPEG would change the perturbation), and judged as th
 
 import dataclasses
 import json
-import math
 import shlex
 import sys
 from collections import Counter
@@ -30,6 +29,7 @@ from purifyctl.config import (
     EpsSpace,
     eps_scale,
     format_eps,
+    grey_levels,
     parse_eps,
     to_dict,
 )
@@ -168,12 +168,12 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
 def _budget(options: AttackOptions, classifier: Classifier) -> float:
     """The L-infinity budget in [0, 1], cut to the whole grey levels that a file can show."""
     eps = parse_eps(options.eps, eps_scale(options.eps_space, classifier.std.flatten().tolist()))
-    if eps * 255 + 1e-6 < 1:
+    if grey_levels(eps) < 1:
         raise ConfigError(
             f"eps {options.eps} is {format_eps(eps)}: less than one grey level, the least that a file can show.",
             hint="use at least 1/255",
         )
-    return math.floor(eps * 255 + 1e-6) / 255
+    return grey_levels(eps) / 255
 
 
 def _pipeline(purifier: Purifier | None, classifier: Classifier, device: torch.device) -> Model:

@@ -8,15 +8,15 @@ square.py       Square, which needs no gradients
 libraries.py    DeepFool, JSMA, universal perturbation, one pixel, C&W, AutoAttack: the extra "attacks"
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from purifyctl.attacks import libraries
 from purifyctl.attacks.gradient import (
+    Best,
     Budget,
     Model,
+    ascent,
     behind,
     bim,
     dim,
@@ -25,14 +25,15 @@ from purifyctl.attacks.gradient import (
     mi_fgsm,
     pgd,
     round_straight_through,
-    strongest,
 )
 from purifyctl.attacks.square import square
-from purifyctl.config import AttackConfig
+from purifyctl.config import AttackConfig, grey_levels
 
 __all__ = [
+    "Best",
     "Budget",
     "Model",
+    "ascent",
     "behind",
     "bim",
     "dim",
@@ -43,7 +44,7 @@ __all__ = [
     "pgd",
     "round_straight_through",
     "square",
-    "strongest",
+    "within_budget",
 ]
 
 
@@ -83,16 +84,33 @@ def make_attack(
     """
     if eight_bit:
         eps = _whole_levels(eps)
-    runs = (_run(attack, model, x, y, eps, generator, eight_bit) for _ in range(attack.restarts))
     if attack.restarts == 1:
-        return next(runs)
-    return strongest(model, y, runs, targeted=attack.targeted, eot=attack.eot)
+        return _run(attack, model, x, y, eps, generator, eight_bit)
+    best = Best(model, x, y, targeted=attack.targeted, eot=attack.eot)
+    for _ in range(attack.restarts):
+        best.offer(_run(attack, model, x, y, eps, generator, eight_bit))
+    return best.images
+
+
+def within_budget(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    """Round to whole grey levels without leaving the budget.
+
+    Parameters
+    ----------
+    x
+        The clean images, in whole grey levels.
+    eps
+        L-infinity in [0, 1]. Of a budget such as 2.5/255 an 8-bit image can use 2.
+    """
+    levels = grey_levels(eps)
+    change = torch.clamp(torch.round((x_adv - x) * 255), -levels, levels)
+    return torch.clamp(torch.round(x * 255 + change), 0, 255) / 255
 
 
 def _whole_levels(eps: Budget) -> Budget:
     if isinstance(eps, Tensor):
         return torch.floor(eps * 255 + 1e-6).clamp_min(1) / 255
-    return max(1, math.floor(eps * 255 + 1e-6)) / 255
+    return max(1, grey_levels(eps)) / 255
 
 
 def _run(

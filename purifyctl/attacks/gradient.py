@@ -4,7 +4,7 @@ FGSM (Goodfellow et al. 2015), BIM and least-likely class (Kurakin et al. 2017),
 (Dong et al. 2018) and DIM (Xie et al. 2019).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def fgsm(model: Model, x: Tensor, y: Tensor, eps: Budget, *, targeted: bool = Fa
         Each gradient is the mean over so many passes: expectation over transformation (Athalye et al. 2018), for
         models that are random.
     """
-    return _project(x + eps * _ascent(model, x, y, targeted, eot).sign(), x, eps)
+    return project(x + eps * ascent(model, x, y, targeted, eot).sign(), x, eps)
 
 
 def bim(
@@ -91,9 +91,9 @@ def pgd(
     x_adv = x.clone()
     if random_start:
         noise = torch.empty_like(x).uniform_(-1, 1, generator=generator)
-        x_adv = _project(x + eps * noise, x, eps)
+        x_adv = project(x + eps * noise, x, eps)
     for _ in range(steps):
-        x_adv = _project(x_adv + step_size * _ascent(model, x_adv, y, targeted, eot).sign(), x, eps)
+        x_adv = project(x_adv + step_size * ascent(model, x_adv, y, targeted, eot).sign(), x, eps)
     return x_adv
 
 
@@ -117,10 +117,10 @@ def mi_fgsm(
     """
     x_adv, momentum = x.clone(), torch.zeros_like(x)
     for _ in range(steps):
-        gradient = _ascent(model, x_adv, y, targeted, eot)
+        gradient = ascent(model, x_adv, y, targeted, eot)
         length = gradient.abs().mean((1, 2, 3), keepdim=True)  # the paper's L1 norm, but for a constant
         momentum = decay * momentum + gradient / length.clamp_min(torch.finfo(length.dtype).tiny)
-        x_adv = _project(x_adv + eps / steps * momentum.sign(), x, eps)
+        x_adv = project(x_adv + eps / steps * momentum.sign(), x, eps)
     return x_adv
 
 
@@ -158,23 +158,42 @@ def dim(
     return mi_fgsm(diverse, x, y, eps, steps=steps, targeted=targeted, eot=eot)
 
 
-def strongest(model: Model, y: Tensor, candidates: Iterable[Tensor], *, targeted: bool = False, eot: int = 1) -> Tensor:
+class Best:
     """Per image the best of several attacked versions: one that succeeds before one that does not, then by loss.
 
-    With `eot`, success is the share of so many passes, and the loss their mean.
+    Attributes
+    ----------
+    images
+        The best versions so far; the clean images until one is offered.
+    success
+        [N] in [0, 1]: the share of `eot` passes in which they succeed; -1 until one is offered.
     """
-    best: Tensor | None = None
-    for x_adv in candidates:
-        success, loss = _judge(model, x_adv, y, targeted, eot)
-        if best is None:
-            best, best_success, best_loss = x_adv, success, loss
-            continue
-        better = (success > best_success) | ((success == best_success) & (loss > best_loss))
-        best = torch.where(better.view(-1, 1, 1, 1), x_adv, best)
-        best_success, best_loss = torch.where(better, success, best_success), torch.where(better, loss, best_loss)
-    if best is None:
-        raise ValueError("no candidates")
-    return best
+
+    def __init__(self, model: Model, x: Tensor, y: Tensor, *, targeted: bool = False, eot: int = 1) -> None:
+        """`y`: the labels to move away from; with `targeted`, to move towards. [N] int64."""
+        self.images = x.clone()
+        self.success = torch.full((len(x),), -1.0, device=x.device)
+        self._loss = torch.zeros_like(self.success)
+        self._model, self._y, self._targeted, self._eot = model, y, targeted, eot
+
+    @torch.no_grad()
+    def offer(self, x_adv: Tensor, at: Tensor | None = None) -> None:
+        """Keep what is better of these attacked versions of all images, or of those whose numbers are `at`."""
+        at = torch.arange(len(self.images), device=x_adv.device) if at is None else at
+        success, loss = self._judge(x_adv, self._y[at])
+        better = (success > self.success[at]) | ((success == self.success[at]) & (loss > self._loss[at]))
+        chosen = at[better]
+        self.images[chosen] = x_adv[better]
+        self.success[chosen], self._loss[chosen] = success[better], loss[better]
+
+    def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Per image: share of passes in which the attack succeeds, and the mean loss that it raises."""
+        success, loss = torch.zeros(len(y), device=y.device), torch.zeros(len(y), device=y.device)
+        for _ in range(self._eot):
+            logits = self._model(x_adv).float()
+            success += (logits.argmax(1) == y) == self._targeted
+            loss += F.cross_entropy(logits, y, reduction="none") * (-1 if self._targeted else 1)
+        return success / self._eot, loss / self._eot
 
 
 def round_straight_through(image: Tensor) -> Tensor:
@@ -187,17 +206,6 @@ def behind(net: Model, classifier: Model) -> Model:
     straight through, so that it masks no other.
     """
     return lambda x: classifier(round_straight_through(net(x)))
-
-
-@torch.no_grad()
-def _judge(model: Model, x: Tensor, y: Tensor, targeted: bool, eot: int) -> tuple[Tensor, Tensor]:
-    """Per image: share of passes in which the attack succeeds, and the mean loss that it raises."""
-    success, loss = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
-    for _ in range(eot):
-        logits = model(x).float()
-        success += (logits.argmax(1) == y) == targeted
-        loss += F.cross_entropy(logits, y, reduction="none") * (-1 if targeted else 1)
-    return success / eot, loss / eot
 
 
 def _shrink_and_pad(image: Tensor, smallest: float, generator: torch.Generator | None) -> Tensor:
@@ -214,7 +222,7 @@ def _shrink_and_pad(image: Tensor, smallest: float, generator: torch.Generator |
     return F.pad(small, (left, width - w - left, top, height - h - top))
 
 
-def _ascent(model: Model, x: Tensor, y: Tensor, targeted: bool, eot: int) -> Tensor:
+def ascent(model: Model, x: Tensor, y: Tensor, targeted: bool = False, eot: int = 1) -> Tensor:
     """The direction in which the attack gains: up the cross-entropy of `y`, or down where `y` is a target.
 
     The loss is summed, so that each image's gradient is its own; the gradient is the mean over `eot` passes.
@@ -228,5 +236,6 @@ def _ascent(model: Model, x: Tensor, y: Tensor, targeted: bool, eot: int) -> Ten
     return -gradient / eot if targeted else gradient / eot
 
 
-def _project(x_adv: Tensor, x: Tensor, eps: Budget) -> Tensor:
+def project(x_adv: Tensor, x: Tensor, eps: Budget) -> Tensor:
+    """Back into the budget around `x`, and into [0, 1]."""
     return torch.clamp(torch.clamp(x_adv, x - eps, x + eps), 0, 1).detach()

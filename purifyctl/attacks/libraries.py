@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from purifyctl import console
-from purifyctl.attacks.gradient import Model, round_straight_through
+from purifyctl.attacks.gradient import Model, project, round_straight_through
 from purifyctl.config import AttackConfig, AttackKind
 from purifyctl.errors import ConfigError, MissingDependencyError
 
@@ -90,7 +90,7 @@ def run(
                 x_adv = _autoattack(seen, x, y, eps, attack.eot, seed)
             case _:
                 raise ValueError(attack.kind)
-    return torch.clamp(torch.clamp(x_adv, x - eps, x + eps), 0, 1).detach()
+    return project(x_adv, x, eps)
 
 
 @contextmanager

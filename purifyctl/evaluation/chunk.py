@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifyctl.attacks import Model, make_attack
+from purifyctl.attacks import Best, Model, ascent, make_attack, within_budget
 from purifyctl.attacks.libraries import autoattack_flags
 from purifyctl.config import GRADIENT_ATTACKS, UNBOUNDED_ATTACKS, AttackConfig
-from purifyctl.evaluation.defences import NONE, Defence, to_pixels
+from purifyctl.evaluation.defences import NONE, Defence
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.masking import are_probabilities
 from purifyctl.evaluation.records import SURROGATE, Record
 from purifyctl.evaluation.subject import SAME, Subject
 from purifyctl.metrics import quality
+from purifyctl.photographs import to_pixels
 
 
 @dataclass
@@ -34,9 +34,10 @@ class Chunk:
 
     @cached_property
     def clean(self) -> dict[str, Tensor]:
-        """Predictions on the unattacked photographs, by defence. Made once, used by every rung."""
-        _seed(self.subject, "before any rung", self.number)
-        return {name: _classify(self.subject, self.x, defence)[0] for name, defence in self.subject.defences.items()}
+        """Predictions on the unattacked photographs, by pipeline that can be attacked. Used by every rung."""
+        subject = self.subject
+        _seed(subject, "before any rung", self.number)
+        return {name: _classify(subject, self.x, subject.defences[name])[0] for name in subject.pipelines}
 
     def only(self, paths: set[str]) -> "Chunk":
         """Some of the photographs alone."""
@@ -82,7 +83,8 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
     wanted = torch.ones(len(chunk.x), dtype=torch.bool, device=chunk.x.device)
     if rung.pipeline and rung.pipeline not in subject.random:
         wanted = chunk.clean[rung.pipeline] == chunk.y
-    generator = torch.Generator(subject.device).manual_seed(_seed(subject, rung.key, chunk.number))
+    searched = replace(rung, eps=1.0) if attack.kind in UNBOUNDED_ATTACKS else rung
+    generator = torch.Generator(subject.device).manual_seed(_seed(subject, searched.key, chunk.number))
     images, floats = chunk.x.clone(), chunk.x.clone()
     warned: str | None = None
     in_floats = attack.kind in (*GRADIENT_ATTACKS, "square", "autoattack")
@@ -95,19 +97,17 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
             else:
                 # These attacks look for the nearest boundary, which rounding alone would undo. The attacker knows that
                 # images are 8 bits deep and is given a model that rounds.
-                images[wanted] = within_budget(_found(chunk, rung, model, x, y, generator), x, rung.eps)
+                images[wanted] = within_budget(_found(chunk, searched, model, x, y, generator), x, rung.eps)
         warned = "; ".join(dict.fromkeys(flags)) or None
     return Attacked(images, floats if in_floats else None, wanted, warned)
 
 
 def _found(chunk: Chunk, rung: Rung, model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """What a library's attack finds. Those that search without a budget (and draw nothing) search once for them all."""
+    """What a library's attack finds. A search without a budget (eps 1) is made once, for all budgets."""
     assert rung.attack is not None
-    if rung.attack.kind not in UNBOUNDED_ATTACKS:
-        return make_attack(rung.attack, model, x, y, rung.eps, generator=generator)
-    key = (replace(rung, eps=1.0), tuple(chunk.paths))
+    key = (rung, tuple(chunk.paths))
     if key not in chunk.found:
-        chunk.found[key] = make_attack(rung.attack, model, x, y, 1.0, generator=generator)
+        chunk.found[key] = make_attack(rung.attack, model, x, y, rung.eps, generator=generator)
     return chunk.found[key]
 
 
@@ -116,60 +116,31 @@ def _attack_in_floats(
 ) -> tuple[Tensor, Tensor]:
     """Attack without rounding: the images in whole grey levels, and the floats they were rounded from.
 
-    Of several restarts each image keeps, in either form by itself, the one that succeeds, or else the one with the
-    highest loss; an image that has fallen in both forms is not attacked again.
+    Of several restarts each image keeps the best one, in either form by itself; an image that has fallen in both forms
+    is not attacked again.
     """
     once = replace(attack, restarts=1)
-    images, floats = x.clone(), x.clone()
-    fallen, float_fallen = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for _ in range(2))
-    loss, float_loss = (torch.full((len(x),), -torch.inf, device=x.device) for _ in range(2))
+    best, best_floats = (Best(model, x, y, eot=attack.eot) for _ in range(2))
     for _ in range(attack.restarts):
-        todo = torch.nonzero(~(fallen & float_fallen)).flatten()
+        todo = torch.nonzero(torch.minimum(best.success, best_floats.success) < 1).flatten()
         if not len(todo):
             break
-        found = make_attack(once, model, x[todo], y[todo], eps, generator=generator, eight_bit=False)
-        rounded = within_budget(found, x[todo], eps)
+        floats = make_attack(once, model, x[todo], y[todo], eps, generator=generator, eight_bit=False)
+        images = within_budget(floats, x[todo], eps)
         if attack.kind == "autoattack":  # what rounding has undone is attacked again by one who knows of the rounding
-            undone = _right(model, rounded, y[todo])
+            undone = _right(model, images, y[todo])
             if undone.any():
-                again = make_attack(once, model, x[todo][undone], y[todo][undone], eps, generator=generator)
-                rounded[undone] = within_budget(again, x[todo][undone], eps)
-        _keep_better(model, rounded, y, todo, images, fallen, loss)
-        _keep_better(model, found, y, todo, floats, float_fallen, float_loss)
-    return images, floats
-
-
-@torch.no_grad()
-def _keep_better(
-    model: Model, candidates: Tensor, y: Tensor, todo: Tensor, best: Tensor, fallen: Tensor, loss: Tensor
-) -> None:
-    """Put those candidates for the images `todo` into `best` that succeed where none has, or have a higher loss."""
-    logits = model(candidates).float()
-    success, raised = logits.argmax(1) != y[todo], F.cross_entropy(logits, y[todo], reduction="none")
-    better = (success & ~fallen[todo]) | ((success == fallen[todo]) & (raised > loss[todo]))
-    chosen = todo[better]
-    best[chosen], loss[chosen] = candidates[better], raised[better]
-    fallen[todo] |= success
+                images[undone] = make_attack(once, model, x[todo][undone], y[todo][undone], eps, generator=generator)
+        if attack.restarts == 1:
+            return images, floats
+        best.offer(images, todo)
+        best_floats.offer(floats, todo)
+    return best.images, best_floats.images
 
 
 @torch.no_grad()
 def _right(model: Model, x: Tensor, y: Tensor) -> Tensor:
     return model(x).argmax(1) == y
-
-
-def within_budget(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
-    """Round to whole grey levels without leaving the budget.
-
-    Parameters
-    ----------
-    x
-        The clean images, in whole grey levels.
-    eps
-        L-infinity in [0, 1]. Of a budget such as 2.5/255 an 8-bit image can use 2.
-    """
-    levels = int(eps * 255 + 1e-6)
-    change = torch.clamp(torch.round((x_adv - x) * 255), -levels, levels)
-    return torch.clamp(torch.round(x * 255 + change), 0, 255) / 255
 
 
 def _seed(subject: Subject, what: str, number: int) -> int:
@@ -233,35 +204,31 @@ def _clean(chunk: Chunk) -> list[Record]:
     for defence in subject.defences.values():
         prediction, logits, seen = _classify(subject, chunk.x, defence)
         again = _classify(subject, chunk.x, defence)[1]
-        differs = (logits - again).abs().amax(1) > SAME
-        probabilities = are_probabilities(logits.cpu().numpy().astype(np.float32))
         made = _rows(chunk, defence.name, prediction, logits)
-        for row, differing, probable in zip(made, differs.tolist(), probabilities.tolist(), strict=True):
-            row.differs, row.probabilities = differing, probable
-        if model := subject.differentiable(defence.name):
-            for row, zero in zip(made, _no_gradient(model, chunk.x, chunk.y).tolist(), strict=True):
-                row.zero_gradient = zero
+        for row, differing in zip(made, ((logits - again).abs().amax(1) > SAME).tolist(), strict=True):
+            row.differs = differing
+        _note_checks(made, logits, subject.differentiable(defence.name), chunk)
         _add_quality(made, seen, chunk.x, defence)
         rows += made
     for name, surrogate in subject.surrogates.items():
-        rows += _surrogate_rows(chunk, SURROGATE + name, surrogate)
+        with torch.no_grad():
+            logits = surrogate(chunk.x).float()
+        made = _rows(chunk, SURROGATE + name, logits.argmax(1), logits)
+        _note_checks(made, logits, surrogate, chunk)
+        rows += made
     return rows
 
 
-def _surrogate_rows(chunk: Chunk, name: str, surrogate: Model) -> list[Record]:
-    with torch.no_grad():
-        logits = surrogate(chunk.x).float()
-    rows = _rows(chunk, name, logits.argmax(1), logits)
+def _note_checks(rows: Sequence[Record], logits: Tensor, model: Model | None, chunk: Chunk) -> None:
+    """What masking checks ask of the clean images. `model`: None where there are no gradients to look at."""
     for row, probable in zip(rows, are_probabilities(logits.cpu().numpy()).tolist(), strict=True):
         row.probabilities = probable
-    for row, zero in zip(rows, _no_gradient(surrogate, chunk.x, chunk.y).tolist(), strict=True):
-        row.zero_gradient = zero
-    return rows
+    if model:
+        for row, zero in zip(rows, _no_gradient(model, chunk.x, chunk.y), strict=True):
+            row.zero_gradient = zero
 
 
-def _no_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Per image, whether the gradient of the cross-entropy is zero in every pixel. [n] bool."""
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        loss = F.cross_entropy(model(x).float(), y, reduction="sum")
-    return (torch.autograd.grad(loss, x)[0] == 0).flatten(1).all(1)
+def _no_gradient(model: Model, x: Tensor, y: Tensor) -> list[bool]:
+    """Per image, whether the gradient of the cross-entropy is zero in every pixel."""
+    flags: list[bool] = (ascent(model, x, y) == 0).flatten(1).all(1).tolist()
+    return flags

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from purifyctl.attacks import Model
+from purifyctl.photographs import to_pixels, to_tensor
 
 JPEG_QUALITY = 75  # with Pillow's chroma subsampling, 4:2:0
 BITS = 5  # per channel (Xu et al. 2018, feature squeezing)
@@ -65,16 +65,10 @@ def eight_bits(x: Tensor) -> Tensor:
     return torch.round(torch.clamp(x, 0, 1) * 255) / 255
 
 
-def to_pixels(x: Tensor) -> NDArray[np.uint8]:
-    """RGB NCHW float in [0, 1] -> RGB uint8 NHWC."""
-    pixels = torch.round(x.detach() * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
-    return np.ascontiguousarray(pixels.numpy())
-
-
 def _each(x: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
     """Apply what Pillow does to one image to each of a batch."""
     images = np.stack([np.asarray(change(Image.fromarray(image))) for image in to_pixels(x)])
-    return torch.from_numpy(images).to(x.device).permute(0, 3, 1, 2).to(x.dtype) / 255
+    return to_tensor(images).to(x)
 
 
 def _jpeg(image: Image.Image) -> Image.Image:

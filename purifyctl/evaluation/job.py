@@ -28,13 +28,13 @@ from purifyctl.evaluation.ladder import EPS, SPACES, THREAT_MODELS, Rung, build_
 from purifyctl.evaluation.masking import CHECKS
 from purifyctl.evaluation.options import EvaluateOptions
 from purifyctl.evaluation.plan import Item, Plan, make_plan
-from purifyctl.evaluation.records import Record, part_file, unreadable, write_records
+from purifyctl.evaluation.records import Record, part_file, read_tables, unreadable, write_records
 from purifyctl.evaluation.settings import RECORDS, begin_or_resume
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise, surrogate_top1
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.sink import printable
-from purifyctl.images.sketch import count_known
+from purifyctl.images.sketch import count_known, is_sample
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.machine import installed, machine
 from purifyctl.photographs import read_some, to_tensor
@@ -79,11 +79,12 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         chunk_size=options.batch_size,
         seed=options.seed,
     )
-    for name, of_training in subject.sketches.items():
-        known = None if of_training is None else count_known((item.image for item in plan.items), of_training)
-        facts["purifiers"][name]["trained_with"] = known
+    for name, sketched in subject.sketches.items():
+        known = None if sketched is None else count_known((item.image for item in plan.items), sketched)
+        by_sample = sketched is not None and is_sample(sketched)
+        facts["purifiers"][name] |= {"known_photographs": known, "known_by_sample": by_sample}
         if known:
-            console.warn(f"{name} was trained with {known} of these {len(plan.items)} photographs: that flatters it.")
+            console.warn(f"{known} of {len(plan.items)} photographs look like ones that {name} was trained with.")
     std = subject.classifier.std.flatten().tolist()
     papers = paper_eps(std, options.eps_space) if options.paper else {}
     ladder = _ladder(subject, options, std, tuple(papers.values()), facts["random"])
@@ -111,7 +112,8 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         bad = unreadable(out / RECORDS / "clean")
         if len(bad) == len(plan.items):
             raise PurifyctlError(f"None of {len(bad)} photographs could be read.", hint="check --photos")
-        examples = find_examples(ladder, out / RECORDS, subject, job.places, job.climbers)
+        tables = {rung.key: read_tables(out / RECORDS, rung.key) for rung in ladder}
+        examples = find_examples(ladder, tables, subject, job.places, job.climbers)
     document = {
         "finished": True,
         "settings": settings,
@@ -121,9 +123,9 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "eps_space": options.eps_space,
         "paper_eps": papers,
         "not_measured": _not_measured(ladder),
-        "surrogate_clean_top1": surrogate_top1(out / RECORDS),
+        "surrogate_clean_top1": surrogate_top1(tables["clean"]),
         "checks": {name: {"raised_if": c.raised_if, "explanation": c.explanation} for name, c in CHECKS.items()},
-        "cells": summarise(out / RECORDS, ladder, options.seed),
+        "cells": summarise(tables, ladder, options.seed),
         "cost": _cost(out / TIMES, ladder),
         "machine": {**machine(), "device": _device(subject.device)},
         "command": shlex.join(sys.argv),
@@ -156,7 +158,7 @@ def _not_measured(ladder: Sequence[Rung]) -> list[str]:
         missing.append("the BPDA sanity check")
     if "adaptive" in climbed and not any(rung.attack and rung.attack.kind == "autoattack" for rung in ladder):
         missing.append("AutoAttack")
-    return missing
+    return [*missing, "a gate in front of the purifier (there is none yet)"]
 
 
 def _check_libraries(ladder: Sequence[Rung]) -> None:

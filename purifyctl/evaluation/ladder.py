@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from purifyctl.config import GRADIENT_ATTACKS, QUERY_ATTACKS, AttackConfig, AttackKind, EpsSpace, eps_scale, format_eps
+from purifyctl.config import (
+    GRADIENT_ATTACKS,
+    QUERY_ATTACKS,
+    AttackConfig,
+    AttackKind,
+    EpsSpace,
+    eps_scale,
+    format_eps,
+    grey_levels,
+)
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE
 
@@ -118,7 +127,7 @@ def build_ladder(
         A threat model is left without any attack, a budget vanishes in an 8-bit image, or two rungs have one name.
     """
     for value in (*eps, *paper_eps):
-        if value * 255 < 1:
+        if grey_levels(value) < 1:
             raise ConfigError(f"eps {format_eps(value)} is less than a grey level: an 8-bit image cannot hold it.")
     rungs = [Rung("clean")]
     for threat_model in THREAT_MODELS[1:]:

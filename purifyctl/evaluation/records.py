@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # keeps Record's types as text, which `parquet.write_part` reads
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Record:
 
 COLUMNS = tuple(f.name for f in fields(Record))
 Table = dict[str, NDArray[Any]]  # column -> [n]; missing numbers are NaN
+Tables = Mapping[str, Mapping[str, Table]]  # by rung key and defence
 
 
 def part_file(folder: Path, rung_key: str, chunk: int) -> Path:
@@ -55,14 +56,18 @@ def write_records(rows: Sequence[Record], file: Path) -> None:
 def read_tables(folder: Path, rung_key: str) -> dict[str, Table]:
     """The rows of one rung, by defence. Photographs that could not be read are left out: `unreadable` names them."""
     columns = read_columns(folder / rung_key, COLUMNS)
-    defences = list(
-        dict.fromkeys(d for d, error in zip(columns["defence"], columns["error"], strict=True) if not error)
-    )
-    owners = np.array(columns["defence"], dtype=object)
-    fine = np.array([error is None for error in columns["error"]], dtype=bool)
-    return {
-        defence: {name: _array(columns[name])[(owners == defence) & fine] for name in COLUMNS} for defence in defences
-    }
+    arrays = {name: _array(columns[name]) for name in COLUMNS}
+    pairs = zip(columns["defence"], columns["error"], strict=True)
+    owners = np.array([None if error else defence for defence, error in pairs], dtype=object)
+    defences = dict.fromkeys(owner for owner in owners if owner is not None)
+    return {defence: {name: array[owners == defence] for name, array in arrays.items()} for defence in defences}
+
+
+def of_paths(table: Table, paths: Iterable[str]) -> Table:
+    """The rows of these photographs, in their order."""
+    place = {path: i for i, path in enumerate(table["path"])}
+    chosen = [place[path] for path in paths]
+    return {name: values[chosen] for name, values in table.items()}
 
 
 def unreadable(parts: Path) -> dict[str, str]:

@@ -16,8 +16,22 @@ def sketch(photographs: Iterable[ImageFile], limit: int = LIMIT) -> str:
 
 def count_known(photographs: Iterable[ImageFile], sketched: str) -> int:
     """How many of these photographs were sketched; at least so many, where the sketch is a sample."""
-    known = {sketched[i : i + DIGITS] for i in range(0, len(sketched), DIGITS)}
+    known = _fingerprints(sketched)
     return sum(_fingerprint(photograph) in known for photograph in photographs)
+
+
+def is_sample(sketched: str) -> bool:
+    """Whether there were more photographs than a sketch holds."""
+    return len(sketched) == LIMIT * DIGITS
+
+
+def merge(sketches: Iterable[str]) -> str:
+    """The sketch of all their photographs."""
+    return "".join(sorted({f for sketched in sketches for f in _fingerprints(sketched)})[:LIMIT])
+
+
+def _fingerprints(sketched: str) -> set[str]:
+    return {sketched[i : i + DIGITS] for i in range(0, len(sketched), DIGITS)}
 
 
 def _fingerprint(photograph: ImageFile) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 from purifyctl import console
 from purifyctl.attacks.libraries import WHAT_EPS_BOUNDS
-from purifyctl.config import AttackConfig, format_eps
+from purifyctl.config import UNBOUNDED_ATTACKS, AttackConfig, format_eps
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
-from purifyctl.evaluation.ladder import THREAT_MODELS, WHAT_IT_KNOWS
+from purifyctl.evaluation.ladder import EOT, THREAT_MODELS, WHAT_IT_KNOWS
 from purifyctl.evaluation.summary import WORST
 from purifyctl.images.sink import write_atomically
 from purifyctl.report.figures import write_figures
@@ -81,7 +81,7 @@ def describe(document: Mapping[str, Any]) -> str:
         f"torch {settings['versions']['torch']}; batch {settings['batch_size']}; FP32.",
     ]
     if settings["random"]:
-        lines.append(f"Random at inference: {', '.join(settings['random'])}; gradients are averaged over 20 passes.")
+        lines.append(f"Random at inference: {', '.join(settings['random'])}; gradients are averaged over {EOT} passes.")
     for name, top1 in document["surrogate_clean_top1"].items():
         lines.append(f"Surrogate {name}: {percent(top1)} top-1 on the clean photographs.")
     lines += [f"Not measured: {text}." for text in document["not_measured"]]
@@ -94,13 +94,19 @@ def describe(document: Mapping[str, Any]) -> str:
 
 def _describe_purifier(name: str, facts: Mapping[str, Any]) -> str:
     guides = ", ".join(facts["guided_by"]) or "classifiers that its checkpoint does not name"
-    known = facts["trained_with"]
-    seen = "an unknown number" if known is None else f"{known or 'none'}"
-    flattered = " (**that flatters it**)" if known else ""
-    return (
-        f"{name}: SHA-256 {facts['sha256'][:12]}, guided by {guides} in training; "
-        f"trained with {seen} of these photographs{flattered}."
-    )
+    return f"{name}: SHA-256 {facts['sha256'][:12]}, guided by {guides} in training; {_overlap(facts)}."
+
+
+def _overlap(facts: Mapping[str, Any]) -> str:
+    """Whether the purifier knows these photographs."""
+    known = facts["known_photographs"]
+    if known is None:
+        return "its checkpoint does not tell its photographs"
+    at_least = "at least " if facts["known_by_sample"] else ""
+    if known:
+        what = "have name and size of ones that it was trained or validated with: **that flatters it**"
+        return f"{at_least}{known} of these photographs {what}"
+    return f"trained with none of these photographs{', as far as a sample shows' if at_least else ''}"
 
 
 def _price(cells: Sequence[Cell]) -> Section:
@@ -108,10 +114,9 @@ def _price(cells: Sequence[Cell]) -> Section:
     for cell in cells:
         top1 = "clean_top1" if cell["defence"] == NONE else "purified_clean_top1"
         lost = 100 * (cell[top1] - cell["clean_top1"])
-        quality = "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} dB / {cell['ssim']:.3f}"
         changed = percent(cell["misclassification_rate"])
         confidence = (percent(cell["true_confidence"]), percent(cell["top1_confidence"]))
-        rows.append((cell["defence"], share(cell, top1), f"{lost:+.1f}", changed, *confidence, quality))
+        rows.append((cell["defence"], share(cell, top1), f"{lost:+.1f}", changed, *confidence, _quality(cell)))
     columns = (
         "defence",
         "clean top-1",
@@ -140,7 +145,10 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
     notes = [f"†{number} {text}" for text, number in marks.items()]
     notes += [f"{name}: {text}." for name, text in _eps_notes(attacks)]
     if WORST in attacks:
-        notes.append(f"{WORST.capitalize()}: an image is right only if it is right under every attack of this table.")
+        notes.append(
+            f"{WORST.capitalize()}: an image is right only if it is right under every attack of this table that it has "
+            "met, of which those with a smaller n are met by the first photographs alone."
+        )
     if not intervals:
         widest = max((b - a) / 2 for a, b in (cell["robust_top1_interval"] for cell in cells))
         notes.append(f"95 % intervals: up to ±{100 * widest:.0f} points; each is in evaluation.md.")
@@ -162,6 +170,10 @@ def _marks(cell: Cell, marks: dict[str, int]) -> str:
     return "".join(f" †{marks.setdefault(text, len(marks) + 1)}" for text in texts)
 
 
+def _quality(cell: Cell) -> str:
+    return "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} dB / {cell['ssim']:.3f}"
+
+
 def _details(cells: Sequence[Cell]) -> Section:
     """What else was measured under attack: for no defence, and for the defences that are networks."""
     columns = (
@@ -172,14 +184,14 @@ def _details(cells: Sequence[Cell]) -> Section:
     for cell in cells:
         if cell["threat_model"] == "clean" or (cell["defence"] != NONE and cell["psnr"] is None):
             continue
-        quality = "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} dB / {cell['ssim']:.3f}"
-        figures = (share(cell, "attack_success_rate"), share(cell, "misclassification_rate"))
+        names = ("attack_success_rate", "misclassification_rate", "recovery")
+        figures = (share(cell, name) for name in names)
         changes = f"{255 * cell['median_delta']:.3g} / {format_eps(cell['max_delta'])}"
-        means = (percent(cell[name]) for name in ("recovery", "true_confidence", "top1_confidence"))
+        means = (percent(cell[name]) for name in ("true_confidence", "top1_confidence"))
         rows.append(
             (
                 *(cell["threat_model"], cell["attack"], cell["eps_text"], cell["defence"], str(cell["n"])),
-                *(*figures, *means, percent(cell["robust_top1_float"]), changes, quality),
+                *(*figures, *means, percent(cell["robust_top1_float"]), changes, _quality(cell)),
             )
         )
     return Section("More about each attack", columns, rows)
@@ -227,7 +239,12 @@ def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str
         "",
     ]
     cost = [(entry["rung"], str(entry["images"]), f"{entry['ms_per_image']:.0f}") for entry in document["cost"]]
-    lines += _markdown(Section("What it took", ("rung", "images", "ms per image, all defences"), cost))
+    searched = tuple(AttackConfig(kind).label for kind in UNBOUNDED_ATTACKS)
+    notes = []
+    if any(cell["attack"].startswith(searched) for cell in document["cells"]):
+        names = " and ".join(searched)
+        notes.append(f"{names} search once for all budgets; the time stands beside the budget that came first.")
+    lines += _markdown(Section("What it took", ("rung", "images", "ms per image, all defences"), cost, notes))
     return "\n".join(lines)
 
 

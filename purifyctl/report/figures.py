@@ -10,11 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
-from purifyctl.evaluation.examples import Example, Examples, View
+from purifyctl.evaluation.examples import Examples
 from purifyctl.evaluation.ladder import THREAT_MODELS
-from purifyctl.evaluation.records import read_tables
-from purifyctl.evaluation.settings import RECORDS
-from purifyctl.strip import Line, Picture, draw_strip
+from purifyctl.strip import draw_strip
 
 Cell = Mapping[str, Any]
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers tell the lines apart without any.
@@ -36,7 +34,7 @@ def write_figures(cells: Sequence[Cell], examples: Examples | None, out: Path) -
     if examples is None:
         return names
     names.append("confidence.png")
-    confidence_figure(out / RECORDS, examples).savefig(out / names[-1], dpi=_DPI)
+    confidence_figure(examples).savefig(out / names[-1], dpi=_DPI)
     attack = f"{examples.rung.title}, {examples.rung.threat_model.replace('_', '-')}"
     n = examples.restored_n + examples.lost_n
     kinds = (
@@ -45,8 +43,7 @@ def write_figures(cells: Sequence[Cell], examples: Examples | None, out: Path) -
     )
     for name, shown, title in kinds:
         if shown:
-            with_baseline = PIX2PIX if shown[0].pix2pix else ""
-            draw_strip([_line(example) for example in shown], title, with_baseline).save(out / name)
+            draw_strip(shown, title, PIX2PIX if shown[0].baseline else "").save(out / name)
             names.append(name)
     return names
 
@@ -106,11 +103,11 @@ def _style(defence: str, defences: Sequence[str]) -> tuple[str, str]:
     return _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
 
 
-def confidence_figure(records: Path, examples: Examples) -> Figure:
+def confidence_figure(examples: Examples) -> Figure:
     """Histograms of the confidence in the true and in the predicted class: clean, attacked, purified."""
-    clean, tables = read_tables(records, "clean")[NONE], read_tables(records, examples.rung.key)
+    tables = examples.tables
     kinds = (
-        ("clean", clean, "#009E73", "-"),
+        ("clean", examples.clean, "#009E73", "-"),
         ("attacked", tables[NONE], "#D55E00", "--"),
         ("attacked, purified", tables[PURIFIER], "#0072B2", "-"),
     )
@@ -137,12 +134,3 @@ def confidence_figure(records: Path, examples: Examples) -> Figure:
     title = f"Confidence, {rung.title}, {threat_model}, n = {len(tables[NONE]['path'])}"
     figure.suptitle(title, fontsize=11)
     return figure
-
-
-def _line(example: Example) -> Line:
-    baseline = _picture(example.pix2pix) if example.pix2pix else None
-    return Line(_picture(example.clean), _picture(example.attacked), _picture(example.purified), baseline)
-
-
-def _picture(view: View) -> Picture:
-    return Picture(view.image, view.label, view.confidence, view.right)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from purifyctl.errors import TrainingError
+from purifyctl.photographs import to_pixels, to_tensor
 from purifyctl.training.workers import Workers
 
 
@@ -58,7 +58,6 @@ class AttackCache:
         at = np.asarray(places)
         missing = ~self._made[at]
         if missing.any():
-            pixels = (make() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            self._images[at[missing]] = pixels[missing]
+            self._images[at[missing]] = to_pixels(make())[missing]
             self._made[at[missing]] = True
-        return torch.from_numpy(self._images[at]).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        return to_tensor(self._images[at])
