@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from purifyctl.config import NetworkConfig, from_dict, to_dict
-from purifyctl.errors import PurifyctlError, WeightsError
+from purifyctl.errors import ConfigError, PurifyctlError, WeightsError
 from purifyctl.nn import build_purifier
 
 FORMAT = "purifyctl-purifier-1"
@@ -30,6 +30,31 @@ class Purifier:
     network: NetworkConfig
     about: dict[str, Any]  # recipe, step, held-out figures, versions
     sha256: str  # of the file
+
+    @property
+    def guided_by(self) -> list[str]:
+        """The classifiers that guided its training, that of the purifier it started from included; empty: unknown."""
+        recipe = self.about.get("recipe", {})
+        return [str(name) for name in self.about.get("guided_by", [c["name"] for c in recipe.get("classifiers", ())])]
+
+    @property
+    def photographs(self) -> str | None:
+        """The sketch (`purifyctl.images.sketch`) of those that it was trained or validated with; None: unknown."""
+        return self.about.get("photographs")
+
+    def check_size(self, pixels: int) -> None:
+        """Refuse a side of images that the network cannot take.
+
+        Raises
+        ------
+        ConfigError
+            It is no multiple of what the network needs.
+        """
+        if pixels % (multiple := self.network.size_multiple):
+            raise ConfigError(
+                f"image_size is {pixels}; this purifier takes multiples of {multiple} pixels.",
+                hint="pass another --image-size",
+            )
 
 
 def shipped_checkpoint() -> Path:
@@ -63,7 +88,7 @@ def load_purifier(path: Path) -> Purifier:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"The checkpoint {path} is damaged: {error}.") from None
+        raise WeightsError(f"The checkpoint {path} is damaged: {error}.", hint="copy it anew, or train again") from None
     if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"{path} is no purifier checkpoint of this version (format {metadata.get('format', 'none')!r}, "

@@ -229,7 +229,7 @@ def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint
         return natural_images(PARITY_IMAGES, config.image_size)
     files = list_images(photos)[:PARITY_IMAGES]
     with Decoder(size=config.image_size, batch_size=len(files), threads=2) as decoder:
-        images, _ = read_some(files, decoder)
+        images = read_some(files, decoder).images
     if not len(images):
         raise ConfigError(f"None of {len(files)} photographs in {photos} can be read: no parity to measure.")
     return images

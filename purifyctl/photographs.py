@@ -1,6 +1,5 @@
 """Batches of photographs to train on and to validate with, decoded by DALI while the network works."""
 
-import contextlib
 import hashlib
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from torch import Tensor
 from purifyctl import console
 from purifyctl.errors import ImageError, TrainingError
 from purifyctl.images import Decoder, ImageFile, read_file
+from purifyctl.images.sink import printable
 
 
 def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[list[ImageFile], list[ImageFile]]:
@@ -67,7 +67,7 @@ class TrainingBatches:
         self._rank, self._count = rank, count
         self._decoder = Decoder(size=resize, batch_size=-(-self._batch_size // count), threads=threads)
         self.steps_per_epoch = len(photographs) // self._batch_size
-        self.unreadable: set[str] = set()
+        self.unreadable: dict[str, str] = {}  # why, by path
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:
@@ -98,12 +98,13 @@ class TrainingBatches:
 
     def _read(self, chosen: NDArray[np.int64]) -> tuple[list[NDArray[np.uint8]], list[int]]:
         """The images that can be read, and which photographs they are."""
-        images, kept = read_some([self._photographs[i] for i in chosen], self._decoder)
-        bad = {str(self._photographs[i].path) for n, i in enumerate(chosen) if n not in kept}
-        for name in sorted(bad - self.unreadable):
-            console.warn(f"{name} cannot be read, and is left out.")
-        self.unreadable |= bad
-        return list(images), [int(chosen[n]) for n in kept]
+        read = read_some([self._photographs[i] for i in chosen], self._decoder)
+        for n, error in read.errors.items():
+            name = printable(self._photographs[chosen[n]].path)
+            if name not in self.unreadable:
+                console.warn(f"{name} is left out. {error}")
+                self.unreadable[name] = str(error)
+        return list(read.images), [int(chosen[n]) for n in read.positions]
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         if self._order[0] != epoch:
@@ -117,16 +118,27 @@ class TrainingBatches:
         return crop[:, ::-1] if rng.random() < 0.5 else crop
 
 
-def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> tuple[NDArray[np.uint8], list[int]]:
-    """Decode one batch: the images that can be read, RGB uint8 NHWC, and their positions in `photographs`."""
-    data, readable = [], []
+@dataclass(frozen=True)
+class Read:
+    """What became of some photographs."""
+
+    images: NDArray[np.uint8]  # RGB NHWC; those that can be read
+    positions: list[int]  # which ones they are
+    errors: dict[int, ImageError]  # the others
+
+
+def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
+    """Read and decode one batch. Never raises for what is in a file."""
+    data, readable, errors = [], [], {}
     for position, photograph in enumerate(photographs):
-        with contextlib.suppress(ImageError):
+        try:
             data.append(read_file(photograph))
             readable.append(position)
+        except ImageError as error:
+            errors[position] = error
     decoded = decoder.decode(data)
-    images: NDArray[np.uint8] = decoded.images
-    return images, [position for n, position in enumerate(readable) if n not in decoded.errors]
+    errors |= {readable[n]: error for n, error in decoded.errors.items()}
+    return Read(decoded.images, [readable[n] for n in decoded.positions], errors)
 
 
 def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
@@ -135,9 +147,9 @@ def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> t
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
         for start in range(0, len(photographs), 16):
             part = photographs[start : start + 16]
-            made, positions = read_some(part, decoder)
-            images.append(made)
-            kept += [part[position] for position in positions]
+            read = read_some(part, decoder)
+            images.append(read.images)
+            kept += [part[position] for position in read.positions]
     if not kept:
         raise TrainingError(f"None of {len(photographs)} photographs could be read.", hint="check --photos")
     return to_tensor(np.concatenate(images)), kept

@@ -1,6 +1,6 @@
 """How well a purifier does on photographs it was not trained on, while it is being trained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifyctl.attacks import make_attack
+from purifyctl.attacks import Model, behind, make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack, format_eps
 from purifyctl.images import ImageFile
@@ -41,16 +41,19 @@ class Validation:
             for eps in config.validation_eps
         }
         # what does not depend on the purifier is made once
+        self._clean_top1 = float((self._predicted == self._y).float().mean())
         self._attacked = {
             name: self._attack(attack, eps, classifier.logits)
             for name, (attack, eps) in self._attacks.items()
             if attack.through == "classifier"
         }
 
-    def _attack(self, attack: TrainingAttack, eps: float, model: Callable[[Tensor], Tensor]) -> Tensor:
+    def _attack(self, attack: TrainingAttack, eps: float, model: Model) -> tuple[Tensor, float]:
+        """The attacked photographs, and the accuracy on them as they are."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)  # the same at every look
         batches = zip(torch.split(self._x, BATCH), torch.split(self._predicted, BATCH), strict=True)
-        return torch.cat([make_attack(attack, model, x, y, eps, generator=generator) for x, y in batches])
+        x_adv = torch.cat([make_attack(attack, model, x, y, eps, generator=generator) for x, y in batches])
+        return x_adv, self._top1(x_adv)
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
@@ -70,27 +73,26 @@ class Validation:
         """
         purifier.eval()
 
-        def through_both(x: Tensor) -> Tensor:
-            return self._classifier.logits(purifier(x))
-
         attacked, lines = {}, []
+        each = -(-LINES // len(self._attacks))  # photographs that are shown under each attack
         for name, (attack, eps) in self._attacks.items():
-            x_adv = self._attacked[name] if name in self._attacked else self._attack(attack, eps, through_both)
+            known = self._attacked.get(name)
+            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._classifier.logits))
             x_pur = _purify(purifier, x_adv)
-            attacked[name] = {"attacked_top1": self._top1(x_adv), "purified_top1": self._top1(x_pur)}
-            lines += self._lines(name, x_adv, x_pur)
+            attacked[name] = {"attacked_top1": top1, "purified_top1": self._top1(x_pur)}
+            lines += self._lines(name, x_adv[:each], x_pur[:each])
         figures = {
             "n": len(self._x),
             "labels": "true" if self._labelled else "predicted when clean",
-            "clean_top1": self._top1(self._x),
+            "clean_top1": self._clean_top1,
             "purified_clean_top1": self._top1(_purify(purifier, self._x)),
             "attacked": attacked,
         }
-        return figures, lines[:: max(1, len(lines) // LINES)][:LINES]
+        return figures, lines[:LINES]
 
     def _lines(self, attack: str, x_adv: Tensor, x_pur: Tensor) -> list[Line]:
-        """The first few photographs: clean, attacked, purified."""
-        columns = [self._pictures(images[:LINES]) for images in (self._x, x_adv, x_pur)]
+        """The first photographs: clean, attacked, purified."""
+        columns = [self._pictures(images) for images in (self._x[: len(x_adv)], x_adv, x_pur)]
         columns[1] = [replace(picture, label=f"{attack}: {picture.label}") for picture in columns[1]]
         return [Line(*pictures) for pictures in zip(*columns, strict=True)]
 

@@ -7,13 +7,14 @@ import sys
 import tarfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier, save_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import (
     ClassifierConfig,
@@ -21,14 +22,14 @@ from purifyctl.config import (
     ObjectiveConfig,
     TrainConfig,
     TrainingAttack,
+    from_dict,
     read_recipe,
-    to_dict,
 )
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
 from purifyctl.images.sketch import count_known
 from purifyctl.photographs import TrainingBatches, split
-from purifyctl.training import train, train_recipe
+from purifyctl.training import run_folder, train, train_recipe
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.workers import Workers
@@ -133,6 +134,68 @@ def test_a_stop_between_looks_changes_neither_the_best_purifier_nor_the_patience
         result = train(settings, photos, tmp_path / "run", max_steps=stop)
     assert result.steps == 16  # the first look is the best; three more are no better
     assert result.held_out["step"] == 4
+
+
+def test_a_purifier_that_a_stop_shows_to_be_better_is_not_kept_between_looks(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.9, 0.4])  # of the first look, of the stop between looks, of the second look
+    monkeypatch.setattr(run_folder, "score", lambda figures: memory.setdefault(figures["step"], next(scores, 0.0)))
+    memory: dict[int, float] = {}
+    settings = config(epochs=2, ema=0.0)
+    train(settings, photos, tmp_path / "run", max_steps=6)
+    result = train(settings, photos, tmp_path / "run")
+    assert result.held_out["step"] == load_purifier(tmp_path / "run").about["step"] == 4
+
+
+def test_a_training_goes_on_after_recipes_have_got_new_keys_and_names_those_that_differ(
+    photos: Path, tmp_path: Path
+) -> None:
+    train(config(), photos, tmp_path / "run", max_steps=2)
+    file = tmp_path / "run" / "training.json"
+    begun = json.loads(file.read_text())
+    del begun["recipe"]["beta2"]  # as an older version left it
+    file.write_text(json.dumps(begun))
+    assert train(config(), photos, tmp_path / "run", max_steps=3).steps == 3
+    with pytest.raises(ConfigError, match=r"another recipe: seed was 0, is 1\."):
+        train(config(seed=1), photos, tmp_path / "run")
+
+
+def test_a_call_that_has_nothing_to_do_still_tells_the_figures(photos: Path, tmp_path: Path) -> None:
+    first = train(config(), photos, tmp_path / "run", max_steps=2)
+    again = train(config(), photos, tmp_path / "run", max_steps=2)
+    assert again.held_out == first.held_out != {}
+
+
+def test_folders_that_a_training_would_harm_are_refused(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--out is the folder of the photographs"):
+        train(config(), photos, photos)
+    train(config(), photos, tmp_path / "run", max_steps=1)
+    (tmp_path / "run" / "state.pt").unlink()
+    before = (tmp_path / "run" / "purifier.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"no state\.pt to go on from"):
+        train(config(), photos, tmp_path / "run")
+    assert (tmp_path / "run" / "purifier.safetensors").read_bytes() == before
+
+
+def test_a_purifier_that_starts_from_another_owns_up_to_its_photographs_and_guides(
+    photos: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(photos, elsewhere)
+    for n, file in enumerate(list_images(elsewhere)):
+        file.file.rename(file.file.with_name(f"other-{n}.jpg"))
+    train(config(), photos, tmp_path / "first", max_steps=1)
+    settings = config(start=str(tmp_path / "first"), classifiers=(ClassifierConfig("tests.tiny:birds"),))
+    train(settings, elsewhere, tmp_path / "second", max_steps=1)
+    second = load_purifier(tmp_path / "second")
+    assert second.guided_by == ["tests.tiny:classifier", "tests.tiny:birds"]
+    for known in (photos, elsewhere):
+        assert count_known(list_images(known), second.photographs) == len(list_images(known))
+    save_purifier(tmp_path / "untold.safetensors", second.net, second.network, {})
+    untold = config(start=str(tmp_path / "untold.safetensors"))
+    train(untold, photos, tmp_path / "third", max_steps=1)
+    assert load_purifier(tmp_path / "third").photographs is None
 
 
 def test_ctrl_c_saves_the_step_and_exits_with_130(photos: Path, tmp_path: Path) -> None:
@@ -394,7 +457,8 @@ def test_photographs_that_cannot_be_read_give_their_place_to_others(photos: Path
             batch = next(stream)
             assert batch.x.shape == (batch_size, 3, 32, 32)
             assert not {str(files[photograph].path) for photograph in batch.places} & bad
-    assert batches.unreadable == bad
+    assert set(batches.unreadable) == bad
+    assert all("no readable image header" in why for why in batches.unreadable.values())
 
 
 def test_whole_grey_levels_are_drawn_up_to_the_recipes_budget() -> None:
@@ -453,8 +517,8 @@ def test_the_smoke_recipe_purifies_held_out_photographs_better_than_nothing(tmp_
 
 
 def test_the_shipped_purifier_was_made_with_the_recipe_in_the_folder() -> None:
-    made = load_purifier(shipped_checkpoint()).about["recipe"]
-    recipe = to_dict(read_recipe(ROOT / "train" / "fast.toml", TrainConfig))
-    assert [c["name"] for c in made["classifiers"]] == [c["name"] for c in recipe["classifiers"]]
-    depends = {"photos": "", "classifiers": ()}  # on the machine: where photographs and weights lie
-    assert json.loads(json.dumps(made | depends)) == json.loads(json.dumps(recipe | depends))
+    made = from_dict(TrainConfig, load_purifier(shipped_checkpoint()).about["recipe"])
+    recipe = read_recipe(ROOT / "train" / "fast.toml", TrainConfig)
+    assert [c.name for c in made.classifiers] == [c.name for c in recipe.classifiers]
+    # where photographs and weights lie depends on the machine
+    assert replace(made, photos="", classifiers=recipe.classifiers) == recipe

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from purifyctl.attacks import Model, make_attack
 from purifyctl.config import AttackConfig
-from purifyctl.errors import ImageError
-from purifyctl.images import Decoder, ImageFile, encode, read_file
+from purifyctl.images import Decoder, ImageFile, encode
 from purifyctl.images.sink import printable, write_into_tree
 from purifyctl.labels import Labels
-from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.photographs import read_some, to_pixels, to_tensor
 
 
 @dataclass
@@ -67,20 +66,13 @@ class Job:
 def attack_batch(job: Job, items: Sequence[Item]) -> list[Row]:
     """Read, decode, attack, judge and write one batch. Never raises for what is in a file."""
     rows = [Row(printable(item.image.path)) for item in items]
-    positions, files = [], []
-    for i, (item, row) in enumerate(zip(items, rows, strict=True)):
-        try:
-            files.append(read_file(item.image))
-            positions.append(i)
-        except ImageError as error:
-            row.status, row.error = error.status, str(error)
-    decoded = job.decoder.decode(files)
-    for i, failure in decoded.errors.items():
-        rows[positions[i]].status, rows[positions[i]].error = failure.status, str(failure)
-    good = [positions[i] for i in decoded.positions]
+    read = read_some([item.image for item in items], job.decoder)
+    for i, error in read.errors.items():
+        rows[i].status, rows[i].error = error.status, str(error)
+    good = read.positions
     if not good:
         return rows
-    images = _attack_images(job, decoded.images, [items[i].truth for i in good], [rows[i] for i in good])
+    images = _attack_images(job, read.images, [items[i].truth for i in good], [rows[i] for i in good])
     for i, image in zip(good, images, strict=True):
         _write(job.out, items[i].output, image, rows[i])
     return rows

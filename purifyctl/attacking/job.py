@@ -188,10 +188,8 @@ def _check_networks(
 ) -> int:
     """How many classes there are. Refuses networks that do not take the images, or disagree on the classes."""
     size = options.image_size
-    if purifier and size % purifier.network.size_multiple:
-        raise ConfigError(
-            f"image_size is {size}; this purifier takes multiples of {purifier.network.size_multiple} pixels."
-        )
+    if purifier:
+        purifier.check_size(size)
     try:
         with torch.no_grad():
             classes, others = (

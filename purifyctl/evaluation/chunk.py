@@ -30,6 +30,7 @@ class Chunk:
     y: Tensor  # [n] int64, the labels that count
     paths: list[str]
     subject: Subject = field(repr=False)
+    unreadable: dict[str, str] = field(default_factory=dict)  # why, by path; missing from the rest
     found: dict[tuple[Rung, tuple[str, ...]], Tensor] = field(default_factory=dict, repr=False)  # see `_found`
 
     @cached_property
@@ -44,9 +45,7 @@ class Chunk:
         chosen = [i for i, path in enumerate(self.paths) if path in paths]
         if len(chosen) == len(self.paths):
             return self
-        return Chunk(
-            self.number, self.x[chosen], self.y[chosen], [self.paths[i] for i in chosen], self.subject, self.found
-        )
+        return replace(self, x=self.x[chosen], y=self.y[chosen], paths=[self.paths[i] for i in chosen])
 
 
 @dataclass(frozen=True)

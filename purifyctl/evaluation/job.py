@@ -111,7 +111,10 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
             return EvaluateResult({"finished": False, "done": done, "total": total}, None, 130)
         bad = unreadable(out / RECORDS / "clean")
         if len(bad) == len(plan.items):
-            raise PurifyctlError(f"None of {len(bad)} photographs could be read.", hint="check --photos")
+            path, why = next(iter(bad.items()))
+            raise PurifyctlError(
+                f"None of {len(bad)} photographs could be read; the first, {path}: {why}", hint="check --photos"
+            )
         tables = {rung.key: read_tables(out / RECORDS, rung.key) for rung in ladder}
         examples = find_examples(ladder, tables, subject, job.places, job.climbers)
     document = {
@@ -224,13 +227,14 @@ class _Job:
     def load(self, number: int) -> Chunk:
         """Decode a chunk. Photographs that cannot be read are missing from it."""
         items = self._chunks[number]
-        images, positions = read_some([item.image for item in items], self._decoder)
-        good = [items[position] for position in positions]
-        x = to_tensor(images).to(self._subject.device)
+        read = read_some([item.image for item in items], self._decoder)
+        good = [items[position] for position in read.positions]
+        x = to_tensor(read.images).to(self._subject.device)
         y = self._labels(good, x)
         paths = [printable(item.image.path) for item in good]
         self._check_the_same(number, paths)
-        return Chunk(number, x, y, paths, self._subject)
+        unread = {printable(items[position].image.path): str(error) for position, error in read.errors.items()}
+        return Chunk(number, x, y, paths, self._subject, unread)
 
     def climbers(self, rung: Rung, number: int) -> Chunk:
         """The photographs of a chunk that climb a rung: all, or the first ones where it is costly."""
@@ -265,8 +269,7 @@ class _Job:
         climbers = self._of(rung, chunk)
         rows = climb(rung, climbers) if climbers.paths else []
         if rung.attack is None:
-            unread = [path for path in self._planned(chunk.number) if path not in chunk.paths]
-            rows += [Record(path, "", error="cannot be read") for path in unread]
+            rows += [Record(path, "", error=why) for path, why in chunk.unreadable.items()]
         write_records(rows, part_file(self._records, rung.key, chunk.number))
         seconds = time.monotonic() - started
         with self._times.open("a") as log:

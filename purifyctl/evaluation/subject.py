@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from purifyctl import console
 from purifyctl.attacks import Model, behind
-from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
@@ -86,10 +85,10 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     facts["purifiers"], sketches = {}, {}
     for name, file in (*options.against, (PURIFIER, options.checkpoint)):
         purifier = load_purifier(file)
-        _check_size(purifier, options.image_size, file)
+        purifier.check_size(options.image_size)
         defences[name] = network_defence(name, _placed(purifier.net, device))
-        facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": _guides(purifier)}
-        sketches[name] = purifier.about.get("photographs")
+        facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": purifier.guided_by}
+        sketches[name] = purifier.photographs
     surrogates = {}
     probe = to_tensor(natural_images(2, options.image_size)).to(device)
     for name, weights in options.surrogates:
@@ -126,20 +125,6 @@ def _sha256(net: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _guides(purifier: Purifier) -> list[str]:
-    """The classifiers that guided the purifier's training, as its checkpoint says; none where it does not."""
-    return [str(classifier["name"]) for classifier in purifier.about.get("recipe", {}).get("classifiers", ())]
-
-
-def _check_size(purifier: Purifier, image_size: int, file: Path) -> None:
-    multiple = purifier.network.size_multiple
-    if image_size % multiple:
-        raise ConfigError(
-            f"image_size is {image_size}; the purifier {file} takes multiples of {multiple} pixels.",
-            hint="pass another --image-size",
-        )
 
 
 @torch.no_grad()

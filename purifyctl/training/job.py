@@ -73,10 +73,15 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
 
 def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | None, workers: Workers) -> TrainResult:
     started = time.monotonic()
+    if run_dir.resolve() == photos.resolve():
+        raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
     files = list_tar_members(list_images(photos, skip_folder=run_dir))
     training_files, held_out_files = split(files, config.held_out, config.seed)
     if len(training_files) < 1:
-        raise ConfigError(f"{photos} holds {len(files)} photographs; that is too few to train on and hold some out.")
+        raise ConfigError(
+            f"{photos} holds {len(files)} photographs; that is too few to train on and hold some out.",
+            hint="name a folder with more as --photos",
+        )
     batch_size = min(config.batch_size, len(training_files))
     if batch_size < config.batch_size:
         console.note(f"There are fewer photographs than in a batch of {config.batch_size}: batches hold {batch_size}.")
@@ -148,9 +153,11 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
                     folder.save(step, time.monotonic() - started)
                     saved = time.monotonic()
             stop = interrupted or (scheduled and workers.any_of(patience_is_over()))
+        if held_out and not kept:  # there was nothing left to do before the next look
+            kept = folder.look(step, *held_out.measure(trainer.purifier), scheduled=False)
     if patience_is_over():
         console.note(f"No better purifier in {config.patience} looks: stopped at step {step}, kept the best.")
     if batches.unreadable and workers.leads:
-        folder.tell_unreadable(sorted(batches.unreadable))
-        console.warn(f"{len(batches.unreadable)} photographs could not be read: {run_dir / 'unreadable.txt'}")
+        file = folder.tell_unreadable(batches.unreadable)
+        console.warn(f"{len(batches.unreadable)} photographs could not be read: {file}")
     return TrainResult(run_dir / CHECKPOINT, step, time.monotonic() - started, kept, interrupted)

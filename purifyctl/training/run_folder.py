@@ -13,6 +13,7 @@ import json
 import pickle
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ import torch
 import purifyctl
 from purifyctl import console
 from purifyctl.checkpoint import save_purifier
-from purifyctl.config import TrainConfig, to_dict
+from purifyctl.config import TrainConfig, differences, from_dict, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import ImageFile
 from purifyctl.images.sink import write_atomically
-from purifyctl.images.sketch import sketch
+from purifyctl.images.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
 from purifyctl.training.trainer import Trainer
 from purifyctl.validation import describe, score
 
-CHECKPOINT = "purifier.safetensors"
+CHECKPOINT, STATE = "purifier.safetensors", "state.pt"
+_ELSEWHERE = "choose another --out"
 
 
 class RunFolder:
@@ -66,31 +68,39 @@ class RunFolder:
         self.seconds = 0.0  # of earlier calls
         self._config, self._trainer = config, trainer
         self._source = f"{len(photographs)} photographs in {photos}"
-        self._sketch = sketch(photographs)
+        self._photographs = photographs
         self._board: Any = None
         # as it reads back; where the photographs lie does not matter
-        recipe = json.loads(json.dumps({**to_dict(config), "photos": ""}))
         names = "\n".join(str(photograph.path) for photograph in photographs)
         self._begun = {
-            "recipe": recipe,
+            "recipe": json.loads(json.dumps({**to_dict(config), "photos": ""})),
             "photographs": hashlib.sha256(names.encode(errors="replace")).hexdigest(),
         }
-        self.digest = hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()  # of recipe and photographs
-        if (path / "state.pt").exists():
+        if (path / STATE).exists():
             self._go_on()
+        elif (path / CHECKPOINT).exists():
+            raise ConfigError(
+                f"{path} holds a purifier, and no {STATE} to go on from: it would be written over.",
+                hint="choose another --out",
+            )
+        self.digest = hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()  # of recipe and photographs
 
     def _go_on(self) -> None:
         try:
             earlier = json.loads((self.path / "training.json").read_text())
-            for key, what in (("recipe", "another recipe"), ("photographs", "other photographs")):
-                if earlier.get(key) != self._begun[key]:
-                    raise ConfigError(f"{self.path} holds a training with {what}.", hint="choose another --out")
-            saved = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
+            # keys that came to be since then have their defaults
+            recipe = json.loads(json.dumps(to_dict(from_dict(TrainConfig, earlier["recipe"]))))
+            if changed := "; ".join(differences(recipe, self._begun["recipe"])):
+                raise ConfigError(f"{self.path} holds a training with another recipe: {changed}.", hint=_ELSEWHERE)
+            if earlier["photographs"] != self._begun["photographs"]:
+                raise ConfigError(f"{self.path} holds a training with other photographs.", hint=_ELSEWHERE)
+            self._begun = earlier
+            saved = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
             self._trainer.load_state(saved["networks"])
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
             self.best, self.looks_since_best = json.loads(saved["best"]), int(saved["looks_since_best"])
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint="choose another --out") from None
+            raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint=_ELSEWHERE) from None
 
     def begin(self) -> None:
         """Make the folder ready to write into. Logged lines that came after the last save are taken back."""
@@ -132,7 +142,7 @@ class RunFolder:
             self._plot(f"held_out/{name}", pair["purified_top1"], step)
         self._draw(step, lines)
         better = not self.best or score(figures) > score(self.best)
-        if better:
+        if better and (scheduled or not self.best):
             self._save_purifier(CHECKPOINT, figures)
         if scheduled:
             self.looks_since_best = 0 if better else self.looks_since_best + 1
@@ -154,13 +164,15 @@ class RunFolder:
         }
         if self._board:
             self._board.flush()
-        temporary = self.path / ".state.pt.part"
+        temporary = self.path / f".{STATE}.part"
         torch.save(saved, temporary)
-        temporary.replace(self.path / "state.pt")
+        temporary.replace(self.path / STATE)
 
-    def tell_unreadable(self, names: Sequence[str]) -> None:
-        """Leave on record which photographs could not be read."""
-        write_atomically(self.path / "unreadable.txt", "".join(f"{name}\n" for name in names).encode(errors="replace"))
+    def tell_unreadable(self, why: Mapping[str, str]) -> Path:
+        """Leave on record which photographs could not be read. Returns the file."""
+        file = self.path / "unreadable.txt"
+        write_atomically(file, "".join(f"{name}: {text}\n" for name, text in sorted(why.items())).encode())
+        return file
 
     def close(self) -> None:
         if self._board:
@@ -184,7 +196,17 @@ class RunFolder:
 
             self._board.add_image("held_out", np.asarray(picture), step, dataformats="HWC")
 
+    @cached_property
+    def _sketch(self) -> str | None:
+        """Of all photographs that ever shaped the purifier; None where it started from one that does not tell."""
+        mine = sketch(self._photographs)
+        if start := self._trainer.start:
+            return merge([mine, start.photographs]) if start.photographs is not None else None
+        return mine
+
     def _save_purifier(self, name: str, figures: Mapping[str, Any]) -> None:
+        before = self._trainer.start.guided_by if self._trainer.start else []
+        guides = list(dict.fromkeys([*before, *(classifier.name for classifier in self._config.classifiers)]))
         about = {
             "recipe": to_dict(self._config),
             "step": figures["step"],
@@ -196,6 +218,7 @@ class RunFolder:
                 "python": platform.python_version(),
             },
             "device": str(self._trainer.workers.device),
+            "guided_by": guides,
             "photographs": self._sketch,
         }
         save_purifier(self.path / name, self._trainer.purifier, self._config.network, about)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from purifyctl.attacks import make_attack
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.attacks import behind, make_attack
+from purifyctl.checkpoint import Purifier, load_purifier, shipped_checkpoint
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError, TrainingError
@@ -49,8 +49,9 @@ class Trainer:
         self._perceptual = load_perceptual(config, classifiers, workers.device)
         torch.manual_seed(config.seed)
         self.generator = build_purifier(config.network)
-        if config.start:
-            self.generator.load_state_dict(_weights_to_start_from(config))
+        self.start = _purifier_to_start_from(config) if config.start else None
+        if self.start:
+            self.generator.load_state_dict(self.start.net.state_dict())
         self.generator = workers.synchronise_norms(self.generator).to(workers.device)
         self.generator = self.generator.to(memory_format=torch.channels_last)
         self.optimiser_g = self._adam(self.generator)
@@ -156,7 +157,7 @@ class Trainer:
 
     def _through_purifier(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
         self.generator.eval()  # what an attacker would face
-        return lambda x: classifier.logits(self.generator(x))
+        return behind(self.generator, classifier.logits)
 
     def _pixel_losses(self, x: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
         weights, losses = self.config.objective, {}
@@ -210,7 +211,7 @@ class Trainer:
             getattr(self, name).load_state_dict(part)
 
 
-def _weights_to_start_from(config: TrainConfig) -> dict[str, Tensor]:
+def _purifier_to_start_from(config: TrainConfig) -> Purifier:
     path = shipped_checkpoint() if config.start == "shipped" else Path(config.start)
     purifier = load_purifier(path)
     if purifier.network != config.network:
@@ -219,4 +220,4 @@ def _weights_to_start_from(config: TrainConfig) -> dict[str, Tensor]:
             f"{purifier.network.depth}; the recipe describes another.",
             hint="make [network] in the recipe the same, or start from another checkpoint",
         )
-    return purifier.net.state_dict()
+    return purifier
