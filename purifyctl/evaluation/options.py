@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from purifyctl.config import AttackConfig, EpsSpace
+from purifyctl.config import AttackConfig, EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE, PURIFIER
 from purifyctl.evaluation.ladder import ThreatModel
-
-LabelsFrom = Literal["folder", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class EvaluateOptions:
     eps_space: EpsSpace = "unit"  # which range of pixel values `eps`, and the paper's 0.3, belong to
     limit: int | None = None  # photographs in all, spread evenly over the classes
     expensive_limit: int = 64  # photographs on costly rungs: the first of those
-    labels: LabelsFrom = "folder"  # true labels, or the classifier's own predictions on the clean photographs
+    labels: LabelsFrom = "folder"
     seed: int = 0
     batch_size: int = 16  # photographs of a chunk: decoded, attacked and committed together
     image_size: int = 256  # pixels; side of the square that is attacked, purified and classified

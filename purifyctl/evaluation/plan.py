@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from purifyctl.config import LabelsFrom
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.ladder import Rung
-from purifyctl.evaluation.options import LabelsFrom
 from purifyctl.images import ImageFile
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels, TruthFromFolder
