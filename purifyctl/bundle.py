@@ -18,6 +18,7 @@ from purifyctl import console
 from purifyctl.backends import Runner, backend_version, open_runner
 from purifyctl.config import from_dict
 from purifyctl.errors import BackendError, BundleError, ConfigError
+from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
 
 SCHEMA = 1
@@ -167,11 +168,6 @@ def _check_version(bundle: Bundle) -> None:
     console.warn(
         f"{bundle.path} was built and checked with {manifest.backend} {manifest.backend_version}; here is {here}."
     )
-
-
-def file_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _gpu() -> tuple[str, str]:

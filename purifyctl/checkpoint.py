@@ -4,7 +4,6 @@ The file holds the generator alone. What a training needs to go on (discriminato
 training's own business.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +16,7 @@ from torch import nn
 
 from purifyctl.config import NetworkConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, PurifyctlError, WeightsError
+from purifyctl.files import file_sha256
 from purifyctl.nn import build_purifier
 
 FORMAT = "purifyctl-purifier-1"
@@ -101,5 +101,4 @@ def load_purifier(path: Path) -> Purifier:
         net.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, PurifyctlError) as error:
         raise WeightsError(f"The checkpoint {path} does not hold the network it names: {error}") from None
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Purifier(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), sha256)
+    return Purifier(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), file_sha256(path))

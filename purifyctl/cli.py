@@ -85,7 +85,7 @@ def train(
 
     from purifyctl.config import TrainConfig, read_recipe, with_classifier_weights
     from purifyctl.training import train_recipe
-    from purifyctl.validation import describe
+    from purifyctl.training.validation import describe
 
     # absolute: a folder called "samples" is a folder
     config = read_recipe(recipe, TrainConfig, {"photos": str(photos.absolute())} if photos else {})

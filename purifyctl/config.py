@@ -115,6 +115,7 @@ AttackKind = Literal[
     "deepfool", "jsma", "universal", "one-pixel", "cw", "autoattack",
 ]  # fmt: skip
 GRADIENT_ATTACKS = ("fgsm", "bim", "least-likely", "pgd", "mi-fgsm", "dim")
+EOT_ATTACKS = (*GRADIENT_ATTACKS, "autoattack")  # can average gradients over passes
 QUERY_ATTACKS = ("square", "one-pixel")  # need a model's outputs only
 UNBOUNDED_ATTACKS: tuple[AttackKind, ...] = (
     "deepfool",
@@ -161,7 +162,7 @@ class AttackConfig:
         _require(self.restarts == 1 or self.kind == "pgd", f"restarts are for pgd; {name} has no random start.")
         _require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
         _require(
-            self.eot == 1 or self.kind in (*GRADIENT_ATTACKS, "autoattack"),
+            self.eot == 1 or self.kind in EOT_ATTACKS,
             f"eot averages gradients over passes; {name} does not offer that.",
         )
         _require(

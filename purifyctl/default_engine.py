@@ -10,11 +10,12 @@ import purifyctl
 from purifyctl import console
 from purifyctl.backends import backend_version
 from purifyctl.backends.openvino import has_amx
-from purifyctl.bundle import Bundle, file_sha256, load_bundle
+from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import ClassifierConfig, EngineConfig, EnginePrecision, to_dict
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
+from purifyctl.files import file_sha256
 from purifyctl.machine import installed
 
 # The classifier that guided the shipped purifier; its weights come with a package.

@@ -20,12 +20,13 @@ from purifyctl import console
 from purifyctl.backends import Runner, backend_version, open_runner, tensorrt, to_host
 from purifyctl.backends.openvino import has_amx
 from purifyctl.backends.torch import TorchRunner
-from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, file_sha256, load_bundle
+from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, load_bundle
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig, to_dict
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.export import OPSET, classifier_graph, export_onnx, purifier_graph
+from purifyctl.files import file_sha256
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.synthetic import natural_images
 from purifyctl.labels import Labels

@@ -13,6 +13,19 @@
 Anything else that escapes is a bug and keeps its traceback.
 """
 
+from typing import Literal
+
+Status = Literal[
+    "ok",
+    "unreadable",  # the file cannot be opened or read
+    "empty",  # zero bytes
+    "not_an_image",  # no image header
+    "unsupported_format",  # an image, of a kind that is not decoded here
+    "too_large",  # more pixels than allowed
+    "decode_failed",  # damaged or cut short
+    "write_failed",  # the purified image could not be written
+]
+
 
 class PurifyctlError(Exception):
     """An expected failure. `str(error)` says what happened, where, and what to do next."""
@@ -46,9 +59,9 @@ class WeightsError(PurifyctlError):
 
 
 class ImageError(PurifyctlError):
-    """One input cannot be used. `status` is a value of `purifyctl.pipeline.rows.Status`."""
+    """One input cannot be used. `status` is what its row gets."""
 
-    def __init__(self, status: str, message: str) -> None:
+    def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from purifyctl.attacks import behind, within_budget
+from purifyctl.attacks import behind, libraries, within_budget
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
@@ -413,7 +413,7 @@ def test_other_settings_are_refused_and_the_difference_is_spelled_out(
 def test_an_attack_whose_library_is_missing_is_refused_before_any_time_is_spent(
     photos: Path, options: EvaluateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "installed", {}.get)
+    monkeypatch.setattr(libraries, "installed", {}.get)
     with pytest.raises(MissingDependencyError, match="AutoAttack needs the package pyautoattack"):
         evaluate(photos, tmp_path / "out", dataclasses.replace(options, attacks=(AttackConfig("autoattack"),)))
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,8 @@ from pathlib import Path, PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purifyctl.images.sink import output_paths, printable, write_atomically
+from purifyctl.files import write_atomically
+from purifyctl.images.sink import output_paths, printable
 
 FORMATS = ("png", "webp", "jpeg")
 NAMES = st.text("aB.", min_size=1, max_size=3).filter(lambda n: n.strip("."))

@@ -28,8 +28,8 @@ from purifyctl.config import (
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import list_images
 from purifyctl.images.sketch import count_known
-from purifyctl.photographs import TrainingBatches, split
 from purifyctl.training import run_folder, train, train_recipe
+from purifyctl.training.batches import TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.workers import Workers

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from purifyctl.attacks import Model, make_attack
 from purifyctl.config import AttackConfig
+from purifyctl.errors import Status
+from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, ImageFile, encode
-from purifyctl.images.sink import printable, write_into_tree
+from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.photographs import read_some, to_pixels, to_tensor
 
@@ -25,7 +27,7 @@ class Row:
     """What became of one input. Missing values are None."""
 
     path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
-    status: str = "ok"  # or why there is no image: a value of `purifyctl.pipeline.rows.Status`
+    status: Status = "ok"  # or why there is no image
     error: str | None = None
     output: str | None = None  # relative to the output folder
     label: int | None = None  # index of the class that counts as right

@@ -19,7 +19,7 @@ import purifyctl
 from purifyctl import console
 from purifyctl.attacking.batch import Item, Job, Row, attack_batch
 from purifyctl.attacks import Model, behind
-from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS
+from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS, check_installed
 from purifyctl.checkpoint import Purifier, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import (
@@ -34,9 +34,10 @@ from purifyctl.config import (
     parse_eps,
     to_dict,
 )
-from purifyctl.errors import ConfigError, MissingDependencyError
+from purifyctl.errors import ConfigError
+from purifyctl.files import write_json
 from purifyctl.images import Decoder, ImageFile, list_images
-from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable, write_atomically
+from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import installed
@@ -101,6 +102,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     MissingDependencyError
         The classifier or the attack comes from a package that is not installed.
     """
+    check_installed(options.attack)
     images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = load_classifier(options.classifier.name, options.classifier.weights).to(device)
@@ -160,7 +162,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
         "classes": classes,
         "device": device.type,
     }
-    write_atomically(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_json(out / MANIFEST, manifest)
     if not manifest["finished"]:
         return AttackResult(manifest, 130)
     return AttackResult(manifest, 3 if bar.errors else 0)
@@ -267,12 +269,10 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifi
 
 
 def _versions(attack: AttackConfig) -> dict[str, str | None]:
-    """Of what makes the images. Refuses an attack whose library is not installed."""
+    """Of what makes the images."""
     versions = {"purifyctl": purifyctl.__version__, "torch": installed("torch")}
     if package := PACKAGES.get(attack.kind):
         versions[package] = installed(package)
-        if versions[package] is None:
-            raise MissingDependencyError(package, needed_for=f"The attack {attack.kind}", extra="attacks")
     return versions
 
 

@@ -25,6 +25,7 @@ from purifyctl import console
 from purifyctl.attacks.gradient import Model, project, round_straight_through
 from purifyctl.config import AttackConfig, AttackKind
 from purifyctl.errors import ConfigError, MissingDependencyError
+from purifyctl.machine import installed
 
 # eps bounds every value's move; these were published under another norm, or for single images.
 WHAT_EPS_BOUNDS: dict[AttackKind, str] = {
@@ -36,7 +37,7 @@ WHAT_EPS_BOUNDS: dict[AttackKind, str] = {
     "autoattack": "images without success stay clean",
 }
 # Which package each attack comes from.
-PACKAGES = {
+PACKAGES: dict[AttackKind, str] = {
     "deepfool": "foolbox",
     "cw": "foolbox",
     "jsma": "adversarial-robustness-toolbox",
@@ -47,6 +48,19 @@ PACKAGES = {
 CW_CONSTANTS = 9  # binary search steps for the constant between distance and loss; as in the authors' code
 CANDIDATES = 10  # classes, the likeliest ones, whose boundaries DeepFool looks at; 10 in the paper
 TARGET_CLASSES = 9  # of AutoAttack's targeted attacks
+
+
+def check_installed(attack: AttackConfig) -> None:
+    """Refuse, before any time is spent, an attack whose library is missing.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    package = PACKAGES.get(attack.kind)
+    if package and installed(package) is None:
+        raise MissingDependencyError(package, needed_for=f"The attack {attack.name}", extra="attacks")
 
 
 def run(

@@ -19,9 +19,9 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.attacks.libraries import PACKAGES as ATTACK_PACKAGES
+from purifyctl.attacks.libraries import check_installed
 from purifyctl.config import EpsSpace, eps_scale, format_eps, parse_eps
-from purifyctl.errors import ConfigError, MissingDependencyError, PurifyctlError
+from purifyctl.errors import ConfigError, PurifyctlError
 from purifyctl.evaluation.chunk import Chunk, climb
 from purifyctl.evaluation.examples import Examples, find_examples
 from purifyctl.evaluation.ladder import EPS, SPACES, THREAT_MODELS, Rung, build_ladder, paper_eps
@@ -87,8 +87,10 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
             console.warn(f"{known} of {len(plan.items)} photographs look like ones that {name} was trained with.")
     std = subject.classifier.std.flatten().tolist()
     papers = paper_eps(std, options.eps_space) if options.paper else {}
-    ladder = _ladder(subject, options, std, tuple(papers.values()), facts["random"])
-    _check_libraries(ladder)
+    ladder = _ladder(subject, options, std, tuple(papers.values()))
+    for rung in ladder:
+        if rung.attack:
+            check_installed(rung.attack)
     settings = {
         **facts,
         "photographs": {"n": len(plan.items), "sha256": plan.sha256},
@@ -137,7 +139,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
 
 
 def _ladder(
-    subject: Subject, options: EvaluateOptions, std: Sequence[float], papers: Sequence[float], random: Sequence[str]
+    subject: Subject, options: EvaluateOptions, std: Sequence[float], papers: Sequence[float]
 ) -> tuple[Rung, ...]:
     scale = eps_scale(options.eps_space, std)
     default = tuple(model for model in THREAT_MODELS if model != "transfer" or options.surrogates)
@@ -147,7 +149,7 @@ def _ladder(
         attacks=options.attacks,
         surrogates=tuple(subject.surrogates),
         pipelines=subject.pipelines,
-        random=random,
+        random=tuple(subject.random),
         paper_eps=papers,
         explicit=bool(options.threat_models),
     )
@@ -162,14 +164,6 @@ def _not_measured(ladder: Sequence[Rung]) -> list[str]:
     if "adaptive" in climbed and not any(rung.attack and rung.attack.kind == "autoattack" for rung in ladder):
         missing.append("AutoAttack")
     return [*missing, "a gate in front of the purifier (there is none yet)"]
-
-
-def _check_libraries(ladder: Sequence[Rung]) -> None:
-    """Refuse before any time is spent what would fail on the first rung that needs it."""
-    for rung in ladder:
-        package = ATTACK_PACKAGES.get(rung.attack.kind) if rung.attack else None
-        if package and installed(package) is None:
-            raise MissingDependencyError(package, needed_for=f"The attack {rung.name}", extra="attacks")
 
 
 def _say(plan: Plan, ladder: Sequence[Rung], options: EvaluateOptions, papers: dict[EpsSpace, float]) -> None:

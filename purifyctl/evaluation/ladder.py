@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from purifyctl.config import (
+    EOT_ATTACKS,
     GRADIENT_ATTACKS,
     QUERY_ATTACKS,
     AttackConfig,
@@ -187,7 +188,7 @@ def _rungs(
 
 def _averaged(attack: AttackConfig) -> AttackConfig:
     """The attack for a model that is random, where it can be averaged."""
-    return replace(attack, eot=EOT) if attack.kind in (*GRADIENT_ATTACKS, "autoattack") else attack
+    return replace(attack, eot=EOT) if attack.kind in EOT_ATTACKS else attack
 
 
 def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:

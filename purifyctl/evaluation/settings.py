@@ -7,7 +7,7 @@ from typing import Any
 
 from purifyctl.config import differences
 from purifyctl.errors import ConfigError
-from purifyctl.images.sink import write_atomically
+from purifyctl.files import write_json
 
 SETTINGS, RECORDS = "settings.json", "records"
 
@@ -27,7 +27,7 @@ def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
             raise ConfigError(f"{out / RECORDS} exists, and no evaluation made it.", hint="choose another --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, (json.dumps(asked, indent=2) + "\n").encode())
+            write_json(file, asked)
         except OSError as error:
             raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
         return

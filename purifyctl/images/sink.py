@@ -1,7 +1,5 @@
 """What a job makes onto disk: a mirrored tree in which no two inputs share a name, written atomically."""
 
-import itertools
-import json
 import os
 import shutil
 from collections import defaultdict
@@ -10,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from purifyctl.errors import ConfigError
+from purifyctl.files import write_json
 from purifyctl.images.encode import EXTENSIONS
 
 IMAGES = "images"  # the folder of every job's output that holds the mirrored tree
-
-_counter = itertools.count()
 
 
 def prepare_output(
@@ -52,7 +49,7 @@ def prepare_output(
         for path in earlier:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / marker, (json.dumps(settings, indent=2) + "\n").encode())
+        write_json(out / marker, settings)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
 
@@ -81,27 +78,6 @@ def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[Pure
             taken.add(name)
         outputs.append(path.with_name(name))
     return outputs
-
-
-def write_atomically(file: Path, data: bytes | memoryview) -> None:
-    """Write a file so that a reader finds all of it or nothing."""
-    # short: `file`'s own name may be as long as names can be
-    temporary = file.with_name(f".{os.getpid()}-{next(_counter)}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_into_tree(file: Path, data: bytes | memoryview) -> None:
-    """`write_atomically`, and make the folder first where there is none yet."""
-    try:
-        write_atomically(file, data)
-    except FileNotFoundError:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, data)
 
 
 def printable(path: PurePosixPath) -> str:

@@ -7,7 +7,6 @@ the number of batches under way is bounded, so memory is too. The main thread ta
 """
 
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -25,9 +24,10 @@ import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
+from purifyctl.files import write_json
 from purifyctl.images import Decoder, list_images
 from purifyctl.images.decode import MAX_PIXELS
-from purifyctl.images.sink import IMAGES, output_paths, prepare_output, write_atomically
+from purifyctl.images.sink import IMAGES, output_paths, prepare_output
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
@@ -153,7 +153,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
         **settings,
         "machine": machine(),
     }
-    write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    write_json(out / SUMMARY, summary)
     if too_many:
         console.error(f"Stopped: {bar.errors} inputs failed, and --max-errors allows {options.max_errors}.")
         return RunResult(summary, 1)

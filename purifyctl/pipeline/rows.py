@@ -7,20 +7,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from purifyctl.errors import Status
 from purifyctl.parquet import read_columns
-
-Status = Literal[
-    "ok",
-    "unreadable",  # the file cannot be opened or read
-    "empty",  # zero bytes
-    "not_an_image",  # no image header
-    "unsupported_format",  # an image, of a kind that is not decoded here
-    "too_large",  # more pixels than allowed
-    "decode_failed",  # damaged or cut short
-    "write_failed",  # the purified image could not be written
-]
 
 
 @dataclass

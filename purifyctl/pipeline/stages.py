@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError
+from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, ImageFile, encode, read_file
-from purifyctl.images.sink import printable, write_into_tree
+from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.pipeline.rows import Row
 
@@ -156,7 +157,7 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
 
 
 def _fail(row: Row, error: ImageError) -> None:
-    row.status, row.error = error.status, str(error)  # type: ignore[assignment]
+    row.status, row.error = error.status, str(error)
 
 
 def _top(

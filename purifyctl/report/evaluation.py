@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import EOT, THREAT_MODELS, WHAT_IT_KNOWS
 from purifyctl.evaluation.summary import WORST
-from purifyctl.images.sink import write_atomically
+from purifyctl.files import write_atomically, write_json
 from purifyctl.report.figures import write_figures
 from purifyctl.report.paper import paper_tables
 from purifyctl.report.percent import percent, share
@@ -38,8 +37,7 @@ def write_evaluation(result: EvaluateResult, out: Path) -> list[str]:
     """Write everything that a reader wants into `out`. Returns the names of the figures."""
     document = result.document
     figures = write_figures(document["cells"], result.examples, out)
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    write_atomically(out / "evaluation.json", text.encode())
+    write_json(out / "evaluation.json", document)
     write_atomically(out / "evaluation.csv", as_csv(document["cells"]).encode())
     write_atomically(out / "evaluation.md", as_markdown(document, figures).encode())
     return figures

@@ -15,13 +15,13 @@ from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError
 from purifyctl.images import list_images, list_tar_members
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.photographs import TrainingBatches, split
 from purifyctl.samples import copy_samples
+from purifyctl.training.batches import TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.run_folder import CHECKPOINT, RunFolder
 from purifyctl.training.trainer import Trainer
+from purifyctl.training.validation import Validation
 from purifyctl.training.workers import Workers, join_workers
-from purifyctl.validation import Validation
 
 SAVE_EVERY_S = 300.0  # seconds of work that a kill may cost
 LOG_EVERY = 10  # steps

@@ -24,13 +24,13 @@ from purifyctl import console
 from purifyctl.checkpoint import save_purifier
 from purifyctl.config import TrainConfig, differences, from_dict, to_dict
 from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.files import write_atomically, write_json
 from purifyctl.images import ImageFile
-from purifyctl.images.sink import write_atomically
 from purifyctl.images.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
 from purifyctl.training.trainer import Trainer
-from purifyctl.validation import describe, score
+from purifyctl.training.validation import describe, score
 
 CHECKPOINT, STATE = "purifier.safetensors", "state.pt"
 _ELSEWHERE = "choose another --out"
@@ -111,7 +111,7 @@ class RunFolder:
             console.note(f"Going on with {self.path} from step {self.step} of {self._trainer.total_steps}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "training.json").write_text(json.dumps(self._begun, indent=2) + "\n")
+            write_json(self.path / "training.json", self._begun)
             log.unlink(missing_ok=True)
             console.note(f"Training on {self._source}, {self._trainer.total_steps} steps, into {self.path}.")
         try:

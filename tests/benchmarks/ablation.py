@@ -25,6 +25,8 @@ from purifyctl.config import (
 )
 from purifyctl.evaluation import EvaluateOptions, evaluate
 from purifyctl.evaluation.defences import PURIFIER
+from purifyctl.evaluation.summary import WORST
+from purifyctl.report.percent import share
 from purifyctl.training import train
 
 RECIPE = Path(__file__).parents[2] / "train" / "fast.toml"
@@ -38,17 +40,18 @@ GAN = 0.1  # of the cGAN and the perceptual term, where they stand beside the gu
 def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
     """By name; `start` names the variant that is gone on from. `base` is the recipe that ships, but shorter."""
     one = (base.classifiers[0],)
-    l1 = ObjectiveConfig(l1=100.0)
+    l1 = ObjectiveConfig(l1=100.0, discriminator_width=32)
     gan = replace(l1, gan=1.0)
     perceptual = replace(gan, perceptual=1.0, perceptual_backbone="vgg19", perceptual_weights=vgg19)
-    both = replace(base.objective, gan=GAN, perceptual=GAN)
+    both = replace(base.objective, gan=GAN, perceptual=GAN, discriminator_width=32)
     plain = replace(base, classifiers=one, attacks=(FGSM,), identity_share=0.0, denoise_epochs=0)
+    pix2pix = replace(plain, learning_rate=2e-4, beta1=0.5, beta2=0.999)  # the paper's optimiser
     guided = replace(plain, objective=base.objective, denoise_epochs=base.denoise_epochs)
     return {
-        "L1": replace(plain, objective=l1),
-        "L1 + cGAN": replace(plain, objective=gan),
-        "L1 + cGAN + perceptual": replace(plain, objective=perceptual),
-        "the same, U-Net": replace(plain, objective=perceptual, network=UNET),
+        "L1": replace(pix2pix, objective=l1),
+        "L1 + cGAN": replace(pix2pix, objective=gan),
+        "L1 + cGAN + perceptual": replace(pix2pix, objective=perceptual),
+        "the same, U-Net": replace(pix2pix, objective=perceptual, network=UNET),
         "squared error": replace(plain, objective=ObjectiveConfig(l1=0.0, l2=base.objective.l2)),
         "+ classifier-guided": replace(guided, denoise_epochs=0),
         "+ denoising first": guided,
@@ -65,25 +68,27 @@ def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
 
 
 def table(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """One row per variant: top-1 in percent, clean and on each rung; a dash where it was not measured."""
-    found: dict[str, dict[str, float]] = {}
+    """One row per variant: top-1 and its interval, clean and on each rung; a dash where it was not measured."""
+    found: dict[str, dict[str, str]] = {}
     for cell in cells:
         attacked = cell["attack"] != "clean"
         rung = f"{cell['attack']} {cell['eps_text']}, {cell['threat_model'].replace('_', '-')}" if attacked else "clean"
         column = found.setdefault(f"{rung}, n={cell['n']}", {})
         alone = "clean_top1" if cell["purified_clean_top1"] is None else "purified_clean_top1"
-        column[cell["defence"]] = cell["robust_top1" if attacked else alone]
+        column[cell["defence"]] = share(cell, "robust_top1" if attacked else alone)
     yield f"| | {' | '.join(found)} |"
     yield f"|{'---|' * (len(found) + 1)}"
     for name in dict.fromkeys(name for column in found.values() for name in column):
-        figures = (f"{100 * column[name]:.1f}" if name in column else "-" for column in found.values())
-        yield f"| {name} | {' | '.join(figures)} |"
+        yield f"| {name} | {' | '.join(column.get(name, '-') for column in found.values())} |"
 
 
 def measure(purifiers: Mapping[str, Path], photos: Path, out: Path, options: EvaluateOptions) -> list[dict[str, Any]]:
     """Cells of one evaluation with these purifiers side by side, by name."""
     (first, checkpoint), *others = purifiers.items()
-    cells = evaluate(photos, out, replace(options, checkpoint=checkpoint, against=tuple(others))).document["cells"]
+    result = evaluate(photos, out, replace(options, checkpoint=checkpoint, against=tuple(others)))
+    if result.exit_code == 130:
+        raise SystemExit(130)
+    cells = (cell for cell in result.document["cells"] if cell["attack"] != WORST)
     return [{**cell, "defence": first if cell["defence"] == PURIFIER else cell["defence"]} for cell in cells]
 
 

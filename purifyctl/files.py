@@ -1,0 +1,41 @@
+"""Files, written so that a reader finds all of them or nothing; and what identifies them."""
+
+import hashlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+_counter = itertools.count()
+
+
+def write_atomically(file: Path, data: bytes | memoryview) -> None:
+    """Write a file so that a reader finds all of it or nothing."""
+    # short: `file`'s own name may be as long as names can be
+    temporary = file.with_name(f".{os.getpid()}-{next(_counter)}.part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_into_tree(file: Path, data: bytes | memoryview) -> None:
+    """`write_atomically`, and make the folder first where there is none yet."""
+    try:
+        write_atomically(file, data)
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, data)
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write plain data as JSON for people and programs, atomically."""
+    write_atomically(file, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
