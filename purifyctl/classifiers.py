@@ -123,7 +123,7 @@ def _from_torchvision(name: str, weights: str) -> Classifier:
     if name in ("inception_v3", "googlenet"):
         options = {"transform_input": True, "init_weights": False}
     net = get_model(name, weights=None, **options)
-    state = _download(entry) if named or not weights else read_state_dict(weights)
+    state = _download(entry, name) if named or not weights else read_state_dict(weights)
     fit_state_dict(net, state, f"{name} weights {weights or entry.name}")
     transforms = entry.transforms()
     crop, resize = transforms.crop_size[0], transforms.resize_size[0]
@@ -138,14 +138,18 @@ def _from_torchvision(name: str, weights: str) -> Classifier:
     )
 
 
-def _download(entry: Any) -> Mapping[str, Tensor]:
+def _name_the_file(name: str) -> str:
+    return f"name the weights file (--weights FILE; in train --weights {name}=FILE, of a surrogate {name}=FILE)"
+
+
+def _download(entry: Any, name: str) -> Mapping[str, Tensor]:
     try:
         state: Mapping[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[-1]
         raise WeightsError(
             f"The weights {entry} cannot be downloaded: {error}.",
-            hint=f"fetch {entry.url} elsewhere and put it at {cached}, or pass --weights FILE",
+            hint=f"fetch {entry.url} elsewhere and put it at {cached}, or {_name_the_file(name)}",
         ) from None
     return state
 
@@ -172,7 +176,7 @@ def _from_timm(name: str, weights: str) -> Classifier:
             source = net.pretrained_cfg.get("hf_hub_id") or net.pretrained_cfg.get("url")
             raise WeightsError(
                 f"The weights of {name} cannot be downloaded: {type(error).__name__}: {error}",
-                hint=f"fetch the weights file of {source} elsewhere and pass --weights FILE",
+                hint=f"fetch the weights file of {source} elsewhere and {_name_the_file(name)}",
             ) from None
     labels = imagenet_labels() if net.num_classes == 1000 else Labels(())
     size = (int(cfg["input_size"][1]), int(cfg["input_size"][2]))
