@@ -190,6 +190,7 @@ def test_a_purifier_that_starts_from_another_owns_up_to_its_photographs_and_guid
     train(settings, elsewhere, tmp_path / "second", max_steps=1)
     second = load_purifier(tmp_path / "second")
     assert second.guided_by == ["tests.tiny:classifier", "tests.tiny:birds"]
+    assert str(tmp_path) not in json.dumps(second.about)  # a checkpoint travels, and folders do not
     for known in (photos, elsewhere):
         assert count_known(list_images(known), second.photographs) == len(list_images(known))
     save_purifier(tmp_path / "untold.safetensors", second.net, second.network, {})

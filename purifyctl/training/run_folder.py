@@ -13,6 +13,7 @@ import json
 import pickle
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,7 @@ class RunFolder:
         before = self._trainer.start.guided_by if self._trainer.start else []
         guides = list(dict.fromkeys([*before, *(classifier.name for classifier in self._config.classifiers)]))
         about = {
-            "recipe": to_dict(self._config),
+            "recipe": to_dict(_without_places(self._config)),
             "step": figures["step"],
             "total_steps": self._trainer.total_steps,
             "held_out": dict(figures),
@@ -222,6 +223,17 @@ class RunFolder:
             "photographs": self._sketch,
         }
         save_purifier(self.path / name, self._trainer.purifier, self._config.network, about)
+
+
+def _without_places(config: TrainConfig) -> TrainConfig:
+    """The recipe with the names of files instead of their paths: a checkpoint travels, and folders do not."""
+
+    def name(file: str) -> str:
+        return Path(file).name if Path(file).exists() else file
+
+    objective = replace(config.objective, perceptual_weights=name(config.objective.perceptual_weights))
+    classifiers = tuple(replace(classifier, weights=name(classifier.weights)) for classifier in config.classifiers)
+    return replace(config, photos="", start=name(config.start), classifiers=classifiers, objective=objective)
 
 
 def _step_of(line: str) -> float:
