@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from purifyctl.config import NetworkConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, PurifyctlError, WeightsError
-from purifyctl.files import file_sha256
+from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn import build_purifier
 
 FORMAT = "purifyctl-purifier-1"
@@ -66,9 +66,7 @@ def save_purifier(path: Path, net: nn.Module, network: NetworkConfig, about: dic
     """Write atomically: a reader finds the old file or the new one, whole."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     metadata = {"format": FORMAT, "network": json.dumps(to_dict(network)), "about": json.dumps(about)}
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, metadata=metadata)
-    temporary.replace(path)
+    write_atomically(path, save(tensors, metadata=metadata))
 
 
 def load_purifier(path: Path) -> Purifier:

@@ -517,9 +517,12 @@ def test_the_smoke_recipe_purifies_held_out_photographs_better_than_nothing(tmp_
         assert figures["purified_top1"] > figures["attacked_top1"], name
 
 
-def test_the_shipped_purifier_was_made_with_the_recipe_in_the_folder() -> None:
+def test_the_shipped_purifier_was_made_with_the_recipes_in_the_folder() -> None:
     made = from_dict(TrainConfig, load_purifier(shipped_checkpoint()).about["recipe"])
-    recipe = read_recipe(ROOT / "train" / "fast.toml", TrainConfig)
-    assert [c.name for c in made.classifiers] == [c.name for c in recipe.classifiers]
-    # where photographs and weights lie depends on the machine
-    assert replace(made, photos="", classifiers=recipe.classifiers) == recipe
+    fast, finish = (read_recipe(ROOT / "train" / f"{name}.toml", TrainConfig) for name in ("fast", "finish"))
+    assert [c.name for c in made.classifiers] == [c.name for c in finish.classifiers]
+    # where files lie depends on the machine
+    assert made.start == Path(finish.start).name
+    assert replace(made, start=finish.start, classifiers=finish.classifiers) == finish
+    goes_on = ("start", "epochs", "denoise_epochs", "learning_rate", "identity_share", "validate_every")
+    assert replace(finish, **{name: getattr(fast, name) for name in goes_on}) == fast
