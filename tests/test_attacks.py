@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl import cli
 from purifyctl.attacks import (
     Best,
     bim,
@@ -124,8 +123,8 @@ def global_states() -> tuple[object, ...]:
     return random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist()
 
 
-def test_every_kind_of_attack_is_tested_here_and_offered_by_the_command_line() -> None:
-    assert set(EVERY_ATTACK) == set(get_args(AttackKind)) == {kind.value for kind in cli.Attack}
+def test_every_kind_of_attack_that_a_configuration_can_name_is_tested_here() -> None:
+    assert set(EVERY_ATTACK) == set(get_args(AttackKind))  # the command line offers these: it takes the type itself
 
 
 @pytest.mark.parametrize("kind", EVERY_ATTACK)

@@ -507,7 +507,7 @@ def test_classifiers_get_their_weights_by_name_on_the_command_line(photos: Path,
         assert done.returncode == code, done.stderr
     assert "the recipe's classifiers are tests.tiny:classifier" in done.stderr
     recipe_used = load_purifier(tmp_path / "run").about["recipe"]
-    assert recipe_used["classifiers"][0]["weights"] == str(weights)
+    assert recipe_used["classifiers"][0]["weights"] == weights.name  # checkpoints travel: no folders in them
 
 
 @pytest.mark.slow
