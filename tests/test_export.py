@@ -40,12 +40,12 @@ def test_an_exported_purifier_is_its_torch_reference_at_any_batch(
     network: NetworkConfig, backend: str, tmp_path: Path
 ) -> None:
     images = natural_images(5, 64)
-    reference = TorchRunner(purifier_graph(tiny.purifier(network))).infer(images)
+    reference = TorchRunner(purifier_graph(tiny.purifier(network))).infer(images)[0]
     file = tmp_path / "purifier.onnx"
     export_onnx(purifier_graph(tiny.purifier(network), rewrite_deconvs=backend == "openvino"), file, 64)
     with open_runner(backend, file, precision="fp32", image_size=64, batch_size=5) as runner:
         for n in (1, 3, 5):
-            made = runner.infer(images[:n])
+            (made,) = runner.infer(images[:n])
             assert made.dtype == np.uint8
             assert made.shape == (n, 64, 64, 3)
             assert np.abs(made.astype(int) - reference[:n]).max() <= 1
@@ -57,7 +57,7 @@ def test_an_images_result_does_not_depend_on_how_many_came_with_it(tmp_path: Pat
     file = tmp_path / "purifier.onnx"
     export_onnx(purifier_graph(tiny.purifier()), file, 64)
     with open_runner("openvino", file, precision="fp32", image_size=64, batch_size=4) as runner:
-        assert np.array_equal(runner.infer(images[:1]), runner.infer(images)[:1])
+        assert np.array_equal(runner.infer(images[:1])[0], runner.infer(images)[0][:1])
 
 
 def test_an_fp16_graph_computes_in_fp16_and_takes_uint8(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_fp16_plans_for_four_card_generations_build_without_a_gpu_from_the_graph
     file = tmp_path / "graph.onnx"
     export_onnx(graphs[1], file, 64)
     with open_runner("onnxruntime", file, precision="fp16", image_size=64, batch_size=2) as runner:
-        difference = np.abs(runner.infer(images).astype(float) - TorchRunner(graphs[0]).infer(images))
+        difference = np.abs(runner.infer(images)[0].astype(float) - TorchRunner(graphs[0]).infer(images)[0])
     assert difference.max() <= (0.01 if what == "classifier" else 2)
     for card in CARDS:
         plan = tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=64, batch_size=2, target=card)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from purifyctl.errors import BackendError
 
-# RGB uint8 [N, H, W, 3], or a network's output with N first: a numpy array, or a torch CUDA tensor.
+# RGB uint8 [N, H, W, 3], or one of a network's outputs with N first: a numpy array, or a torch CUDA tensor.
 Batch = Any
 
 BACKENDS = "openvino, onnxruntime, tensorrt or tensorrt-rtx"
@@ -32,8 +32,8 @@ class Runner(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def infer(self, images: Batch) -> Batch:
-        """Run RGB uint8 [n, H, W, 3] with 1 <= n <= the batch size it was opened with."""
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        """Run RGB uint8 [n, H, W, 3] with 1 <= n <= the batch size it was opened with: the graph's outputs in order."""
         ...
 
 

@@ -30,5 +30,5 @@ class ONNXRuntimeRunner:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def infer(self, images: Batch) -> Batch:
-        return self._session.run(None, {self._input: images})[0]
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        return tuple(self._session.run(None, {self._input: images}))

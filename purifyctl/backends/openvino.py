@@ -64,13 +64,14 @@ class OpenVINORunner:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def infer(self, images: Batch) -> Batch:
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
         n = len(images)
         if n < self._batch_size:
             images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
         request = self._requests.get()
         try:
             request.infer([images], share_inputs=True)
-            return request.get_output_tensor().data[:n].copy()  # copy: the request's buffer is used again
+            # copies: the request's buffers are used again
+            return tuple(request.get_output_tensor(i).data[:n].copy() for i in range(len(self._model.outputs)))
         finally:
             self._requests.put(request)

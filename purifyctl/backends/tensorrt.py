@@ -113,13 +113,9 @@ class TensorRTRunner:
             )
         self._context = self._engine.create_execution_context()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._output = next(
-            name
-            for name in (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
-            if name != INPUT
-        )
         dtypes = {trt.DataType.UINT8: torch.uint8, trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
-        self._dtype = dtypes[self._engine.get_tensor_dtype(self._output)]
+        names = (self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors))
+        self._outputs = {name: dtypes[self._engine.get_tensor_dtype(name)] for name in names if name != INPUT}
 
     def __enter__(self) -> Self:
         return self
@@ -127,20 +123,23 @@ class TensorRTRunner:
     def __exit__(self, *_: object) -> None:
         del self._context, self._engine
 
-    def infer(self, images: Batch) -> Batch:
-        """`images`: a torch CUDA tensor (used where it is) or a numpy array (copied). Returns a torch CUDA tensor."""
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        """`images`: a torch CUDA tensor (used where it is) or a numpy array (copied). Returns torch CUDA tensors."""
         torch = self._torch
         x = images if isinstance(images, torch.Tensor) else torch.from_numpy(images).cuda(self.device_id)
         x = x.contiguous()
         self._context.set_input_shape(INPUT, tuple(x.shape))
-        out = torch.empty(tuple(self._context.get_tensor_shape(self._output)), dtype=self._dtype, device=x.device)
         self._context.set_tensor_address(INPUT, x.data_ptr())
-        self._context.set_tensor_address(self._output, out.data_ptr())
+        outputs = []
+        for name, dtype in self._outputs.items():
+            out = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device=x.device)
+            self._context.set_tensor_address(name, out.data_ptr())
+            outputs.append(out)
         self._stream.wait_stream(torch.cuda.current_stream())  # x may still be being made
         if not self._context.execute_async_v3(self._stream.cuda_stream):
             raise BackendError(f"TensorRT failed while running: {_Log.last}")
-        self._stream.synchronize()  # x and out must outlive the work
-        return out
+        self._stream.synchronize()  # x and the outputs must outlive the work
+        return tuple(outputs)
 
 
 class _Log:

@@ -24,5 +24,6 @@ class TorchRunner:
         pass
 
     @torch.inference_mode()
-    def infer(self, images: Batch) -> Batch:
-        return self._graph(torch.from_numpy(images)).numpy()
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        made = self._graph(torch.from_numpy(images))
+        return tuple(output.numpy() for output in (made if isinstance(made, tuple) else (made,)))

@@ -85,9 +85,12 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     """
     options = options or RunOptions()
     started = time.monotonic()
-    if options.compare and not bundle.manifest.classifier:
+    bundle.check_trust()
+    networks = bundle.manifest.networks
+    if options.compare and "classifier" not in networks:
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
-    classify = options.classify and bool(bundle.manifest.classifier)
+    classify = options.classify and "classifier" in networks
+    fused = classify and "fused" in networks and not options.compare
     labels = bundle.labels if classify else Labels(())
     items = _plan(source, out, options, labels)
     settings = {
@@ -103,7 +106,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     too_many = False
     writer = _PartWriter(out / ROWS)
     with ExitStack() as stack:
-        purifier = stack.enter_context(bundle.open("purifier"))
+        purifier = stack.enter_context(bundle.open("fused" if fused else "purifier"))
         threads = len(os.sched_getaffinity(0))
         decoder = stack.enter_context(
             Decoder(
@@ -114,7 +117,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
                 max_pixels=options.max_pixels,
             )
         )
-        classifier = stack.enter_context(bundle.open("classifier")) if classify else None
+        classifier = stack.enter_context(bundle.open("classifier")) if classify and not fused else None
         job = stages.Job(
             decoder=decoder,
             purifier=purifier,
@@ -235,6 +238,6 @@ def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
         "precision": manifest.precision,
         "image_size": manifest.image_size,
         "batch_size": manifest.batch_size,
-        "purifier": manifest.purifier.name,
-        "classifier": manifest.classifier[0].name if classify else None,
+        "purifier": manifest.networks["purifier"].name,
+        "classifier": manifest.networks["classifier"].name if classify else None,
     }

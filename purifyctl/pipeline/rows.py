@@ -18,7 +18,7 @@ class Row:
     """What became of one input. Missing values are None. Durations in ms, sizes in pixels, probabilities in [0, 1].
 
     A batch shares its time: `*_ms` of decode, purify and classify are the batch's time divided by its images
-    (amortised), and `*_batch_ms` is the batch's own.
+    (amortised), and `*_batch_ms` is the batch's own. Where one engine does both, purifying holds the classifier's time.
     """
 
     path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN

@@ -28,8 +28,8 @@ class Job:
     """What every batch of one run needs."""
 
     decoder: Decoder
-    purifier: Runner
-    classifier: Runner | None
+    purifier: Runner  # or purifier and classifier in one: a second output is the classifier's
+    classifier: Runner | None  # for what `purifier` leaves unclassified
     labels: Labels
     image_format: str | None  # None: rows only
     out: Path
@@ -115,7 +115,7 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     if n == 0:
         return work, []
     with _timed() as purify:
-        purified = job.purifier.infer(work.images)
+        purified, *fused = job.purifier.infer(work.images)
         host = to_host(purified)
     rows = [work.rows[i] for i in work.positions]
     # encoding starts while the classifier works
@@ -123,8 +123,9 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     if job.image_format:
         written = [encoders.submit(_write, job, work, k, host[k]) for k in range(n)]
     with _timed() as classify:
-        probabilities = to_host(job.classifier.infer(purified)) if job.classifier else None
-    unpurified = to_host(job.classifier.infer(work.images)) if job.classifier and job.compare else None
+        classified = fused or (job.classifier.infer(purified) if job.classifier else ())
+        probabilities = to_host(classified[0]) if classified else None
+    unpurified = to_host(job.classifier.infer(work.images)[0]) if job.classifier and job.compare else None
     work.images = None
     for k, row in enumerate(rows):
         row.purify_batch_ms, row.purify_ms = purify.ms, purify.ms / n

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
+from purifyctl.bundle import Bundle
+from purifyctl.parity import describe_parity
 from purifyctl.pipeline.summary import PERCENTILES
 
 _ACCURACY = {
@@ -35,3 +37,27 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
         f"Times of decode, purify and classify are a batch's time divided by its images (amortised; batch "
         f"{engine['batch_size']}, {engine['backend']} {engine['precision']}).\nResults: {out}"
     )
+
+
+def show_bundle(bundle: Bundle) -> None:
+    """What an engine bundle is, for people."""
+    manifest = bundle.manifest
+    size = sum((bundle.path / name).stat().st_size for name in manifest.files) / 2**20
+    rows = [
+        ("backend", f"{manifest.backend} {manifest.backend_version}, {manifest.precision}"),
+        ("images", f"{manifest.image_size}x{manifest.image_size}, 1 to {manifest.batch_size} at once"),
+    ]
+    for name, network in manifest.networks.items():
+        plans = f"; plans for {', '.join(network.plans)}" if network.plans else ""
+        rows.append((name, f"{network.name}, {network.parameters / 1e6:.2f} M parameters{plans}"))
+        rows.append(("  made from", network.source))
+    rows += [
+        ("classes", str(len(manifest.class_names)) if manifest.class_names else "-"),
+        ("built", f"{manifest.created} by purifyctl {manifest.purifyctl}, in {manifest.build_s} s"),
+        ("files", f"{len(manifest.files)}, {size:.1f} MiB, as their hashes say"),
+        ("SHA-256", bundle.sha256),
+        ("trusted here", "yes" if bundle.trusted else "no: run it with --trust if you know where it comes from"),
+        ("built again by", manifest.rebuild),
+    ]
+    console.facts(str(bundle.path), rows)
+    console.note(describe_parity(manifest.parity))

@@ -60,7 +60,7 @@ class Stages:
         self.images = [images for images in self.images if len(images) == self.batch]
         self.purifier = bundle.open("purifier")
         self.classifier = bundle.open("classifier")
-        self.purified = [self.purifier.infer(images) for images in self.images]
+        self.purified = [self.purifier.infer(images)[0] for images in self.images]
 
     def decode(self) -> None:
         for i in range(0, self.n, self.batch):
@@ -68,7 +68,7 @@ class Stages:
 
     def engine(self) -> None:
         def both(images: np.ndarray) -> None:
-            self.classifier.infer(self.purifier.infer(images))
+            self.classifier.infer(self.purifier.infer(images)[0])
 
         with ThreadPoolExecutor(self.purifier.concurrency) as pool:
             list(pool.map(both, self.images))

@@ -1,0 +1,205 @@
+"""Whether an engine does what torch in FP32 does: on photographs, clean and attacked, at its batch sizes.
+
+What a purifier corrects is a few grey levels, so a difference that no eye sees can undo it. The last word has therefore
+the whole chain on attacked photographs: purify, classify, and count.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from purifyctl.attacks import make_attack
+from purifyctl.backends import Runner, to_host
+from purifyctl.backends.torch import TorchRunner
+from purifyctl.config import AttackConfig, EnginePrecision, format_eps
+from purifyctl.errors import ParityError
+from purifyctl.export import classifier_graph, purifier_graph
+from purifyctl.photographs import to_pixels, to_tensor
+
+Pixels = NDArray[np.uint8]  # RGB [n, size, size, 3]
+
+ATTACK, EPS = AttackConfig("fgsm"), 4 / 255
+BATCH = 16  # of torch's own passes
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The most that an engine may differ from torch FP32."""
+
+    mean_grey: float  # mean absolute difference of the purified image, in grey levels of 255
+    max_grey: int  # largest difference of one value of one pixel, in grey levels
+    probability: float  # largest difference of one class's probability, on the same input
+    agreement: float  # least share of photographs whose purified image has torch's top-1
+
+
+# Rounding to 8 bits turns any difference near .5 into one grey level; the rest is the precision's own.
+TOLERANCES: dict[EnginePrecision, Tolerance] = {
+    "fp32": Tolerance(mean_grey=0.02, max_grey=1, probability=0.002, agreement=0.998),
+    "fp16": Tolerance(mean_grey=0.25, max_grey=8, probability=0.05, agreement=0.995),
+    "bf16": Tolerance(mean_grey=0.5, max_grey=16, probability=0.15, agreement=0.99),
+}
+ATTACKED_ACCURACY = 0.01  # largest loss or gain of accuracy on purified attacked photographs
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What torch FP32 makes of some photographs. Probabilities are [n, classes], and empty without a classifier."""
+
+    images: Pixels
+    purified: Pixels
+    probabilities: NDArray[np.float32]  # of the images as they are
+    purified_probabilities: NDArray[np.float32]
+    attacked: Pixels  # empty without a classifier: there is nothing to attack
+    attacked_probabilities: NDArray[np.float32]  # of the purified attacked images
+
+
+def reference(purifier: nn.Module, classifier: nn.Module | None, images: Pixels) -> Reference:
+    """Run torch FP32. Attacked: FGSM at 4/255, away from the classifier's own prediction; the purifier is not known."""
+    purify = TorchRunner(purifier_graph(purifier))
+    purified = _infer(purify, images, BATCH)[0]
+    if classifier is None:
+        nothing = np.empty((0, 0), np.float32)
+        return Reference(images, purified, nothing, nothing, images[:0], nothing)
+    classify = TorchRunner(classifier_graph(classifier))
+    probabilities = _infer(classify, images, BATCH)[0]
+    attacked = np.concatenate(
+        [
+            _attack(classifier, images[i : i + BATCH], probabilities[i : i + BATCH].argmax(1))
+            for i in range(0, len(images), BATCH)
+        ]
+    )
+    return Reference(
+        images,
+        purified,
+        probabilities,
+        _infer(classify, purified, BATCH)[0],
+        attacked,
+        _infer(classify, _infer(purify, attacked, BATCH)[0], BATCH)[0],
+    )
+
+
+def _attack(classifier: nn.Module, images: Pixels, predicted: NDArray[np.int64]) -> Pixels:
+    return to_pixels(make_attack(ATTACK, classifier, to_tensor(images), torch.from_numpy(predicted), EPS))
+
+
+def check_parity(
+    wanted: Reference, runners: Mapping[str, Runner], precision: EnginePrecision, batch_sizes: Sequence[int]
+) -> dict[str, Any]:
+    """Compare an engine with torch.
+
+    Parameters
+    ----------
+    runners
+        "purifier", and where there are some "classifier" and "fused".
+    batch_sizes
+        Each is tried; at batch 1 with the first few photographs.
+
+    Returns
+    -------
+    dict
+        Figures for the manifest: per network and batch size, and of the chain from the image to its class.
+
+    Raises
+    ------
+    ParityError
+        Something lies outside `TOLERANCES`, or is no number.
+    """
+    tolerance = TOLERANCES[precision]
+    figures: dict[str, Any] = {}
+    for name, runner in runners.items():
+        expected = wanted.probabilities if name == "classifier" else wanted.purified
+        figures[name] = {}
+        for batch in sorted(set(batch_sizes)):
+            n = min(len(wanted.images), 4) if batch == 1 else len(wanted.images)
+            made = _infer(runner, wanted.images[:n], batch)[0]
+            measured = compare(name, expected[:n], made)
+            figures[name][f"batch_{batch}"] = {"images": n, **measured}
+            _refuse_outside(tolerance, measured, f"{name} at batch {batch}")
+    if "classifier" in runners:
+        batch = max(batch_sizes)
+        purify, classify = runners["purifier"], runners["classifier"]
+        figures["chain"] = _check_chain(
+            wanted, lambda x: _infer(classify, _infer(purify, x, batch)[0], batch)[0], tolerance
+        )
+        if "fused" in runners:
+            fused = runners["fused"]
+            figures["fused chain"] = _check_chain(wanted, lambda x: _infer(fused, x, batch)[1], tolerance)
+    return figures
+
+
+def describe_parity(figures: Mapping[str, Any]) -> str:
+    """The figures of `check_parity` at full batches, as lines for people."""
+    lines = [f"Against torch FP32 ({figures['covers']}, measured with {figures['measured_with']}):"]
+    for name, measured in figures.items():
+        if isinstance(measured, dict):
+            shown = list(measured.values())[-1] if "photographs" not in measured else measured
+            numbers = (f"{key} {value:.4g}" for key, value in shown.items() if not isinstance(value, str))
+            lines.append(f"  {name}: {', '.join(numbers)}")
+    return "\n".join(lines)
+
+
+def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, float]:
+    """How far an output lies from torch's: probabilities for the classifier, grey levels for the others."""
+    difference = np.abs(made.astype(np.float64) - expected.astype(np.float64))
+    if name == "classifier":
+        return {"max_probability": float(difference.max()), "top1_agreement": _agreement(expected, made)}
+    return {"mean_grey": float(difference.mean()), "max_grey": float(difference.max())}
+
+
+def _check_chain(
+    wanted: Reference, chain: Callable[[Pixels], NDArray[np.float32]], tolerance: Tolerance
+) -> dict[str, Any]:
+    """Classes of purified photographs, clean and attacked. Of n photographs at least one may always differ."""
+    n, labels = len(wanted.images), wanted.probabilities.argmax(1)
+    agreement = _agreement(wanted.purified_probabilities, chain(wanted.images))
+    least = min(tolerance.agreement, 1 - 1 / n)
+    if agreement < least - 1e-9:
+        raise _outside("the chain", "top1_agreement", agreement, f">= {least:.4g}")
+    accuracy, of_torch = (_accuracy(made, labels) for made in (chain(wanted.attacked), wanted.attacked_probabilities))
+    most = max(ATTACKED_ACCURACY, 1 / n)
+    if abs(accuracy - of_torch) > most + 1e-9:
+        raise _outside("the chain", "change of attacked_accuracy", abs(accuracy - of_torch), f"<= {most:.4g}")
+    return {
+        "photographs": n,
+        "top1_agreement": agreement,
+        "attack": f"{ATTACK.name} {format_eps(EPS)}, gray-box; right is the classifier's prediction when clean",
+        "attacked_accuracy": accuracy,
+        "attacked_accuracy_torch": of_torch,
+    }
+
+
+def _agreement(expected: NDArray[Any], made: NDArray[Any]) -> float:
+    return float((made.argmax(1) == expected.argmax(1)).mean())
+
+
+def _accuracy(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def _refuse_outside(tolerance: Tolerance, measured: Mapping[str, float], what: str) -> None:
+    bounds = {
+        "mean_grey": tolerance.mean_grey,
+        "max_grey": tolerance.max_grey,
+        "max_probability": tolerance.probability,
+    }
+    for key, bound in bounds.items():
+        if key in measured and not measured[key] <= bound:  # not <=: NaN is outside too
+            raise _outside(what, key, measured[key], f"<= {bound:.4g}")
+
+
+def _outside(what: str, key: str, value: float, allowed: str) -> ParityError:
+    return ParityError(
+        f"The engine does not agree with torch: {what} has {key} {value:.4g}, allowed is {allowed}.",
+        hint="build with --precision fp32, or on another backend",
+    )
+
+
+def _infer(runner: Runner, images: Pixels, batch_size: int) -> list[NDArray[Any]]:
+    """Each output for all images, in batches."""
+    batches = [runner.infer(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    return [np.concatenate([to_host(part) for part in parts]) for parts in zip(*batches, strict=True)]

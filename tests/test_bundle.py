@@ -1,0 +1,189 @@
+"""Bundles that are not what was built: each is refused, with the reason and the next step, and none is ever loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from purifyctl import trust
+from purifyctl.bundle import Bundle, load_bundle
+from purifyctl.config import EngineConfig
+from purifyctl.engine import build_engine
+from purifyctl.errors import BundleError
+from tests import tiny
+
+Damage = Callable[[Path], object]
+
+
+def flip(name: str, where: float) -> Damage:
+    """Turn one bit, so far into the file."""
+
+    def damage(bundle: Path) -> None:
+        data = bytearray((bundle / name).read_bytes())
+        data[int(where * (len(data) - 1))] ^= 1
+        (bundle / name).write_bytes(data)
+
+    return damage
+
+
+def cut(name: str, left: float) -> Damage:
+    def damage(bundle: Path) -> None:
+        data = (bundle / name).read_bytes()
+        (bundle / name).write_bytes(data[: int(left * (len(data) - 1))])
+
+    return damage
+
+
+def write(name: str, data: bytes) -> Damage:
+    def damage(bundle: Path) -> None:
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_bytes(data)
+
+    return damage
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> Damage:
+    """Change the manifest as a program would."""
+
+    def damage(bundle: Path) -> None:
+        data = json.loads((bundle / "manifest.json").read_text())
+        change(data)
+        (bundle / "manifest.json").write_text(json.dumps(data, indent=1) + "\n")
+
+    return damage
+
+
+def swap(bundle: Path) -> None:
+    one, two = bundle / "purifier.onnx", bundle / "classifier.onnx"
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+
+
+def link(bundle: Path) -> None:
+    real = bundle.parent / "elsewhere.onnx"
+    (bundle / "purifier.onnx").rename(real)
+    (bundle / "purifier.onnx").symlink_to(real)
+
+
+def folder_in_place(bundle: Path) -> None:
+    (bundle / "purifier.onnx").unlink()
+    (bundle / "purifier.onnx").mkdir()
+
+
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "a bit at a graph's start": (flip("purifier.onnx", 0), "SHA-256 differs"),
+    "a bit in its middle": (flip("purifier.onnx", 0.5), "SHA-256 differs"),
+    "a bit at its end": (flip("purifier.onnx", 1), "SHA-256 differs"),
+    "a bit of the classifier": (flip("classifier.onnx", 0.3), "SHA-256 differs"),
+    "a bit of the fused graph": (flip("fused.onnx", 0.7), "SHA-256 differs"),
+    "a byte short": (cut("purifier.onnx", 1), "SHA-256 differs"),
+    "cut in half": (cut("classifier.onnx", 0.5), "SHA-256 differs"),
+    "emptied": (cut("purifier.onnx", 0), "SHA-256 differs"),
+    "a byte more": (
+        lambda b: (b / "purifier.onnx").write_bytes((b / "purifier.onnx").read_bytes() + b"\0"),
+        "SHA-256 differs",
+    ),
+    "swapped files": (swap, "SHA-256 differs"),
+    "another bundle's graph": (
+        lambda b: shutil.copyfile(b / "purifier.onnx", b / "fused.onnx"),
+        "SHA-256 differs",
+    ),
+    "missing graph": (lambda b: (b / "classifier.onnx").unlink(), "lacks its file"),
+    "missing fused graph": (lambda b: (b / "fused.onnx").unlink(), "lacks its file"),
+    "a folder in a file's place": (folder_in_place, "lacks its file"),
+    "a link in a file's place": (link, "is a link"),
+    "added file": (write("purifier.onnx.data", b""), "does not know"),
+    "added hidden file": (write(".hidden", b"x"), "does not know"),
+    "added plan": (write("plans/local.plan", b"x"), "does not know"),
+    "no manifest": (lambda b: (b / "manifest.json").unlink(), r"no manifest\.json"),
+    "empty manifest": (write("manifest.json", b""), "damaged"),
+    "manifest cut short": (cut("manifest.json", 0.6), "damaged"),
+    "manifest of garbage": (write("manifest.json", bytes(range(256))), "damaged"),
+    "manifest that is a list": (write("manifest.json", b"[]"), "damaged"),
+    "manifest that is null": (write("manifest.json", b"null"), "damaged"),
+    "manifest nested without end": (write("manifest.json", b"[" * 100_000), "damaged"),
+    "future schema": (edit(lambda m: m.update(schema=99)), "schema 99"),
+    "earlier schema": (edit(lambda m: m.update(schema=1)), "schema 1"),
+    "no schema": (edit(lambda m: m.pop("schema")), "damaged"),
+    "schema that is text": (edit(lambda m: m.update(schema="2")), "schema 2"),
+    "missing key": (edit(lambda m: m.pop("precision")), "precision is missing"),
+    "unknown key": (edit(lambda m: m.update(extra=1)), "unknown key"),
+    "unknown backend": (edit(lambda m: m.update(backend="abacus")), "backend"),
+    "unknown precision": (edit(lambda m: m.update(precision="int4")), "precision"),
+    "list of files as a list": (edit(lambda m: m.update(files=[])), "damaged"),
+    "hash that is a number": (edit(lambda m: m["files"].update({"purifier.onnx": 7})), "damaged"),
+    "wrong hash": (edit(lambda m: m["files"].update({"purifier.onnx": "0" * 64})), "SHA-256 differs"),
+    "no hashes": (edit(lambda m: m["files"].clear()), "does not know"),
+    "unhashed graph": (edit(lambda m: m["networks"]["purifier"].update(onnx="other.onnx")), r"no hash for other\.onnx"),
+    "graph outside": (
+        edit(lambda m: m["networks"]["purifier"].update(onnx="../elsewhere.onnx")),
+        "no hash for",
+    ),
+    "unhashed plan": (edit(lambda m: m["networks"]["purifier"]["plans"].update(SM86="x.plan")), "no hash for"),
+    "path outside": (edit(lambda m: m["files"].update({"../../etc/passwd": "0"})), "lacks its file"),
+    "absolute path": (edit(lambda m: m["files"].update({"/etc/passwd": "0"})), "lacks its file"),
+    "no purifier": (edit(lambda m: m["networks"].pop("purifier")), "names no purifier"),
+    "no networks": (edit(lambda m: m["networks"].clear()), "names no purifier"),
+    "no image size": (edit(lambda m: m.update(image_size=0)), "at least 1"),
+    # whoever changes the manifest so that all fits together has made another bundle, which nobody trusts yet
+    "graphs exchanged in the manifest": (
+        edit(lambda m: m["networks"].update(purifier=m["networks"]["classifier"])),
+        "not built here",
+    ),
+    "another precision": (edit(lambda m: m.update(precision="bf16")), "not built here"),
+    "another size": (edit(lambda m: m.update(image_size=128)), "not built here"),
+    "other class names": (edit(lambda m: m.update(class_names=["cat"])), "not built here"),
+    "better parity": (edit(lambda m: m["parity"].update(covers="everything")), "not built here"),
+    "a space in the manifest": (
+        lambda b: (b / "manifest.json").write_bytes((b / "manifest.json").read_bytes() + b" "),
+        "not built here",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("whole")
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=2, classifier="tests.tiny:classifier", fused=True)
+    return build_engine(config, tiny.checkpoint(folder / "run"), folder / "bundle")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_bundle_that_is_not_what_was_built_is_refused_with_the_reason_and_the_next_step(
+    kind: str, whole: Bundle, tmp_path: Path
+) -> None:
+    damage, words = DAMAGE[kind]
+    bundle = tmp_path / "bundle"
+    shutil.copytree(whole.path, bundle)
+    load_bundle(bundle).open("purifier")  # a copy of what was built here is as good
+    damage(bundle)
+    with pytest.raises(BundleError, match=words) as caught:
+        load_bundle(bundle).open("purifier")
+    assert "purifyctl build-engine" in caught.value.hint
+
+
+def test_plans_of_another_library_version_are_refused(tmp_path: Path) -> None:
+    rtx = EngineConfig(backend="tensorrt-rtx", precision="fp16", targets=("SM86",), image_size=tiny.SIZE, batch_size=2)
+    bundle = build_engine(rtx, tiny.checkpoint(tmp_path), tmp_path / "bundle")
+    edit(lambda m: m.update(backend_version="0.1"))(bundle.path)
+    with pytest.raises(BundleError, match="plans do not carry over") as caught:
+        load_bundle(bundle.path)
+    assert caught.value.hint == bundle.manifest.rebuild
+
+
+def test_a_bundle_from_elsewhere_runs_once_it_is_trusted_and_not_before(
+    whole: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PURIFYCTL_STATE", str(tmp_path / "another user"))
+    with pytest.raises(BundleError, match="not built here") as caught:
+        whole.open("purifier")
+    assert whole.sha256 in caught.value.hint
+    trust.remember(whole.sha256, whole.path)
+    trust.remember(whole.sha256, whole.path)
+    assert len((tmp_path / "another user" / "trusted-bundles").read_text().splitlines()) == 1
+    with whole.open("purifier") as runner:
+        assert runner.concurrency >= 1

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from purifyctl.backends.torch import TorchRunner
+from purifyctl.errors import ParityError
+from purifyctl.export import FusedGraph, classifier_graph, purifier_graph
+from purifyctl.images.synthetic import natural_images
+from purifyctl.parity import TOLERANCES, check_parity, compare, reference
+from tests import tiny
+
+IMAGES = natural_images(12, tiny.SIZE)
+
+
+def runners(purifier: nn.Module, classifier: nn.Module) -> dict[str, TorchRunner]:
+    purify, classify = purifier_graph(purifier), classifier_graph(classifier)
+    graphs = {"purifier": purify, "classifier": classify, "fused": FusedGraph(purify, classify)}
+    return {name: TorchRunner(graph) for name, graph in graphs.items()}
+
+
+def moved(net: nn.Module, by: float) -> nn.Module:
+    """The same network with every weight of its last layer moved a little."""
+    last = list(net.parameters())[-1]
+    with torch.no_grad():
+        last.add_(by)
+    return net
+
+
+def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
+    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    figures = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 4))
+    assert figures["purifier"]["batch_1"] == {"images": 4, "mean_grey": 0, "max_grey": 0}
+    assert figures["classifier"]["batch_4"]["top1_agreement"] == 1
+    for chain in ("chain", "fused chain"):
+        assert figures[chain]["top1_agreement"] == 1
+        assert figures[chain]["attacked_accuracy"] == figures[chain]["attacked_accuracy_torch"]
+
+
+def test_the_attacked_photographs_are_attacked_within_the_budget() -> None:
+    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    change = np.abs(wanted.attacked.astype(int) - IMAGES)
+    assert change.max() == 4
+    assert change.mean() > 2
+
+
+def test_without_a_classifier_the_pixels_are_compared_and_nothing_else() -> None:
+    wanted = reference(tiny.purifier(), None, IMAGES)
+    figures = check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
+    assert set(figures) == {"purifier"}
+
+
+def test_a_purifier_that_is_a_grey_level_off_is_refused_in_fp32() -> None:
+    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    with pytest.raises(ParityError, match=r"purifier at batch 4 has mean_grey"):
+        check_parity(wanted, runners(moved(tiny.purifier(), 1 / 255), tiny.classifier()), "fp32", (4,))
+
+
+def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    chain = runners(tiny.purifier(), tiny.classifier())
+    other = tiny.classifier()
+    with torch.no_grad():
+        list(other.parameters())[-1].copy_(torch.arange(10.0))
+    chain["fused"] = TorchRunner(FusedGraph(purifier_graph(tiny.purifier()), classifier_graph(other)))
+    with pytest.raises(ParityError, match="top1_agreement"):
+        check_parity(wanted, chain, "bf16", (4,))
+
+
+def test_nan_is_outside_every_tolerance() -> None:
+    nan = np.full((12, 10), np.nan, np.float32)
+    assert np.isnan(compare("classifier", nan, nan)["max_probability"])
+    broken = moved(tiny.classifier(), float("nan"))
+    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    for precision in TOLERANCES:
+        with pytest.raises(ParityError, match="nan"):
+            check_parity(wanted, runners(tiny.purifier(), broken), precision, (4,))
