@@ -1,7 +1,10 @@
 """Bundles that are not what was built: each is refused, with the reason and the next step, and none is ever loaded."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError
 from tests import tiny
 
+ROOT = Path(__file__).parents[1]
 Damage = Callable[[Path], object]
 
 
@@ -187,3 +191,27 @@ def test_a_bundle_from_elsewhere_runs_once_it_is_trusted_and_not_before(
     assert len((tmp_path / "another user" / "trusted-bundles").read_text().splitlines()) == 1
     with whole.open("purifier") as runner:
         assert runner.concurrency >= 1
+
+
+def test_inspect_says_what_a_bundle_is_and_runs_nothing(whole: Bundle, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "purifyctl", "inspect", str(whole.path)]
+    environment = {**os.environ, "PURIFYCTL_STATE": str(tmp_path / "another user")}
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert whole.sha256 in done.stdout
+    assert "run it with --trust" in done.stdout
+    done = subprocess.run([*words, "--json"], cwd=ROOT, capture_output=True, text=True)
+    facts = json.loads(done.stdout)
+    assert facts["trusted"]
+    assert facts["manifest"]["networks"]["fused"]["onnx"] == "fused.onnx"
+
+
+def test_run_takes_a_bundle_from_elsewhere_only_with_trust(whole: Bundle, photos: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PURIFYCTL_STATE": str(tmp_path / "another user")}
+    words = [sys.executable, "-m", "purifyctl", "run", str(photos), "--engine", str(whole.path), "--out"]
+    for out, more, code in (("one", [], 1), ("two", ["--trust"], 0), ("three", [], 0)):
+        done = subprocess.run(
+            [*words, str(tmp_path / out), *more], cwd=ROOT, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == code, done.stderr
+    assert not (tmp_path / "one").exists()

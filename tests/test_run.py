@@ -50,6 +50,22 @@ def test_every_input_becomes_one_row_and_one_image_in_the_mirrored_tree(
     assert set(result.summary["stage_ms"]) == {"read", "decode", "purify", "classify", "encode", "write"}
 
 
+def test_one_graph_for_both_networks_gives_the_rows_and_images_of_two(photos: Path, tmp_path: Path) -> None:
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier", fused=True)
+    fused = build_engine(config, tiny.checkpoint(tmp_path), tmp_path / "fused")
+    for name, compare in (("together", False), ("apart", True)):  # who compares needs the classifier alone
+        run(photos, fused, tmp_path / name, RunOptions(compare=compare))
+    together, apart = (rows_of(tmp_path / name) for name in ("together", "apart"))
+    for one, two in zip(together, apart, strict=True):
+        assert one["top_index"] == two["top_index"]
+        assert one["top_probability"] == pytest.approx(two["top_probability"], abs=1e-5)
+        pixels = [np.asarray(Image.open(tmp_path / run / one["output"])).astype(int) for run in ("together", "apart")]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+        assert one["classify_ms"] is None
+    run(photos, fused, tmp_path / "purified", RunOptions(classify=False))
+    assert not any(row["top_index"] for row in rows_of(tmp_path / "purified"))
+
+
 def test_what_is_saved_is_what_was_classified(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     run(photos, tiny_bundle, tmp_path / "out")
     graph = classifier_graph(tiny.classifier())

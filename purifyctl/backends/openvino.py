@@ -52,6 +52,9 @@ class OpenVINORunner:
             self._model = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {file}: {error}") from None
+        # OpenVINO's bindings load numpy's interface on first use; two threads that do so at once wait for each other
+        # forever, one with Python's lock, the other with theirs
+        _ = openvino.Tensor(np.zeros(1, np.uint8)).data
         self._batch_size = batch_size
         self.concurrency = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
