@@ -1,0 +1,101 @@
+"""Calls repeated until their times stand still; several things timed in turns."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WINDOW_S = 1.0  # seconds; a window holds at least one call
+STEADY = 3  # windows in a row that must agree
+WITHIN = 0.05  # of each other, relative, for their figures to count as steady
+MOST_WINDOWS = 12
+PERCENTILES = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of single calls, one after the other, over the windows that agreed."""
+
+    calls: int
+    ms: dict[str, float]  # p50, p90, p95, p99
+    steady: bool  # False: `MOST_WINDOWS` were not enough
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Calls per second from as many threads as keep the engine busy, over the windows that agreed."""
+
+    per_s: float
+    steady: bool
+
+
+def latency(call: Callable[[], Any]) -> Latency:
+    """Times of `call`, once the median of a window stands still. The first windows are the warm-up."""
+    windows: list[list[float]] = []
+    while len(windows) < MOST_WINDOWS and not _steady([statistics.median(window) for window in windows]):
+        windows.append(_window(call))
+    kept = [ms for window in windows[-STEADY:] for ms in window]
+    found = np.percentile(kept, PERCENTILES)
+    return Latency(
+        len(kept),
+        {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)},
+        _steady([statistics.median(window) for window in windows]),
+    )
+
+
+def throughput(call: Callable[[], Any], threads: int) -> Throughput:
+    """Calls per second of `call` from so many threads, once a window's figure stands still."""
+    rates: list[float] = []
+    with ThreadPoolExecutor(threads) as pool:
+        while len(rates) < MOST_WINDOWS and not _steady(rates):
+            start = time.perf_counter()
+            counts = pool.map(lambda _: _calls_until(call, start + WINDOW_S), range(threads))
+            rates.append(sum(counts) / (time.perf_counter() - start))
+    return Throughput(statistics.mean(rates[-STEADY:]), _steady(rates))
+
+
+def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """A figure of each, per round: A B C, A B C, ... Machines are noisy, and what is compared must share the noise."""
+    figures: dict[str, list[float]] = {name: [] for name in calls}
+    for _, (name, call) in itertools.product(range(rounds), calls.items()):
+        figures[name].append(call())
+    return figures
+
+
+def per_second(call: Callable[[], Any], threads: int, seconds: float = WINDOW_S) -> float:
+    """Calls per second over one window, after one call that does not count."""
+    call()
+    start = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        counts = list(pool.map(lambda _: _calls_until(call, start + seconds), range(threads)))
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def _calls_until(call: Callable[[], Any], end: float) -> int:
+    count = 0
+    while True:
+        call()
+        count += 1
+        if time.perf_counter() >= end:
+            return count
+
+
+def _window(call: Callable[[], Any]) -> list[float]:
+    """Times in ms of the calls of one window."""
+    times: list[float] = []
+    end = time.perf_counter() + WINDOW_S
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _steady(figures: list[float]) -> bool:
+    last = figures[-STEADY:]
+    return len(last) == STEADY and max(last) <= min(last) * (1 + WITHIN)
