@@ -34,6 +34,7 @@ class Network:
     name: str  # kind of purifier, or the classifier's name
     parameters: int
     source: str  # SHA-256 of the checkpoint, or where the weights came from
+    rewrites: tuple[str, ...] = ()  # passes of `purifyctl.rewrites` applied before export, in order
 
 
 @dataclass(frozen=True)

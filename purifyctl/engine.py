@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import purifyctl
-from purifyctl import console
+from purifyctl import console, rewrites
 from purifyctl.backends import Runner, backend_version, open_runner, tensorrt, to_host
 from purifyctl.backends.openvino import has_amx
 from purifyctl.backends.torch import TorchRunner
@@ -139,11 +139,11 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 def _build_network(work: Path, name: str, net: nn.Module, config: EngineConfig) -> dict[str, Any]:
     """Export one network into `work`, and build its plans where the backend has plans."""
     graph_precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
+    passes: tuple[rewrites.Pass, ...] = ()
     if name == "purifier":
-        # pays only on matrix units, where transposed convolutions are left out (docs/adr/0004)
-        rewrite = config.backend == "openvino" and config.precision == "bf16" and has_amx()
-        graph: nn.Module = purifier_graph(net, graph_precision, rewrite_deconvs=rewrite)
-    else:
+        passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
+        graph: nn.Module = purifier_graph(net, graph_precision, passes=passes)
+    else:  # somebody else's network: whoever loads it knows what can be folded
         graph = classifier_graph(net, graph_precision)
     console.detail(f"Exporting {name} in {graph_precision}.")
     onnx = f"{name}.onnx"
@@ -165,7 +165,8 @@ def _build_network(work: Path, name: str, net: nn.Module, config: EngineConfig) 
             file.write_bytes(plan)
             plans[target or "local"] = str(file.relative_to(work))
     parameters = sum(p.numel() for p in net.parameters())
-    return {"onnx": onnx, "plans": plans, "parameters": parameters}
+    applied = tuple(rewrite.__name__ for rewrite in passes)
+    return {"onnx": onnx, "plans": plans, "parameters": parameters, "rewrites": applied}
 
 
 def _check_parity(
