@@ -34,7 +34,9 @@ class Network:
     plans: dict[str, str]  # GPU target such as "SM86", or "local", to file
     name: str  # kind of purifier, or the classifier's name
     parameters: int
+    multiply_adds: int  # per image, as the network was trained: rewriting does not count
     source: str  # SHA-256 of the checkpoint, or where the weights came from
+    rewrites: tuple[str, ...]  # passes of `purifyctl.rewrites` applied before export, in order
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Bundle:
                 f"or build your own: {self.manifest.rebuild}",
             )
 
-    def open(self, network: str) -> Runner:
-        """Load one of the manifest's networks on this machine.
+    def open(self, network: str, batch_size: int | None = None) -> Runner:
+        """Load one of the manifest's networks on this machine, for batches of up to `batch_size` (default: its own).
 
         Raises
         ------
@@ -106,7 +108,7 @@ class Bundle:
             self.path / self._file(self.manifest.networks[network]),
             precision=self.manifest.precision,
             image_size=self.manifest.image_size,
-            batch_size=self.manifest.batch_size,
+            batch_size=batch_size or self.manifest.batch_size,
         )
 
     def _file(self, network: Network) -> str:

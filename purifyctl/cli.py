@@ -350,6 +350,66 @@ def inspect(
 
 
 @app.command()
+def bench(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Engine bundle. Default: the shipped purifier, built here on first use.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Photographs to run over. Default: those inside packages.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Peers, of torch,torch-compile,onnxruntime,loop; measured in turns with ours."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="The purifier that the bundle was built from, for peers. Default: the shipped one."),
+    ] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Default: powers of two up to the bundle's.")
+    ] = None,
+    image_format: Annotated[
+        Literal["png", "webp", "jpeg"], typer.Option("--format", help="Of purified images, end to end.")
+    ] = "png",
+    rounds: Annotated[int, typer.Option(min=1, help="Of everything that is compared; medians count.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.png.")] = None,
+    trust: Trust = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl bench engines/mine --against torch,onnxruntime[/]
+
+    Measure an engine on this machine: latency, throughput, the ceiling that its stages set, and how close run comes.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.bench import BenchOptions, parse_peers, parse_sizes
+    from purifyctl.bench import bench as run_bench
+    from purifyctl.bundle import load_bundle
+    from purifyctl.default_engine import default_engine
+    from purifyctl.files import write_json
+    from purifyctl.report.bench import plot_bench, show_bench
+
+    options = BenchOptions(
+        photos=photos,
+        against=parse_peers(against or ""),
+        checkpoint=checkpoint,
+        batch_sizes=parse_sizes(batch_sizes or ""),
+        image_format=image_format,
+        rounds=rounds,
+    )
+    figures = run_bench(load_bundle(bundle, trusted=trust) if bundle else default_engine(None, ""), options)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "bench.json", figures)
+        plot_bench(figures, out / "bench.png")
+    show_bench(figures)
+    console.result(figures)
+
+
+@app.command()
 def evaluate(
     photos: Annotated[Path, typer.Option(help="Folder tree of clean photographs, in folders named after classes.")],
     out: Annotated[Path, typer.Option(help="Folder for rows, tables and figures.")],

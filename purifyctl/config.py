@@ -357,7 +357,7 @@ class EngineConfig:
         )
 
 
-# FP16 on a CPU is slower than FP32; TensorRT's parsers refuse BF16 graphs from torch's exporter (docs/adr/0003).
+# FP16 on a CPU is slower than FP32; TensorRT's BF16 plans cannot be compared with torch here (docs/adr/0003).
 _PRECISIONS = {
     "openvino": ("fp32", "bf16"),
     "onnxruntime": ("fp32", "fp16"),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import purifyctl
-from purifyctl import console, trust
+from purifyctl import console, rewrites, trust
 from purifyctl.backends import backend_version, open_runner, tensorrt
 from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, load_bundle
@@ -32,6 +33,7 @@ from purifyctl.export import (
     FusedGraph,
     PurifierGraph,
     classifier_graph,
+    count_multiply_adds,
     export_onnx,
     purifier_graph,
 )
@@ -78,11 +80,18 @@ def build_engine(
     if config.fused:
         names, origins = zip(*sources.values(), strict=True)
         sources["fused"] = (" + ".join(names), " + ".join(origins))
+    # before any rewriting: what the networks are worth, not what a form of theirs costs
+    multiply_adds = {
+        name: count_multiply_adds(graph, config.image_size)
+        for name, graph in _graphs(purifier.net, classifier, (), replace(config, precision="fp32")).items()
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
         networks = {}
-        for name, graph in _graphs(purifier.net, classifier, config).items():
+        # of the purifier alone: a classifier is somebody else's network, and whoever loads it knows what can be folded
+        passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
+        for name, graph in _graphs(purifier.net, classifier, passes, config).items():
             console.detail(f"Exporting {name}.")
             export_onnx(graph, work / f"{name}.onnx", config.image_size)
             networks[name] = Network(
@@ -90,7 +99,9 @@ def build_engine(
                 plans=_build_plans(work, name, config),
                 name=sources[name][0],
                 parameters=sum(p.numel() for p in graph.parameters()),
+                multiply_adds=multiply_adds[name],
                 source=sources[name][1],
+                rewrites=() if name == "classifier" else tuple(rewrite.__name__ for rewrite in passes),
             )
         labels = classifier.labels if classifier else Labels(())
         manifest = Manifest(
@@ -135,13 +146,11 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def _graphs(
-    purifier: nn.Module, classifier: nn.Module | None, config: EngineConfig
+    purifier: nn.Module, classifier: nn.Module | None, passes: tuple[rewrites.Pass, ...], config: EngineConfig
 ) -> dict[str, PurifierGraph | ClassifierGraph | FusedGraph]:
     """The graphs of a bundle, typed, by name."""
     precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
-    # pays only on matrix units, where transposed convolutions are left out (docs/adr/0004)
-    rewrite = config.backend == "openvino" and config.precision == "bf16" and has_amx()
-    purify = purifier_graph(purifier, precision, rewrite_deconvs=rewrite)
+    purify = purifier_graph(purifier, precision, passes=passes)
     if classifier is None:
         return {"purifier": purify}
     classify = classifier_graph(classifier, precision)

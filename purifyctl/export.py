@@ -9,12 +9,16 @@ import copy
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from purifyctl.rewrites import Pass
 
 OPSET = 18
 INPUT = "images"  # tensor names of every exported graph
@@ -87,20 +91,27 @@ def _to_pixels(levels: Tensor) -> Tensor:
     return levels.permute(0, 2, 3, 1).to(torch.uint8)  # cast last, likewise
 
 
-def purifier_graph(
-    purifier: nn.Module, precision: Precision = "fp32", *, rewrite_deconvs: bool = False
-) -> PurifierGraph:
-    """A purifier ready for export or for use as the reference. The network passed in is left as it is.
+def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, passes: Sequence[Pass] = ()) -> PurifierGraph:
+    """A purifier, rewritten by `passes` in turn, ready for export or for use as the reference.
 
-    rewrite_deconvs: replace transposed convolutions by their exact equal (see `rewrite_transposed_convs`).
+    The network passed in is left as it is.
     """
     net = copy.deepcopy(purifier).eval()
-    return PurifierGraph(rewrite_transposed_convs(net) if rewrite_deconvs else net, precision).eval()
+    for rewrite in passes:
+        net = rewrite(net)
+    return PurifierGraph(net, precision).eval()
 
 
 def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> ClassifierGraph:
     """A classifier ready for export or for use as the reference. The network passed in is left as it is."""
     return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
+
+
+def count_multiply_adds(graph: nn.Module, image_size: int) -> int:
+    """Multiplications, each with its addition, that `graph` takes for one square image of `image_size` pixels."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        graph(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
+    return int(counter.get_total_flops()) // 2
 
 
 def export_onnx(graph: PurifierGraph | ClassifierGraph | FusedGraph, path: Path, image_size: int) -> None:
@@ -130,42 +141,3 @@ def export_onnx(graph: PurifierGraph | ClassifierGraph | FusedGraph, path: Path,
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def rewrite_transposed_convs(net: nn.Module) -> nn.Module:
-    """Replace every 4x4 stride-2 transposed convolution by a 3x3 convolution and a pixel shuffle, in place.
-
-    Exactly the same function, at more than twice the multiplications. CPU libraries run transposed convolutions in
-    FP32 whatever precision is asked for; where BF16 has matrix units, the rewritten form is several times faster, and
-    where it has none, slower (docs/adr/0004).
-    """
-    for name, child in net.named_children():
-        if isinstance(child, nn.ConvTranspose2d):
-            setattr(net, name, _as_conv_and_shuffle(child))
-        else:
-            rewrite_transposed_convs(child)
-    return net
-
-
-def _as_conv_and_shuffle(deconv: nn.ConvTranspose2d) -> nn.Sequential:
-    shape = (deconv.kernel_size, deconv.stride, deconv.padding, deconv.output_padding, deconv.dilation, deconv.groups)
-    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
-        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {deconv}")
-    n_in, n_out = deconv.in_channels, deconv.out_channels
-    w = deconv.weight.detach()  # [n_in, n_out, 4, 4]
-    # Along one axis, output 2i sees inputs i-1, i with taps 3, 1, and output 2i+1 sees inputs i, i+1 with taps 2, 0.
-    # A 3-tap window (i-1, i, i+1) serves both; None is a zero.
-    taps = ((3, 1, None), (None, 2, 0))
-    kernel = w.new_zeros(n_out, 2, 2, n_in, 3, 3)
-    for row in range(2):
-        for col in range(2):
-            for y, tap_y in enumerate(taps[row]):
-                for x, tap_x in enumerate(taps[col]):
-                    if tap_y is not None and tap_x is not None:
-                        kernel[:, row, col, :, y, x] = w[:, :, tap_y, tap_x].T
-    conv = nn.Conv2d(n_in, 4 * n_out, 3, padding=1, bias=deconv.bias is not None)
-    with torch.no_grad():
-        conv.weight.copy_(kernel.reshape(4 * n_out, n_in, 3, 3))  # pixel shuffle's order: channel, row, column
-        if deconv.bias is not None and conv.bias is not None:
-            conv.bias.copy_(deconv.bias.detach().repeat_interleave(4))
-    return nn.Sequential(conv, nn.PixelShuffle(2))

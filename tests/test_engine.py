@@ -28,6 +28,11 @@ def test_a_bundle_says_what_it_is_and_how_well_it_agrees_with_torch(tiny_bundle:
     assert load_bundle(tiny_bundle.path) == tiny_bundle
 
 
+def test_a_bundle_names_the_rewrites_of_its_networks(tiny_bundle: Bundle) -> None:
+    assert tiny_bundle.manifest.networks["purifier"].rewrites == ("fold_norms",)
+    assert tiny_bundle.manifest.networks["classifier"].rewrites == ()
+
+
 @pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "fp32"), ("onnxruntime", "fp16")])
 def test_the_reference_backend_builds_in_both_its_precisions(backend: str, precision: str, tmp_path: Path) -> None:
     bundle = build_engine(config(backend=backend, precision=precision), tiny.checkpoint(tmp_path), tmp_path / "b")

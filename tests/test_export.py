@@ -4,34 +4,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
+from purifyctl import rewrites
 from purifyctl.backends import open_runner, tensorrt
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import NetworkConfig
 from purifyctl.errors import BackendError, ConfigError
-from purifyctl.export import classifier_graph, export_onnx, purifier_graph, rewrite_transposed_convs
+from purifyctl.export import classifier_graph, export_onnx, purifier_graph
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=6)
 NETWORKS = [tiny.NETWORK, UNET]
 CARDS = ("SM75", "SM86", "SM89", "SM120")
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (7, 5)])
-def test_a_transposed_convolution_is_exactly_its_rewritten_form(bias: bool, shape: tuple[int, int]) -> None:
-    deconv = nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1, bias=bias).double()
-    x = torch.randn(2, 5, *shape, dtype=torch.float64)
-    rewritten = rewrite_transposed_convs(nn.Sequential(deconv)).double()
-    assert not any(isinstance(m, nn.ConvTranspose2d) for m in rewritten.modules())
-    torch.testing.assert_close(rewritten(x), deconv(x), rtol=0, atol=1e-6)
-
-
-def test_other_transposed_convolutions_are_refused_not_rewritten_wrongly() -> None:
-    with pytest.raises(ValueError, match="4x4 stride 2"):
-        rewrite_transposed_convs(nn.Sequential(nn.ConvTranspose2d(2, 2, 3, stride=2)))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.kind)
@@ -42,7 +27,8 @@ def test_an_exported_purifier_is_its_torch_reference_at_any_batch(
     images = natural_images(5, 64)
     reference = TorchRunner(purifier_graph(tiny.purifier(network))).infer(images)[0]
     file = tmp_path / "purifier.onnx"
-    export_onnx(purifier_graph(tiny.purifier(network), rewrite_deconvs=backend == "openvino"), file, 64)
+    passes = rewrites.passes(backend, "bf16" if backend == "openvino" else "fp32", amx=True)
+    export_onnx(purifier_graph(tiny.purifier(network), passes=passes), file, 64)
     with open_runner(backend, file, precision="fp32", image_size=64, batch_size=5) as runner:
         for n in (1, 3, 5):
             (made,) = runner.infer(images[:n])
@@ -73,7 +59,7 @@ def test_an_fp16_graph_computes_in_fp16_and_takes_uint8(tmp_path: Path) -> None:
 def test_exporting_leaves_the_network_as_it_was() -> None:
     net = tiny.purifier()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    purifier_graph(net, "fp16", rewrite_deconvs=True)
+    purifier_graph(net, "fp16", passes=rewrites.passes("openvino", "bf16", amx=True))
     assert all(torch.equal(v, before[k]) and v.dtype == torch.float32 for k, v in net.state_dict().items())
 
 
@@ -86,7 +72,8 @@ def test_fp16_plans_for_four_card_generations_build_without_a_gpu_from_the_graph
         graphs = [classifier_graph(tiny.classifier(), p) for p in ("fp32", "fp16")]
     else:
         network = tiny.NETWORK if what == "residual" else UNET
-        graphs = [purifier_graph(tiny.purifier(network), p) for p in ("fp32", "fp16")]
+        passes = rewrites.passes("tensorrt-rtx", "fp16", amx=False)
+        graphs = [purifier_graph(tiny.purifier(network)), purifier_graph(tiny.purifier(network), "fp16", passes=passes)]
     file = tmp_path / "graph.onnx"
     export_onnx(graphs[1], file, 64)
     with open_runner("onnxruntime", file, precision="fp16", image_size=64, batch_size=2) as runner:

@@ -7,6 +7,6 @@ peers.py     the same networks in other libraries
 job.py       all of it, for one bundle
 """
 
-from purifyctl.bench.job import BenchOptions, bench
+from purifyctl.bench.job import BenchOptions, bench, parse_peers, parse_sizes
 
-__all__ = ["BenchOptions", "bench"]
+__all__ = ["BenchOptions", "bench", "parse_peers", "parse_sizes"]

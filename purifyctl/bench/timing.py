@@ -53,9 +53,7 @@ def throughput(call: Callable[[], Any], threads: int) -> Throughput:
     rates: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
         while len(rates) < MOST_WINDOWS and not _steady(rates):
-            start = time.perf_counter()
-            counts = pool.map(lambda _: _calls_until(call, start + WINDOW_S), range(threads))
-            rates.append(sum(counts) / (time.perf_counter() - start))
+            rates.append(_rate(call, threads, pool))
     return Throughput(statistics.mean(rates[-STEADY:]), _steady(rates))
 
 
@@ -67,12 +65,16 @@ def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
     return figures
 
 
-def per_second(call: Callable[[], Any], threads: int, seconds: float = WINDOW_S) -> float:
+def per_second(call: Callable[[], Any], threads: int) -> float:
     """Calls per second over one window, after one call that does not count."""
     call()
-    start = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        counts = list(pool.map(lambda _: _calls_until(call, start + seconds), range(threads)))
+        return _rate(call, threads, pool)
+
+
+def _rate(call: Callable[[], Any], threads: int, pool: ThreadPoolExecutor) -> float:
+    start = time.perf_counter()
+    counts = list(pool.map(lambda _: _calls_until(call, start + WINDOW_S), range(threads)))
     return sum(counts) / (time.perf_counter() - start)
 
 

@@ -1,0 +1,107 @@
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from purifyctl.bench import BenchOptions, bench, parse_peers, parse_sizes, timing
+from purifyctl.bundle import Bundle
+from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.errors import ConfigError
+from purifyctl.report.bench import plot_bench, show_bench
+
+
+@pytest.fixture(autouse=True)
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "WINDOW_S", 0.02)
+
+
+@pytest.fixture
+def own_checkpoint(tiny_bundle: Bundle) -> Path:
+    return tiny_bundle.path.parent / "run"
+
+
+def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
+    tiny_bundle: Bundle, own_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = BenchOptions(photos=photos, against=("torch", "onnxruntime", "loop"), checkpoint=own_checkpoint, rounds=1)
+    figures = bench(tiny_bundle, options)
+    assert list(figures["engine"]["throughput"]) == [1, 2, 4]
+    assert {1, figures["engine"]["best_batch"]} == set(figures["engine"]["latency"])
+    networks = tiny_bundle.manifest.networks
+    assert figures["engine"]["multiply_adds_per_image"] == sum(n.multiply_adds for n in networks.values()) > 0
+    assert 0 < figures["engine"]["of_matrix_product"] < 1
+    stages = figures["stages"]
+    slowest = min(stages["images_per_s"][name] for name in ("decode", "engine", "encode"))
+    assert 0 < stages["ceiling_images_per_s"] < slowest  # on a CPU they share the cores
+    assert stages["photographs"] == 10
+    assert set(figures["against"]) == {"torch", "onnxruntime", "loop"}
+    for found in figures["against"].values():
+        ours, theirs, times = found.values()
+        assert times == pytest.approx(ours / theirs, rel=0.05)
+    json.dumps(figures)
+    show_bench(figures)
+    assert "of the ceiling" in capsys.readouterr().out
+    plot_bench(figures, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_compiled_peer_runs_the_same_networks(tiny_bundle: Bundle, own_checkpoint: Path, photos: Path) -> None:
+    options = BenchOptions(photos=photos, against=("torch-compile",), checkpoint=own_checkpoint, rounds=1)
+    assert bench(tiny_bundle, options)["against"]["torch-compile"]["images_per_s"] > 0
+
+
+def test_peers_run_the_bundles_own_networks_or_none(tiny_bundle: Bundle, photos: Path) -> None:
+    with pytest.raises(ConfigError, match="was not built from") as caught:
+        bench(tiny_bundle, BenchOptions(photos=photos, against=("torch",), checkpoint=shipped_checkpoint()))
+    assert tiny_bundle.manifest.rebuild in caught.value.hint
+
+
+def test_what_cannot_be_measured_is_refused_before_any_time_is_spent(tiny_bundle: Bundle, photos: Path) -> None:
+    with pytest.raises(ConfigError, match="takes 1 to 4"):
+        bench(tiny_bundle, BenchOptions(photos=photos, batch_sizes=(1, 8)))
+    with pytest.raises(ConfigError, match=r"no peer 'caffe'"):
+        parse_peers("torch, caffe")
+    with pytest.raises(ConfigError, match="no list of batch sizes"):
+        parse_sizes("1,many")
+    assert parse_sizes(" 1, 8 ") == (1, 8)
+
+
+def test_a_latency_counts_the_windows_that_agree_and_not_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.chain([0.5] * 2, itertools.repeat(0.02))  # seconds; two slow calls, then steady ones
+    now = 0.0
+
+    def call() -> None:
+        nonlocal now
+        now += next(times)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    found = timing.latency(call)
+    assert found.steady
+    assert found.calls == timing.STEADY
+    assert found.ms == {f"p{p}": pytest.approx(20) for p in timing.PERCENTILES}
+
+
+def test_times_that_never_stand_still_are_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, step = 0.0, 0.02
+
+    def call() -> None:
+        nonlocal now, step
+        step *= 1.5
+        now += step
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    assert not timing.latency(call).steady
+
+
+def test_what_is_compared_is_measured_in_turns() -> None:
+    order: list[str] = []
+
+    def named(name: str) -> float:
+        order.append(name)
+        return len(order)
+
+    figures = timing.in_turns({"a": lambda: named("a"), "b": lambda: named("b")}, rounds=2)
+    assert order == ["a", "b", "a", "b"]
+    assert figures == {"a": [1, 3], "b": [2, 4]}
