@@ -526,6 +526,33 @@ def demo(
     console.result(run_demo(out).figures)
 
 
+@app.command()
+def doctor(
+    engine: Annotated[
+        Path | None, typer.Option(help="Engine bundle that has to work here. Default: the shipped purifier has to.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to be written to. Default: the current one.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl doctor[/]
+
+    Say what works on this machine, what is missing, and how to install or mend it.
+
+    Exits with 0 if [bold]purifyctl run[/] can work here, with 1 if something that it needs failed.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from dataclasses import asdict
+
+    from purifyctl.doctor import examine, show, works
+
+    checks = examine(engine, out)
+    show(checks)
+    console.result({"works": works(checks), "purifyctl": __version__, "checks": [asdict(check) for check in checks]})
+    raise typer.Exit(0 if works(checks) else 1)
+
+
 def main() -> None:
     """Entry point. Expected failures become one message and an exit code; bugs keep their traceback."""
     try:

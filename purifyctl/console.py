@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_PROGRESS_S = 10.0  # seconds between progress lines away from a terminal
+_STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells that say just this
 
 
 @dataclass
@@ -108,15 +109,23 @@ def result(data: Mapping[str, Any]) -> None:
         print(json.dumps(data, indent=2), flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
+    """A table for people, on stdout. The first column is left-aligned, the others right-aligned.
+
+    With `text` all are left-aligned, the last column takes the lines it needs, and a row whose first cell is not empty
+    begins a section.
+    """
     if _settings.json or _settings.quiet:
         return
     out = Table()
     for i, column in enumerate(columns):
-        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        left, folds = i == 0 or text, i == len(columns) - 1 if text else i > 0
+        out.add_column(column, justify="left" if left else "right", no_wrap=not folds, overflow="fold")
     for row in rows:
-        out.add_row(*row)
+        if text and row[0]:
+            out.add_section()
+        # Text: square brackets in a cell are the cell's own, no markup
+        out.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     stdout = Console(highlight=False)
     if title:
         stdout.print(title, style="bold", markup=False)

@@ -1,0 +1,403 @@
+"""`purifyctl doctor`: what works on this machine, what is missing, and the line that mends it.
+
+Checks do the real thing on a small scale: import the library, decode an image, load the weights, rename a file. Each
+stands alone: whatever a broken library raises becomes that check's result, and the others go on.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import io
+import os
+import platform
+import shlex
+import shutil
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from purifyctl import console
+from purifyctl.errors import PurifyctlError
+from purifyctl.files import write_atomically
+from purifyctl.machine import cache_folder, installed, machine
+
+if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
+    from packaging.requirements import Requirement
+
+    from purifyctl.bundle import Bundle
+    from purifyctl.images import Decoder
+
+Status = Literal["ok", "missing", "failed"]
+
+FORMATS = ("JPEG", "PNG", "WebP", "TIFF", "BMP", "JPEG2000")
+COLOUR = (200, 100, 50)  # RGB of the image that is decoded
+COLOUR_ERROR = 4  # grey levels that lossy formats may be off by
+NO_GPU = "none here, and none needed: the CPU does the work"
+MEMORY_MIB = 1700  # peak of building the shipped purifier's engine and running it over 100 photographs on 2 cores
+_CPU_FLAGS = {  # as /proc/cpuinfo names them
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX INT8",
+}
+_MODULES = {  # of packages that are imported by another name
+    "adversarial-robustness-toolbox": "art",
+    "nvidia-dali-cuda130": "nvidia.dali",
+    "pillow": "PIL",
+    "scikit-image": "skimage",
+    "tensorrt-cu13": "tensorrt",
+    "tensorrt-rtx-cu13": "tensorrt_rtx",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one check."""
+
+    id: str  # "subject.name" or "subject.name.item"; the same on every machine
+    status: Status  # missing: something optional is absent or does not work; failed: something that `run` needs
+    detail: str
+    fix: str = ""  # the line that installs or mends it
+
+
+def examine(engine: Path | None = None, out: Path | None = None) -> list[Check]:
+    """Check everything that `purifyctl run --engine ENGINE --out OUT` needs, and what is optional.
+
+    Parameters
+    ----------
+    engine
+        Engine bundle that has to work here; None: the shipped purifier and classifier have to.
+    out
+        Folder that has to be writable; None: the current one.
+    """
+    groups: dict[str, Callable[[], Iterator[Check]]] = {
+        "memory": _memory,  # before libraries take theirs
+        "libraries": _libraries,  # before other checks import them: the first failure says most about its cause
+        "processor": _processor,
+        "gpu": _gpus,
+        "decoding": _decoding,
+        "weights": partial(_weights, needed=engine is None),
+        **({"engine": partial(_engine, engine)} if engine else {}),
+        "disk": partial(_disk, out or Path(), cache_needed=engine is None),
+    }
+    found = []
+    # stdout is for the result alone, whatever libraries print while they are imported
+    with contextlib.redirect_stdout(sys.stderr), console.progress(len(groups), "Checking this machine") as progress:
+        for subject, group in groups.items():
+            try:
+                for check in group():
+                    found.append(check)  # one by one: those before a failure stay
+            except Exception as error:  # a library that the group itself rests on does not work
+                found.append(_failure(subject, error))
+            progress.advance()
+    return found
+
+
+def works(checks: Sequence[Check]) -> bool:
+    """Whether `run` can work: nothing that it needs has failed."""
+    return all(check.status != "failed" for check in checks)
+
+
+def show(checks: Sequence[Check]) -> None:
+    """Print the checks as a table, and then what failed. Those of one subject and name that ended alike share a row."""
+    merged: dict[tuple[str, str, Status, str], dict[str, None]] = {}
+    for check in checks:
+        subject, name, *_ = f"{check.id}.".split(".")
+        merged.setdefault((subject, name, check.status, check.fix), {})[check.detail] = None
+    rows: list[tuple[str, str, Status, str]] = []
+    failures, above = [], ("", "")
+    for (subject, name, status, fix), details in merged.items():
+        found = ", ".join(details)
+        first = "" if subject == above[0] else subject
+        second = "" if (subject, name) == above else name
+        rows.append((first, second, status, f"{found}\n→ {fix}" if fix else found))
+        if status == "failed":
+            failures.append(f"{subject} {name}".strip() + f": {found}" + (f"\n  -> {fix}" if fix else ""))
+        above = (subject, name)
+    console.table("", ("subject", "check", "status", "found"), rows, text=True)
+    for failure in failures:  # again, where lines are not cut: to be copied, and seen under --quiet
+        console.error(failure)
+    if not failures:
+        console.note("purifyctl run works on this machine.")
+
+
+def _try(check_id: str, look: Callable[..., str], *given: Any, needed: bool = True, fix: str = "") -> Check:
+    """One check. `look` returns what it found; what it raises is the failure, mended by its own hint or by `fix`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # libraries' advice to programmers
+            return Check(check_id, "ok", look(*given))
+    except Exception as error:  # broken libraries raise anything
+        return _failure(check_id, error, needed=needed, fix=fix)
+
+
+def _failure(check_id: str, error: Exception, *, needed: bool = True, fix: str = "") -> Check:
+    status: Status = "failed" if needed else "missing"
+    if not isinstance(error, PurifyctlError) or error.__cause__:
+        console.detail("".join(traceback.format_exception(error)))
+    if isinstance(error, PurifyctlError):
+        return Check(check_id, status, error.message, error.hint or fix)
+    if isinstance(error, ImportError):
+        itself = check_id == "libraries"  # purifyctl's metadata, or what reads it, is not there
+        fix = "pip install --force-reinstall purifyctl" if itself else "mend what is wrong under libraries"
+    return Check(check_id, status, f"{type(error).__name__}: {error}", fix)
+
+
+def _memory() -> Iterator[Check]:
+    yield _try("memory.available", _available_memory, fix="end other programs, or use a machine with more memory")
+
+
+def _available_memory() -> str:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+    total, available = kib["MemTotal"] // 1024, kib["MemAvailable"] // 1024
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        total = min(total, int(text) >> 20)
+        available = min(available, total)
+    found = f"{available:,} MiB of {total:,} MiB"
+    if available < MEMORY_MIB:
+        raise PurifyctlError(f"{found}; run needs {MEMORY_MIB:,} MiB")
+    return found
+
+
+def _processor() -> Iterator[Check]:
+    here = machine()
+    yield Check("processor.model", "ok", f"{here['processor']}, {here['cores']} usable cores")
+    yield _try("processor.instructions", _instructions)
+    yield _try("processor.precision", _precision, fix="pip install --force-reinstall openvino")
+
+
+def _instructions() -> str:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return ", ".join(name if flag in flags else f"no {name}" for flag, name in _CPU_FLAGS.items())
+
+
+def _precision() -> str:
+    from purifyctl.backends.openvino import supports_bf16
+    from purifyctl.default_engine import best_precision
+
+    precision = best_precision()
+    if not supports_bf16() and precision == "bf16":  # asked in any case: it starts OpenVINO
+        raise PurifyctlError("auto picks bf16 for this processor, and OpenVINO does not compute in it")
+    return f"auto picks {precision}"
+
+
+def _gpus() -> Iterator[Check]:
+    driver = _try("gpu.driver", _driver, needed=False)
+    yield driver
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:  # how torch says that the driver is too old
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0 and driver.status == "ok" and driver.detail != NO_GPU:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            reason, fix = f"CUDA_VISIBLE_DEVICES is '{visible}'", "unset CUDA_VISIBLE_DEVICES"
+        elif torch.version.cuda is None:
+            reason, fix = f"torch {torch.__version__} is built without CUDA", "install torch with CUDA"
+        else:
+            reason = "; ".join(str(w.message) for w in said) or "it does not say why"
+            fix = f"install a driver for CUDA {torch.version.cuda}"
+        yield Check("gpu.torch", "missing", f"torch uses no GPU: {reason}", fix)
+    for i in range(count):
+        yield _try(f"gpu.{i}", _gpu, i, needed=False, fix="nvidia-smi")
+
+
+def _driver() -> str:
+    """The version of the NVIDIA driver, as its management library (NVML) says it."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        vendors = [file.read_text().strip() for file in Path("/sys/bus/pci/devices").glob("*/vendor")]
+        if "0x10de" not in vendors:  # NVIDIA's PCI number
+            return NO_GPU
+        raise PurifyctlError(
+            "this machine has an NVIDIA device, and no driver for it is found",
+            hint="install the NVIDIA driver; start a container with --gpus all",
+        ) from None
+    if code := nvml.nvmlInit_v2():
+        nvml.nvmlErrorString.restype = ctypes.c_char_p
+        reason = nvml.nvmlErrorString(code).decode()
+        raise PurifyctlError(f"the NVIDIA driver does not answer: {reason}", hint="restart, or install the driver anew")
+    version = ctypes.create_string_buffer(80)  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
+    nvml.nvmlSystemGetDriverVersion(version, len(version))
+    nvml.nvmlShutdown()
+    return f"NVIDIA {version.value.decode()}"
+
+
+def _gpu(i: int) -> str:
+    import torch
+
+    about = torch.cuda.get_device_properties(i)
+    torch.ones(1, device=f"cuda:{i}").add(1).item()  # that it computes, too
+    return f"{about.name}, {about.total_memory >> 20:,} MiB, SM{about.major}{about.minor}"
+
+
+def _libraries() -> Iterator[Check]:
+    """Everything that the installed package's metadata names, under "needed" or under the extra that installs it."""
+    from packaging.requirements import Requirement
+
+    about = metadata.metadata("purifyctl")
+    yield _try("libraries.needed.python", _python, about["Requires-Python"])
+    for extra in ("", *(about.get_all("Provides-Extra") or ())):
+        for requirement in map(Requirement, metadata.requires("purifyctl") or ()):
+            if extra != "dev" and _asks(extra, requirement):  # dev: for those who change purifyctl
+                check_id = f"libraries.{extra or 'needed'}.{requirement.name}"
+                yield _try(check_id, _library, requirement, extra, needed=not extra)
+
+
+def _asks(extra: str, requirement: "Requirement") -> bool:
+    """Whether `extra` ("": the package itself) asks for it, on this platform."""
+    if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        return not extra
+    return requirement.marker.evaluate({"extra": extra})
+
+
+def _python(wanted: str) -> str:
+    from packaging.specifiers import SpecifierSet
+
+    version = platform.python_version()
+    if version not in SpecifierSet(wanted):
+        raise PurifyctlError(f"python {version}", hint=f"install Python {wanted}")
+    return f"python {version}"
+
+
+def _library(requirement: "Requirement", extra: str) -> str:
+    name, version = requirement.name, installed(requirement.name)
+    wanted = shlex.quote(f"{name}{requirement.specifier}")
+    if version is None:
+        raise PurifyctlError(
+            f"no {name}", hint=f"pip install 'purifyctl[{extra}]'" if extra else f"pip install {wanted}"
+        )
+    if not requirement.specifier.contains(version, prereleases=True):
+        raise PurifyctlError(f"{name} {version} is not {requirement.specifier}", hint=f"pip install {wanted}")
+    try:
+        importlib.import_module(module_of(name))
+    except Exception as error:
+        raise PurifyctlError(
+            f"{name} {version} does not import: {type(error).__name__}: {error}",
+            hint=f"pip install --force-reinstall {wanted}",
+        ) from error
+    return f"{name} {version}"
+
+
+def module_of(package: str) -> str:
+    """The module by which a package is imported."""
+    return _MODULES.get(package, package.replace("-", "_"))
+
+
+def _decoding() -> Iterator[Check]:
+    """Through DALI, as `run` does it. A GPU decodes for engines that run on it."""
+    yield from _decode_all("cpu", None)
+    import torch
+
+    if torch.cuda.is_available():
+        yield from _decode_all("gpu", 0)
+
+
+def _decode_all(device: str, device_id: int | None) -> Iterator[Check]:
+    from purifyctl.images import Decoder
+
+    fix = "pip install --force-reinstall nvidia-dali-cuda130"
+    with Decoder(size=32, batch_size=1, threads=1, device_id=device_id) as decoder:
+        for kind in FORMATS:
+            check_id = f"decoding.{device}.{kind.lower()}"
+            yield _try(check_id, _decode, decoder, kind, needed=device_id is None, fix=fix)
+
+
+def _decode(decoder: "Decoder", kind: str) -> str:
+    from purifyctl.backends import to_host
+
+    off = abs(to_host(_decoded(decoder, kind)).astype(int) - COLOUR).max()
+    if off > COLOUR_ERROR:
+        raise PurifyctlError(f"{kind} is decoded to other colours: {off} grey levels off")
+    return kind
+
+
+def _decoded(decoder: "Decoder", kind: str) -> Any:
+    """A small image of one colour, encoded as `kind` and decoded: what `Decoded.images` is, with n = 1."""
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 32), COLOUR).save(buffer, kind)
+    decoded = decoder.decode([np.frombuffer(buffer.getvalue(), np.uint8)])
+    for error in decoded.errors.values():
+        raise PurifyctlError(f"{kind}: {error}")
+    return decoded.images
+
+
+def _weights(*, needed: bool) -> Iterator[Check]:
+    yield _try("weights.purifier", _purifier, needed=needed, fix="pip install --force-reinstall purifyctl")
+    yield _try("weights.classifier", _classifier, needed=needed, fix="pip install --force-reinstall 'purifyctl[demo]'")
+
+
+def _purifier() -> str:
+    from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+
+    purifier = load_purifier(shipped_checkpoint())
+    return f"shipped purifier ({purifier.network.kind}), SHA-256 {purifier.sha256[:12]}"
+
+
+def _classifier() -> str:
+    from purifyctl.classifiers import load_classifier
+    from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+
+    return load_classifier(CLASSIFIER, WEIGHTS).name
+
+
+def _engine(path: Path) -> Iterator[Check]:
+    from purifyctl.bundle import load_bundle
+
+    try:
+        bundle = load_bundle(path)
+    except Exception as error:
+        yield _failure("engine.bundle", error)
+        return
+    manifest = bundle.manifest
+    targets = sorted({target for network in manifest.networks.values() for target in network.plans})
+    plans = f", plans for {', '.join(targets)}" if targets else ""
+    yield Check("engine.bundle", "ok", f"{path}: {manifest.backend} {manifest.precision}{plans}")
+    for network in manifest.networks:
+        yield _try(f"engine.runs.{network}", _infer, bundle, network, fix=manifest.rebuild)
+
+
+def _infer(bundle: "Bundle", network: str) -> str:
+    """Decode an image where the network wants it, and run it. Opening refuses a GPU that the plans are not for."""
+    from purifyctl.images import Decoder
+
+    size = bundle.manifest.image_size
+    with (
+        bundle.open(network) as runner,
+        Decoder(size=size, batch_size=1, threads=1, device_id=runner.device_id) as decoder,
+    ):
+        runner.infer(_decoded(decoder, "JPEG"))
+    return network
+
+
+def _disk(out: Path, *, cache_needed: bool) -> Iterator[Check]:
+    yield _try("disk.cache", _writable, cache_folder(), needed=cache_needed, fix="set PURIFYCTL_CACHE")
+    yield _try("disk.out", _writable, out, fix="choose another --out")
+
+
+def _writable(folder: Path) -> str:
+    """Write, rename and delete a file of 1 MiB in a folder, or where the folder would be made."""
+    folder = place = folder.absolute()
+    try:
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        file = place / f".purifyctl-doctor-{os.getpid()}"
+        write_atomically(file, bytes(1 << 20))  # bytes: an empty file fits on a full disk
+        file.unlink()
+        free = shutil.disk_usage(place).free >> 20
+    except OSError as error:
+        raise PurifyctlError(f"{place} cannot be written to: {error.strerror}") from None
+    return f"{folder}: {free:,} MiB free"

@@ -1,0 +1,205 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from purifyctl import console, doctor
+from purifyctl.bundle import MANIFEST, Bundle
+from purifyctl.config import EngineConfig
+from purifyctl.doctor import Check
+from purifyctl.engine import build_engine
+from purifyctl.machine import installed
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_doctor(*words: object, **environment: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, checks by id, stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "purifyctl", "doctor", "--json", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=600,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    for line in done.stderr.splitlines():
+        json.loads(line)
+    document = json.loads(done.stdout)
+    assert document["works"] == (done.returncode == 0)
+    checks = {check["id"]: check for check in document["checks"]}
+    assert len(checks) == len(document["checks"])
+    return done.returncode, checks, done.stderr
+
+
+def broken_packages(folder: Path, *names: str) -> Path:
+    """A folder for PYTHONPATH whose packages fail as ones do whose native libraries are not there."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(
+            f"raise ImportError('lib{name}.so.1: cannot open shared object file')"
+        )
+    return folder
+
+
+def metadata_that_asks_for(folder: Path, *requirements: str) -> Path:
+    """A folder for PYTHONPATH in which purifyctl is installed with other requirements."""
+    lines = ["Metadata-Version: 2.4", "Name: purifyctl", "Version: 0", "Requires-Python: >=3.11"]
+    lines += ["Provides-Extra: moon", *(f"Requires-Dist: {requirement}" for requirement in requirements)]
+    file = folder / "purifyctl-0.dist-info" / "METADATA"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_the_tests_run_is_one_on_which_run_works(tmp_path: Path) -> None:
+    code, checks, _ = run_doctor("--out", tmp_path / "not" / "yet", PURIFYCTL_CACHE=str(tmp_path / "cache"))
+    assert code == 0, [check for check in checks.values() if check["status"] == "failed"]
+    assert checks["libraries.needed.torch"]["detail"] == f"torch {installed('torch')}"
+    for name in ("memory.available", "processor.precision", "decoding.cpu.webp", "weights.classifier", "gpu.driver"):
+        assert checks[name]["status"] == "ok" or name == "gpu.driver"
+    for check in checks.values():
+        assert check["status"] == "ok" or check["fix"], check
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_go_on(tmp_path: Path) -> None:
+    broken = broken_packages(tmp_path / "path", "openvino", "torch")
+    code, checks, errors = run_doctor("--out", tmp_path, PYTHONPATH=str(broken))
+    assert code == 1
+    assert checks["libraries.needed.openvino"]["status"] == "failed"
+    assert "libopenvino.so.1: cannot open" in checks["libraries.needed.openvino"]["detail"]
+    assert checks["libraries.needed.torch"]["fix"].startswith("pip install --force-reinstall 'torch>=")
+    assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "mend what is wrong under libraries"
+    for name in ("memory.available", "processor.model", "gpu.driver", "decoding.cpu.jpeg", "disk.out"):
+        assert checks[name]["status"] == "ok" or name == "gpu.driver"
+    assert "libtorch.so.1" in errors
+
+
+def test_requirements_come_from_the_metadata_and_only_those_outside_extras_are_needed(tmp_path: Path) -> None:
+    asked = ("rich>=999", "numpy", "no-such-sun", "no-such-moon>=2; extra == 'moon'", "typer; extra == 'moon'")
+    elsewhere = ("no-such-os; sys_platform == 'plan9'", "no-such-ship; sys_platform == 'plan9' and extra == 'moon'")
+    path = metadata_that_asks_for(tmp_path / "path", *asked, *elsewhere)
+    code, checks, _ = run_doctor("--out", tmp_path, PYTHONPATH=str(path))
+    found = {name: (c["status"], c["fix"]) for name, c in checks.items() if name.startswith("libraries.")}
+    assert found == {
+        "libraries.needed.python": ("ok", ""),
+        "libraries.needed.rich": ("failed", "pip install 'rich>=999'"),
+        "libraries.needed.numpy": ("ok", ""),
+        "libraries.needed.no-such-sun": ("failed", "pip install no-such-sun"),
+        "libraries.moon.no-such-moon": ("missing", "pip install 'purifyctl[moon]'"),
+        "libraries.moon.typer": ("ok", ""),
+    }
+    assert code == 1
+
+
+def test_every_requirement_that_is_installed_is_known_by_the_name_it_is_imported_by() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [text for extra, asked in project["optional-dependencies"].items() if extra != "dev" for text in asked]
+    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+        if installed(requirement.name):
+            assert find_spec(doctor.module_of(requirement.name)), requirement
+
+
+@pytest.fixture(scope="module")
+def few_libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which the libraries are soon looked through."""
+    return {"PYTHONPATH": str(metadata_that_asks_for(tmp_path_factory.mktemp("few"), "numpy"))}
+
+
+def test_a_bundle_that_runs_here_is_enough_without_what_ships(
+    tiny_bundle: Bundle, tmp_path: Path, few_libraries: dict[str, str]
+) -> None:
+    timm = broken_packages(tmp_path / "path", "timm")
+    path = os.pathsep.join((str(timm), few_libraries["PYTHONPATH"]))
+    code, checks, _ = run_doctor("--engine", tiny_bundle.path, "--out", tmp_path, PYTHONPATH=path)
+    assert code == 0
+    assert checks["weights.classifier"]["status"] == "missing"
+    assert "pip install" in checks["weights.classifier"]["fix"]
+    assert checks["engine.runs.purifier"]["status"] == checks["engine.runs.classifier"]["status"] == "ok"
+
+
+def test_a_damaged_bundle_and_a_folder_that_cannot_be_written_to_fail_with_what_mends_them(
+    tiny_bundle: Bundle, tmp_path: Path, few_libraries: dict[str, str]
+) -> None:
+    damaged = tmp_path / "bundle"
+    damaged.mkdir()
+    for file in tiny_bundle.path.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes() + b" " * (file.name != MANIFEST))
+    a_file = tmp_path / "file"
+    a_file.touch()
+    code, checks, _ = run_doctor("--engine", damaged, "--out", a_file / "out", **few_libraries)
+    assert code == 1
+    assert {name for name, check in checks.items() if check["status"] == "failed"} == {"engine.bundle", "disk.out"}
+    assert "its SHA-256 differs" in checks["engine.bundle"]["detail"]
+    assert checks["engine.bundle"]["fix"] == tiny_bundle.manifest.rebuild
+    assert "Not a directory" in checks["disk.out"]["detail"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed("tensorrt-rtx-cu13"), reason="TensorRT for RTX is not installed")
+def test_a_bundle_for_a_gpu_that_is_not_here_fails(tmp_path: Path, few_libraries: dict[str, str]) -> None:
+    config = EngineConfig(
+        backend="tensorrt-rtx", precision="fp16", targets=("SM75",), image_size=tiny.SIZE, batch_size=2
+    )
+    bundle = build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle")
+    code, checks, _ = run_doctor("--engine", bundle.path, "--out", tmp_path, CUDA_VISIBLE_DEVICES="", **few_libraries)
+    assert code == 1
+    assert "plans for SM75" in checks["engine.bundle"]["detail"]
+    assert checks["engine.runs.purifier"]["status"] == "failed"
+    assert "need an NVIDIA GPU" in checks["engine.runs.purifier"]["detail"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
+def test_a_driver_that_does_not_answer_is_told_and_is_no_failure(tmp_path: Path, few_libraries: dict[str, str]) -> None:
+    source = tmp_path / "nvml.c"  # what NVML says after the driver's files were updated under a running kernel
+    source.write_text(
+        "int nvmlInit_v2(void) { return 18; }\n"
+        'const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : ""; }\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libnvidia-ml.so.1", source], check=True)
+    environment = {"LD_LIBRARY_PATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", **few_libraries}
+    code, checks, _ = run_doctor("--out", tmp_path, **environment)
+    assert code == 0
+    assert checks["gpu.driver"]["status"] == "missing"
+    assert "version mismatch" in checks["gpu.driver"]["detail"]
+    assert checks["gpu.driver"]["fix"]
+
+
+def test_checks_that_ended_alike_share_a_row_and_failures_are_told_again_in_whole_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_settings", console._Settings())
+    monkeypatch.setenv("COLUMNS", "80")
+    rebuild = (
+        "purifyctl build-engine --backend tensorrt-rtx --target SM75 --target SM86 --target SM89 --out engines/rtx"
+    )
+    doctor.show(
+        [
+            Check("decoding.cpu.jpeg", "ok", "JPEG"),
+            Check("decoding.cpu.png", "ok", "PNG"),
+            Check("libraries.moon.a", "missing", "no a", "pip install 'purifyctl[moon]'"),
+            Check("libraries.moon.b", "missing", "no b", "pip install 'purifyctl[moon]'"),
+            Check("engine.runs.purifier", "failed", "The GPU is SM90.", rebuild),
+            Check("engine.runs.classifier", "failed", "The GPU is SM90.", rebuild),
+        ]
+    )
+    said = capsys.readouterr()
+    assert all(len(line) <= 80 for line in said.out.splitlines())
+    assert "JPEG, PNG" in said.out
+    assert "no a, no b" in said.out
+    assert "pip install 'purifyctl[moon]'" in said.out
+    assert said.err == f"error: engine runs: The GPU is SM90.\n  -> {rebuild}\n"
