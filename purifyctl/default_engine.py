@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import ClassifierConfig, EngineConfig, EnginePrecision, to_dict
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
-from purifyctl.files import file_sha256
+from purifyctl.files import cache_folder, file_sha256
 from purifyctl.machine import installed
 
 # The classifier that guided the shipped purifier; its weights come with a package.
@@ -70,13 +69,6 @@ def best_precision(backend: str = "openvino") -> EnginePrecision:
     if backend.startswith("tensorrt"):
         return "fp16"
     return "bf16" if backend == "openvino" and has_amx() else "fp32"
-
-
-def cache_folder() -> Path:
-    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories)."""
-    if explicit := os.environ.get("PURIFYCTL_CACHE"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"
 
 
 def _key(config: EngineConfig) -> str:

@@ -1,4 +1,4 @@
-"""Files, written so that a reader finds all of them or nothing; and what identifies them."""
+"""Files, written so that a reader finds all of them or nothing; what identifies them; and where the cached ones lie."""
 
 import hashlib
 import itertools
@@ -39,3 +39,10 @@ def write_json(file: Path, data: Any) -> None:
 def file_sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories)."""
+    if explicit := os.environ.get("PURIFYCTL_CACHE"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "purifyctl"

@@ -51,7 +51,9 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
 def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
     recipe_file = Path(__file__).parents[1] / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
-    assert tuple(bundle.manifest.purifier.plans) == (("SM75", "SM86", "SM89", "SM120") if recipe == "rtx" else ())
+    assert tuple(bundle.manifest.purifier.plans) == (
+        ("SM75", "SM80", "SM86", "SM89", "SM120") if recipe == "rtx" else ()
+    )
 
 
 def test_an_engine_that_does_not_agree_with_torch_is_refused_and_leaves_nothing(
