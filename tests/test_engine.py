@@ -55,7 +55,7 @@ def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> 
     recipe_file = Path(__file__).parents[1] / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
     assert tuple(bundle.manifest.networks["purifier"].plans) == (
-        ("SM75", "SM86", "SM89", "SM120") if recipe == "rtx" else ()
+        ("SM75", "SM80", "SM86", "SM89", "SM120") if recipe == "rtx" else ()
     )
 
 

@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from purifyctl import rewrites
-from purifyctl.backends import open_runner, tensorrt
+from purifyctl.backends import open_runner
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import NetworkConfig
-from purifyctl.errors import BackendError, ConfigError
-from purifyctl.export import classifier_graph, export_onnx, purifier_graph
+from purifyctl.errors import BackendError
+from purifyctl.export import export_onnx, purifier_graph
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=6)
 NETWORKS = [tiny.NETWORK, UNET]
-CARDS = ("SM75", "SM86", "SM89", "SM120")
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.kind)
@@ -63,43 +62,9 @@ def test_exporting_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(v, before[k]) and v.dtype == torch.float32 for k, v in net.state_dict().items())
 
 
-@pytest.mark.parametrize("what", ["residual", "unet", "classifier"])
-def test_fp16_plans_for_four_card_generations_build_without_a_gpu_from_the_graph_a_cpu_runs(
-    what: str, tmp_path: Path
-) -> None:
-    images = natural_images(2, 64)
-    if what == "classifier":
-        graphs = [classifier_graph(tiny.classifier(), p) for p in ("fp32", "fp16")]
-    else:
-        network = tiny.NETWORK if what == "residual" else UNET
-        passes = rewrites.passes("tensorrt-rtx", "fp16", amx=False)
-        graphs = [purifier_graph(tiny.purifier(network)), purifier_graph(tiny.purifier(network), "fp16", passes=passes)]
-    file = tmp_path / "graph.onnx"
-    export_onnx(graphs[1], file, 64)
-    with open_runner("onnxruntime", file, precision="fp16", image_size=64, batch_size=2) as runner:
-        difference = np.abs(runner.infer(images)[0].astype(float) - TorchRunner(graphs[0]).infer(images)[0])
-    assert difference.max() <= (0.01 if what == "classifier" else 2)
-    for card in CARDS:
-        plan = tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=64, batch_size=2, target=card)
-        assert len(plan) > 1000
-
-
-def test_a_card_that_cannot_be_built_for_is_refused() -> None:
-    with pytest.raises(ConfigError, match="SM90"):
-        tensorrt.check_targets("tensorrt-rtx", ["SM90"])
-
-
-def test_a_file_that_is_no_graph_is_refused_by_every_backend(tmp_path: Path) -> None:
+def test_a_file_that_is_no_graph_is_refused_by_every_backend_on_the_cpu(tmp_path: Path) -> None:
     file = tmp_path / "bad.onnx"
     file.write_bytes(b"not a graph")
     for backend in ("onnxruntime", "openvino"):
         with pytest.raises(BackendError, match=r"bad\.onnx"):
             open_runner(backend, file, precision="fp32", image_size=64, batch_size=1)
-    with pytest.raises(BackendError, match=r"bad\.onnx"):
-        tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=64, batch_size=1, target="SM86")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_plan_without_a_gpu_says_what_to_do_instead(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="needs an NVIDIA GPU"):
-        open_runner("tensorrt-rtx", tmp_path / "x.plan", precision="fp16", image_size=64, batch_size=1)
