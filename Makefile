@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast bench demo-weights lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu bench bench-gpu demo-weights lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -57,9 +57,14 @@ demo-weights: setup ## Train the shipped purifier anew (PHOTOS=folder of photogr
 	cp runs/finish/purifier.safetensors purifyctl/data/purifier.safetensors
 	@echo "Measure it with: $(BIN)/purifyctl evaluate --photos DIR --out evaluation, on photographs that it was not trained on."
 
-bench: setup-dev ## Measure `run` against its ceiling and a plain PyTorch loop (PHOTOS=folder).
-	@test -n "$(PHOTOS)" || { echo "make bench PHOTOS=DIR: which photographs?" >&2; exit 2; }
-	$(BIN)/python -m tests.benchmarks.pipeline --photos "$(PHOTOS)"
+test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU; says what it could not check.
+	$(BIN)/python -m tests.benchmarks.gpu --tests-only
+
+bench: setup ## Measure the shipped engine and `run` here, beside other libraries (PHOTOS=folder; default: a few from packages).
+	$(BIN)/purifyctl bench --against torch,torch-compile,onnxruntime,loop $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+bench-gpu: setup-dev ## test-gpu, and a dated table in docs/benchmarks.md (PHOTOS=folder).
+	$(BIN)/python -m tests.benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 lock: ## Make the lock files anew (needs uv).
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \

@@ -209,6 +209,10 @@ def build_engine(
     parity_photos: Annotated[
         Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: those inside packages.")
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Say which layer is the first to differ from FP32, and which differs most."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -250,6 +254,7 @@ def build_engine(
         checkpoint or shipped_checkpoint(),
         out or Path("engines") / name,
         parity_photos=parity_photos,
+        explain=explain,
         overwrite=overwrite,
     )
     console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,9 +29,8 @@ from purifyctl.config import EngineConfig, to_dict
 from purifyctl.errors import ConfigError
 from purifyctl.export import (
     OPSET,
-    ClassifierGraph,
     FusedGraph,
-    PurifierGraph,
+    Graph,
     classifier_graph,
     count_multiply_adds,
     export_onnx,
@@ -40,15 +39,23 @@ from purifyctl.export import (
 from purifyctl.files import file_sha256
 from purifyctl.images import Decoder, ImageFile, list_images
 from purifyctl.labels import Labels
+from purifyctl.locate import compare_layers, describe_layers
 from purifyctl.parity import BATCH, Reference, check_parity, reference
 from purifyctl.photographs import read_some
 from purifyctl.samples import installed_samples
 
+EXPLAINED = 4  # images that layers are compared on
 PARITY_IMAGES = 32  # of the photographs inside packages
 
 
 def build_engine(
-    config: EngineConfig, checkpoint: Path, out: Path, *, parity_photos: Path | None = None, overwrite: bool = False
+    config: EngineConfig,
+    checkpoint: Path,
+    out: Path,
+    *,
+    parity_photos: Path | None = None,
+    explain: bool = False,
+    overwrite: bool = False,
 ) -> Bundle:
     """Build the bundle `out`. It appears whole, or not at all.
 
@@ -58,6 +65,8 @@ def build_engine(
         `purifier.safetensors`, or the run folder that holds it.
     parity_photos
         Photographs to compare engine and torch on, all of them; without, those that come inside packages.
+    explain
+        Say which layers differ from FP32, and where it begins.
 
     Raises
     ------
@@ -103,6 +112,8 @@ def build_engine(
                 source=sources[name][1],
                 rewrites=() if name == "classifier" else tuple(rewrite.__name__ for rewrite in passes),
             )
+        if explain:
+            _explain(work, _graphs(purifier.net, classifier, passes, replace(config, precision="fp32")), wanted, config)
         labels = classifier.labels if classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -147,7 +158,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 def _graphs(
     purifier: nn.Module, classifier: nn.Module | None, passes: tuple[rewrites.Pass, ...], config: EngineConfig
-) -> dict[str, PurifierGraph | ClassifierGraph | FusedGraph]:
+) -> dict[str, Graph]:
     """The graphs of a bundle, typed, by name."""
     precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
     purify = purifier_graph(purifier, precision, passes=passes)
@@ -202,6 +213,18 @@ def _check(work: Path, wanted: Reference, config: EngineConfig, names: Sequence[
         "covers": "the graph only: its plans run on GPUs that are not here" if graph_only else "the engine",
         **figures,
     }
+
+
+def _explain(work: Path, references: Mapping[str, Graph], wanted: Reference, config: EngineConfig) -> None:
+    """Say where each network begins to differ from FP32."""
+    backend = "onnxruntime" if config.backend.startswith("tensorrt") else config.backend
+    for name, graph in references.items():
+        reference = work / f"{name}.fp32"
+        export_onnx(graph, reference, config.image_size)
+        images = wanted.images[:EXPLAINED]
+        layers = compare_layers(reference, work / f"{name}.onnx", images, backend=backend, precision=config.precision)
+        reference.unlink()
+        console.note(f"{name}, {backend} {config.precision} against FP32: {describe_layers(layers, config.precision)}.")
 
 
 def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint8]:

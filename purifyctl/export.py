@@ -83,6 +83,9 @@ class FusedGraph(nn.Module):
         return _to_pixels(levels), self.classifier.probabilities(x_pur)
 
 
+Graph = PurifierGraph | ClassifierGraph | FusedGraph
+
+
 def _from_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
     return images.to(dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT takes uint8 nowhere else
 
@@ -114,7 +117,7 @@ def count_multiply_adds(graph: nn.Module, image_size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def export_onnx(graph: PurifierGraph | ClassifierGraph | FusedGraph, path: Path, image_size: int) -> None:
+def export_onnx(graph: Graph, path: Path, image_size: int) -> None:
     """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=4096)

@@ -195,7 +195,7 @@ def _refuse_outside(tolerance: Tolerance, measured: Mapping[str, float], what: s
 def _outside(what: str, key: str, value: float, allowed: str) -> ParityError:
     return ParityError(
         f"The engine does not agree with torch: {what} has {key} {value:.4g}, allowed is {allowed}.",
-        hint="build with --precision fp32, or on another backend",
+        hint="build with --precision fp32, or on another backend; --explain says which layer differs first",
     )
 
 

@@ -13,8 +13,9 @@ from purifyctl.samples import copy_samples
 from tests import tiny
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# what the tests build and trust is not the user's affair
-os.environ["PURIFYCTL_STATE"] = tempfile.mkdtemp(prefix="purifyctl-tests-")
+# what the tests build, keep and trust is not the user's affair
+for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
+    os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from purifyctl.backends import to_host
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder, ImageFile, encode, list_images, list_tar_members, read_file
+from purifyctl.images.decode import Decoded
 from purifyctl.images.sketch import count_known, sketch
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
@@ -22,9 +24,13 @@ def as_bytes(data: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Decoder:
-    return Decoder(size=48, batch_size=8, threads=2)
+@pytest.fixture(scope="module", params=["cpu", pytest.param("gpu", marks=tiny.GPU)])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    return Decoder(size=48, batch_size=8, threads=2, device_id=0 if request.param == "gpu" else None)
+
+
+def pixels(decoded: Decoded) -> np.ndarray:
+    return to_host(decoded.images)
 
 
 def test_every_hostile_file_gets_its_own_status_and_the_others_their_image(decoder: Decoder) -> None:
@@ -35,8 +41,8 @@ def test_every_hostile_file_gets_its_own_status_and_the_others_their_image(decod
         decoded = decoder.decode([as_bytes(hostile[name][0]) for name in part])
         statuses |= {part[i]: error.status for i, error in decoded.errors.items()}
         statuses |= {part[i]: "ok" for i in decoded.positions}
-        assert decoded.images.shape == (len(decoded.positions), 48, 48, 3)
-        assert decoded.images.dtype == np.uint8
+        assert pixels(decoded).shape == (len(decoded.positions), 48, 48, 3)
+        assert pixels(decoded).dtype == np.uint8
     assert statuses == {name: status for name, (_, status) in hostile.items()}
 
 
@@ -45,7 +51,17 @@ def test_good_images_of_a_bad_batch_are_what_they_are_alone(decoder: Decoder) ->
     bad = as_bytes(tiny.hostile_files()["truncated.jpg"][0])
     decoded = decoder.decode([good[0], bad, good[1], bad, good[2], good[3]])
     assert decoded.positions == [0, 2, 4, 5]
-    assert np.array_equal(decoded.images, decoder.decode(good).images)
+    assert np.array_equal(pixels(decoded), pixels(decoder.decode(good)))
+
+
+@tiny.needs_gpu
+def test_a_gpu_decodes_to_the_pixels_of_a_cpu_but_for_rounding(decoder: Decoder) -> None:
+    files = [as_bytes(tiny.encoded(tiny.photograph((300, 200), seed=i), "JPEG", quality=95)) for i in range(8)]
+    here, there = (
+        pixels(Decoder(size=128, batch_size=8, threads=2, device_id=device).decode(files)).astype(int)
+        for device in (None, 0)
+    )
+    assert np.abs(here - there).mean() < 1
 
 
 def test_exif_rotation_is_applied_to_the_picture_and_to_its_size(decoder: Decoder) -> None:
@@ -55,13 +71,13 @@ def test_exif_rotation_is_applied_to_the_picture_and_to_its_size(decoder: Decode
     decoded = decoder.decode([as_bytes(tiny.encoded(photo, "JPEG", exif=exif, quality=95))])
     upright = decoder.decode([as_bytes(tiny.encoded(photo.transpose(Image.Transpose.ROTATE_270), "PNG"))])
     assert decoded.sizes == [(90, 60)]
-    assert np.abs(decoded.images.astype(int) - upright.images).mean() < 3
+    assert np.abs(pixels(decoded).astype(int) - pixels(upright)).mean() < 3
 
 
 def test_colour_models_become_the_same_rgb(decoder: Decoder) -> None:
     photo = tiny.photograph()
     plain, alpha, grey16 = (
-        decoder.decode([as_bytes(data)]).images[0].astype(int)
+        pixels(decoder.decode([as_bytes(data)]))[0].astype(int)
         for data in (
             tiny.encoded(photo, "PNG"),
             tiny.encoded(photo.convert("RGBA"), "PNG"),
@@ -69,7 +85,7 @@ def test_colour_models_become_the_same_rgb(decoder: Decoder) -> None:
         )
     )
     assert np.array_equal(plain, alpha)
-    grey = decoder.decode([as_bytes(tiny.encoded(photo.convert("L"), "PNG"))]).images[0].astype(int)
+    grey = pixels(decoder.decode([as_bytes(tiny.encoded(photo.convert("L"), "PNG"))]))[0].astype(int)
     assert np.abs(grey16 - grey).max() <= 1
 
 

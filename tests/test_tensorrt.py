@@ -29,7 +29,6 @@ from tests import tiny
 CARDS = ("SM75", "SM80", "SM86", "SM89", "SM120")
 NETWORKS = ("residual", "unet", "classifier", "fused")
 BATCH = 4
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")
 
 
 def graph(network: str, precision: Precision) -> nn.Module:
@@ -206,8 +205,7 @@ def runner(plan: Path, flavour: str) -> Iterator[TensorRTRunner]:
         yield opened
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_plan_is_its_torch_reference_at_every_batch(
     network: str, flavour: str, onnx_files: dict[str, Path], tmp_path: Path
@@ -222,8 +220,7 @@ def test_a_plan_is_its_torch_reference_at_every_batch(
                 assert np.array_equal(to_host(output), wanted[:n])
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_a_full_batch_on_the_gpu_is_used_where_it_is(plan: Path, flavour: str) -> None:
     batch = torch.from_numpy(natural_images(BATCH, tiny.SIZE)).cuda()
     with TensorRTRunner(plan, flavour=flavour, cuda_graph=False) as runner:
@@ -233,8 +230,7 @@ def test_a_full_batch_on_the_gpu_is_used_where_it_is(plan: Path, flavour: str) -
         assert runner._context.get_tensor_address(tensorrt.INPUT) != batch[1:].data_ptr()
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_a_cuda_graph_gives_what_plain_launches_give(runner: TensorRTRunner, plan: Path, flavour: str) -> None:
     with TensorRTRunner(plan, flavour=flavour, cuda_graph=False) as plain:
         for seed in range(3):  # the first call may capture, the next ones replay
@@ -242,8 +238,7 @@ def test_a_cuda_graph_gives_what_plain_launches_give(runner: TensorRTRunner, pla
             assert torch.equal(runner.infer(images)[0], plain.infer(images)[0])
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_results_survive_the_next_call(runner: TensorRTRunner) -> None:
     images = natural_images(BATCH, tiny.SIZE)
     (first,) = runner.infer(images)
@@ -252,8 +247,7 @@ def test_results_survive_the_next_call(runner: TensorRTRunner) -> None:
     assert torch.equal(first, kept)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_threads_get_their_own_results(runner: TensorRTRunner) -> None:
     images = natural_images(BATCH, tiny.SIZE)
     batches = [np.roll(images, shift, axis=2) for shift in range(32)]
@@ -263,8 +257,7 @@ def test_threads_get_their_own_results(runner: TensorRTRunner) -> None:
     assert all(map(np.array_equal, made, expected))
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_a_batch_that_is_still_being_made_is_waited_for(runner: TensorRTRunner) -> None:
     images = torch.from_numpy(natural_images(BATCH, tiny.SIZE)).cuda()
     (expected,) = runner.infer(images)
@@ -276,8 +269,7 @@ def test_a_batch_that_is_still_being_made_is_waited_for(runner: TensorRTRunner) 
         assert torch.equal(runner.infer(batch)[0], expected)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_images_that_a_plan_does_not_take_are_refused(runner: TensorRTRunner) -> None:
     images = natural_images(BATCH + 1, tiny.SIZE)
     for wrong in (images, images[:0], images[:1, :32], images[:1].astype(np.float32)):
@@ -285,8 +277,7 @@ def test_images_that_a_plan_does_not_take_are_refused(runner: TensorRTRunner) ->
             runner.infer(wrong)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_a_file_that_is_no_plan_is_refused_with_the_next_step(flavour: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.plan"
     file.write_bytes(b"not a plan")
@@ -295,8 +286,7 @@ def test_a_file_that_is_no_plan_is_refused_with_the_next_step(flavour: str, tmp_
     assert "build-engine" in caught.value.hint
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_timings_and_kernels_are_kept_and_used_again(flavour: str, onnx_files: dict[str, Path], tmp_path: Path) -> None:
     images = natural_images(BATCH, tiny.SIZE)
     results = []
@@ -310,8 +300,7 @@ def test_timings_and_kernels_are_kept_and_used_again(flavour: str, onnx_files: d
     assert np.array_equal(*results)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@tiny.needs_gpu
 def test_a_folder_goes_through_decoder_purifier_and_classifier_on_the_gpu(
     flavour: str, photos: Path, tmp_path: Path
 ) -> None:

@@ -1,9 +1,11 @@
 """Networks and images small enough for a test."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -14,8 +16,16 @@ from purifyctl.config import NetworkConfig
 from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
 
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here"))
 NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
 SIZE = 64  # pixels; of everything the tiny engine does
+
+
+def needs_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test `gpu`, and skip it where there is none."""
+    for mark in GPU:
+        test = mark(test)
+    return test
 
 
 def classifier() -> nn.Module:
