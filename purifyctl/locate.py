@@ -76,15 +76,20 @@ def describe_layers(layers: Sequence[Layer], precision: EnginePrecision) -> str:
 
 
 def _layers(graph: onnx.ModelProto) -> dict[str, str]:
-    """Names of floating-point results, with the operator that makes them, in order of execution."""
-    types = {value.name: value.type.tensor_type.elem_type for value in _inferred(graph).graph.value_info}
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    """Names of floating-point results, one per image, with the operator that makes them, in order of execution."""
+    batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    results = {value.name for value in _inferred(graph).graph.value_info if _is_layer(value.type.tensor_type, batch)}
     return {
         name: node.op_type
         for node in graph.graph.node
         for name in node.output
-        if types.get(name) in floats and node.op_type not in ("Cast", "Constant")
+        if name in results and node.op_type not in ("Cast", "Constant")
     }
+
+
+def _is_layer(kind: onnx.TypeProto.Tensor, batch: str) -> bool:
+    floats = kind.elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return floats and len(kind.shape.dim) > 1 and kind.shape.dim[0].dim_param == batch
 
 
 def _inferred(graph: onnx.ModelProto) -> onnx.ModelProto:
