@@ -24,7 +24,7 @@ app = typer.Typer(
 _debug = False
 
 
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Format = Literal["png", "webp", "jpeg", "none"]
 OnExisting = Literal["error", "overwrite"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
@@ -209,6 +209,9 @@ def build_engine(
     parity_photos: Annotated[
         Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: those inside packages.")
     ] = None,
+    calibration_photos: Annotated[
+        Path | None, typer.Option(help="Photographs that INT8's ranges come from. Default: those inside packages.")
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Say which layer is the first to differ from FP32, and which differs most."),
@@ -254,6 +257,7 @@ def build_engine(
         checkpoint or shipped_checkpoint(),
         out or Path("engines") / name,
         parity_photos=parity_photos,
+        calibration_photos=calibration_photos,
         explain=explain,
         overwrite=overwrite,
     )

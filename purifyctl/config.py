@@ -23,7 +23,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-EnginePrecision = Literal["fp32", "fp16", "bf16"]
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
 EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
 
@@ -359,10 +359,10 @@ class EngineConfig:
 
 # FP16 on a CPU is slower than FP32; TensorRT's BF16 plans cannot be compared with torch here (docs/adr/0003).
 _PRECISIONS = {
-    "openvino": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "fp16"),
-    "tensorrt": ("fp16", "fp32"),
-    "tensorrt-rtx": ("fp16", "fp32"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp16", "fp32", "int8"),
+    "tensorrt-rtx": ("fp16", "fp32", "int8"),
 }
 
 

@@ -42,10 +42,11 @@ from purifyctl.labels import Labels
 from purifyctl.locate import compare_layers, describe_layers
 from purifyctl.parity import BATCH, Reference, check_parity, reference
 from purifyctl.photographs import read_some
+from purifyctl.quantize import quantize_purifier
 from purifyctl.samples import installed_samples
 
 EXPLAINED = 4  # images that layers are compared on
-PARITY_IMAGES = 32  # of the photographs inside packages
+CALIBRATION_IMAGES = 64  # of a folder
 
 
 def build_engine(
@@ -54,6 +55,7 @@ def build_engine(
     out: Path,
     *,
     parity_photos: Path | None = None,
+    calibration_photos: Path | None = None,
     explain: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
@@ -65,6 +67,8 @@ def build_engine(
         `purifier.safetensors`, or the run folder that holds it.
     parity_photos
         Photographs to compare engine and torch on, all of them; without, those that come inside packages.
+    calibration_photos
+        Photographs that the ranges of INT8 come from, the first 64 of them; without, those that come inside packages.
     explain
         Say which layers differ from FP32, and where it begins.
 
@@ -82,7 +86,7 @@ def build_engine(
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
     classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    wanted = reference(purifier.net, classifier, _parity_images(config, parity_photos))
+    wanted = reference(purifier.net, classifier, _photographs(config, parity_photos))
     sources: dict[str, tuple[str, str]] = {"purifier": (purifier.network.kind, purifier.sha256)}
     if classifier is not None:
         sources["classifier"] = (classifier.name, config.weights or "default weights")
@@ -103,6 +107,10 @@ def build_engine(
         for name, graph in _graphs(purifier.net, classifier, passes, config).items():
             console.detail(f"Exporting {name}.")
             export_onnx(graph, work / f"{name}.onnx", config.image_size)
+            if config.precision == "int8" and name != "classifier":
+                symmetric = config.backend.startswith("tensorrt")
+                calibration = _photographs(config, calibration_photos, CALIBRATION_IMAGES)
+                quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
             networks[name] = Network(
                 onnx=f"{name}.onnx",
                 plans=_build_plans(work, name, config),
@@ -130,7 +138,7 @@ def build_engine(
             class_names=labels.names,
             class_wnids=labels.wnids,
             parity=_check(work, wanted, config, tuple(networks)),
-            rebuild=_command(config, checkpoint.absolute(), out),
+            rebuild=_command(config, checkpoint.absolute(), calibration_photos, out),
             build_s=round(time.monotonic() - started, 1),
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
         )
@@ -227,20 +235,20 @@ def _explain(work: Path, references: Mapping[str, Graph], wanted: Reference, con
         console.note(f"{name}, {backend} {config.precision} against FP32: {describe_layers(layers, config.precision)}.")
 
 
-def _parity_images(config: EngineConfig, photos: Path | None) -> NDArray[np.uint8]:
-    """RGB uint8 [n, size, size, 3]."""
+def _photographs(config: EngineConfig, photos: Path | None, most: int | None = None) -> NDArray[np.uint8]:
+    """RGB uint8 [n, size, size, 3]: those in a folder, or those that come inside packages."""
     if photos is not None:
-        files = list_images(photos)
+        files = list_images(photos)[:most]
     else:
-        files = [ImageFile(file, PurePosixPath(file.name)) for file in installed_samples()[:PARITY_IMAGES]]
+        files = [ImageFile(file, PurePosixPath(file.name)) for file in installed_samples()]
     with Decoder(size=config.image_size, batch_size=BATCH, threads=2) as decoder:
         images = np.concatenate([read_some(files[i : i + BATCH], decoder).images for i in range(0, len(files), BATCH)])
     if not len(images):
-        raise ConfigError(f"None of {len(files)} photographs in {photos} can be read: no parity to measure.")
+        raise ConfigError(f"None of {len(files)} photographs in {photos} can be read.")
     return images
 
 
-def _command(config: EngineConfig, checkpoint: Path, out: Path) -> str:
+def _command(config: EngineConfig, checkpoint: Path, calibration_photos: Path | None, out: Path) -> str:
     """The command that builds this bundle again."""
     words = ["purifyctl", "build-engine", "--checkpoint", str(checkpoint), "--out", str(out), "--overwrite"]
     words += ["--backend", config.backend, "--precision", config.precision]
@@ -250,6 +258,8 @@ def _command(config: EngineConfig, checkpoint: Path, out: Path) -> str:
         words += ["--classifier", config.classifier]
     if config.fused:
         words.append("--fused")
+    if calibration_photos:
+        words += ["--calibration-photos", str(calibration_photos.absolute())]
     if config.weights:
         words += ["--weights", config.weights]
     return shlex.join(words)

@@ -14,7 +14,7 @@ from purifyctl.backends import open_runner, to_host
 from purifyctl.config import EnginePrecision
 
 # Largest difference of a layer's output relative to its largest value; beyond it the layer is named.
-BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2}
+BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 4e-2}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ TOLERANCES: dict[EnginePrecision, Tolerance] = {
     "fp32": Tolerance(mean_grey=0.02, max_grey=1, probability=0.002, agreement=0.998),
     "fp16": Tolerance(mean_grey=0.25, max_grey=8, probability=0.05, agreement=0.995),
     "bf16": Tolerance(mean_grey=0.5, max_grey=16, probability=0.15, agreement=0.99),
+    "int8": Tolerance(mean_grey=0.5, max_grey=32, probability=0.002, agreement=0.98),  # its classifier is FP32
 }
 ATTACKED_ACCURACY = 0.01  # largest loss or gain of accuracy on purified attacked photographs
 

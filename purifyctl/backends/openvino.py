@@ -42,7 +42,7 @@ class OpenVINORunner:
         core = openvino.Core()
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             # Two networks share the cores here: pinned threads of one would queue behind the other's.
             "ENABLE_CPU_PINNING": "NO",
         }
