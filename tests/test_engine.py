@@ -50,7 +50,7 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["cpu", "rtx"])
+@pytest.mark.parametrize("recipe", ["cpu", "int8", "rtx"])
 def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
     recipe_file = Path(__file__).parents[1] / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
