@@ -13,17 +13,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from purifyctl import console, trust
 from purifyctl.backends import Runner, backend_version, open_runner
-from purifyctl.config import Backend, EnginePrecision, from_dict
+from purifyctl.config import GPU_BACKENDS, Backend, EnginePrecision, from_dict
 from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
+BUILD = "purifyctl build-engine"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,30 @@ class Network:
     name: str  # kind of purifier, or the classifier's name
     parameters: int
     multiply_adds: int  # per image, as the network was trained: rewriting does not count
-    source: str  # SHA-256 of the checkpoint, or where the weights came from
+    source: str  # where the weights came from; empty: the library's own download
+    sha256: str  # of the purifier's checkpoint, of the classifier's tensors
     rewrites: tuple[str, ...]  # passes of `purifyctl.rewrites` applied before export, in order
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely an engine agrees with torch FP32, by `purifyctl.parity`."""
+
+    measured_with: str  # library and version
+    covers: str
+    networks: dict[str, dict[str, dict[str, float]]]  # by network and batch size
+    chains: dict[str, dict[str, float]]  # from the image to its class, clean and attacked
+
+    def __str__(self) -> str:
+        lines = [f"Against torch FP32 ({self.covers}; measured with {self.measured_with}):"]
+        for name, by_batch in self.networks.items():
+            lines += [f"  {name}, {batch.replace('_', ' ')}: {_numbers(found)}" for batch, found in by_batch.items()]
+        lines += [f"  classes by {name}: {_numbers(found)}" for name, found in self.chains.items()]
+        return "\n".join(lines)
+
+
+def _numbers(found: dict[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())
 
 
 @dataclass(frozen=True)
@@ -56,10 +79,11 @@ class Manifest:
     networks: dict[str, Network]  # "purifier"; with a classifier also "classifier", and where asked for "fused"
     class_names: tuple[str, ...]
     class_wnids: tuple[str, ...]
-    parity: dict[str, Any]
+    parity: Parity
     rebuild: str  # the command that makes this bundle again
     build_s: float
     files: dict[str, str]  # every other file of the bundle: SHA-256
+    varies: str  # why building again may give other bytes; empty: it gives the same
 
 
 @dataclass(frozen=True)
@@ -79,20 +103,48 @@ class Bundle:
         """Whether it was built here, or the user has said to trust it."""
         return trust.is_trusted(self.sha256)
 
-    def check_trust(self) -> None:
-        """Refuse a bundle that was neither built by this user on this machine nor said to be trusted.
+    @property
+    def rebuild(self) -> str:
+        """The command that makes it again, as a next step. Of a bundle that nobody trusts here it is not repeated."""
+        return self.manifest.rebuild if self.trusted else BUILD
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where it computes."""
+        return "cuda" if self.manifest.backend in GPU_BACKENDS else "cpu"
+
+    def chain(self, *, classify: bool = True, apart: bool = False) -> tuple[str, ...]:
+        """The networks that an image goes through, in order.
+
+        Parameters
+        ----------
+        classify
+            Not only purify, where there is a classifier.
+        apart
+            In two graphs, though there may be one for both: the classifier is needed alone too.
+        """
+        if not classify or "classifier" not in self.manifest.networks:
+            return ("purifier",)
+        return ("fused",) if "fused" in self.manifest.networks and not apart else ("purifier", "classifier")
+
+    def check_runs_here(self) -> None:
+        """Refuse a bundle that was neither built by this user on this machine nor said to be trusted, and plans of
+        another version of their library.
 
         Raises
         ------
         BundleError
-            It is unknown here.
+            It is unknown here, or its plans do not fit.
+        MissingDependencyError
+            Its library is not installed.
         """
         if not self.trusted:
             raise BundleError(
                 f"{self.path} was not built here, and an engine is native code.",
-                hint=f"if you trust where it comes from, add --trust (its SHA-256 is {self.sha256}); "
-                f"or build your own: {self.manifest.rebuild}",
+                hint=f"if you trust where it comes from, add --trust, once (its SHA-256 is {self.sha256}); "
+                f"or build your own: {BUILD}",
             )
+        _check_version(self)
 
     def open(self, network: str, batch_size: int | None = None) -> Runner:
         """Load one of the manifest's networks on this machine, for batches of up to `batch_size` (default: its own).
@@ -100,12 +152,14 @@ class Bundle:
         Raises
         ------
         BundleError
-            The bundle is not trusted, or has no plan for this GPU.
+            The bundle is not trusted, or has no plan for this GPU or this version of its library.
         """
-        self.check_trust()
+        self.check_runs_here()
+        name = self._file(self.manifest.networks[network])
+        _check_hash(self, name)  # again: time has passed
         return open_runner(
             self.manifest.backend,
-            self.path / self._file(self.manifest.networks[network]),
+            self.path / name,
             precision=self.manifest.precision,
             image_size=self.manifest.image_size,
             batch_size=batch_size or self.manifest.batch_size,
@@ -140,7 +194,7 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
     Raises
     ------
     BundleError
-        No bundle, another schema, a missing, added or changed file, or a TensorRT plan of another version.
+        No bundle, another schema, or a missing, added or changed file.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -157,11 +211,10 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
     if schema != SCHEMA:
         raise BundleError(
             f"{path} has manifest schema {schema}; this purifyctl reads {SCHEMA}.",
-            hint=str(data.get("rebuild", "purifyctl build-engine")),
+            hint=BUILD,
         )
     bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
     _check_files(bundle)
-    _check_version(bundle)
     if trusted:
         trust.remember(bundle.sha256, path)
     return bundle
@@ -175,7 +228,7 @@ def _check_manifest(manifest: Manifest) -> None:
 
 
 def _check_files(bundle: Bundle) -> None:
-    listed, rebuild = bundle.manifest.files, bundle.manifest.rebuild
+    listed, rebuild = bundle.manifest.files, bundle.rebuild
     found = [f for f in bundle.path.rglob("*") if f.is_symlink() or not f.is_dir()]
     if links := sorted(f for f in found if f.is_symlink()):  # what it points to could change after this check
         raise BundleError(f"{links[0]} is a link; a bundle holds its files itself.", hint=rebuild)
@@ -184,15 +237,19 @@ def _check_files(bundle: Bundle) -> None:
         raise BundleError(f"{bundle.path} lacks its file {missing[0]}.", hint=rebuild)
     if added := sorted(present - set(listed)):
         raise BundleError(f"{bundle.path} holds a file that its manifest does not know: {added[0]}.", hint=rebuild)
-    for name, wanted in listed.items():
-        if file_sha256(bundle.path / name) != wanted:
-            raise BundleError(
-                f"{bundle.path / name} is not the file that was built: its SHA-256 differs.", hint=rebuild
-            )
+    for name in listed:
+        _check_hash(bundle, name)
     for network in bundle.manifest.networks.values():
         for name in (network.onnx, *network.plans.values()):
             if name not in listed:
                 raise BundleError(f"The manifest of {bundle.path} has no hash for {name}.", hint=rebuild)
+
+
+def _check_hash(bundle: Bundle, name: str) -> None:
+    if file_sha256(bundle.path / name) != bundle.manifest.files[name]:
+        raise BundleError(
+            f"{bundle.path / name} is not the file that was built: its SHA-256 differs.", hint=bundle.rebuild
+        )
 
 
 def _check_version(bundle: Bundle) -> None:
@@ -204,9 +261,9 @@ def _check_version(bundle: Bundle) -> None:
         raise BundleError(
             f"{bundle.path} was built with {manifest.backend} {manifest.backend_version}, and here is {here}: "
             "its plans do not carry over.",
-            hint=manifest.rebuild,
+            hint=bundle.rebuild,
         )
-    console.warn(
+    console.warn_once(
         f"{bundle.path} was built and checked with {manifest.backend} {manifest.backend_version}; here is {here}."
     )
 
@@ -215,10 +272,11 @@ def _gpu() -> tuple[str, str]:
     """Name and compute capability ("SM86") of the current GPU."""
     import torch
 
-    if not torch.cuda.is_available():
+    from purifyctl.backends import tensorrt
+
+    if not (target := tensorrt.capability()):
         raise BackendError(
             "This bundle holds TensorRT plans, which need an NVIDIA GPU, and there is none here.",
             hint="purifyctl build-engine --backend openvino",
         )
-    major, minor = torch.cuda.get_device_capability()
-    return torch.cuda.get_device_name(), f"SM{major}{minor}"
+    return torch.cuda.get_device_name(), target

@@ -6,6 +6,7 @@ package.module:factory                        your own: factory() returns an nn.
 """
 
 import copy
+import hashlib
 import importlib
 import itertools
 import sys
@@ -105,6 +106,15 @@ def load_classifier(name: str, weights: str = "") -> Classifier:
     classifier = (_from_torchvision if known else _from_timm)(name, weights).eval().requires_grad_(False)
     fold_batch_norms(classifier)
     return classifier
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """Of the weights as they were loaded, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _from_torchvision(name: str, weights: str) -> Classifier:

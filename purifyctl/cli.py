@@ -31,7 +31,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout,
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Run this bundle though it was built elsewhere: an engine is native code.")
+    bool,
+    typer.Option(
+        "--trust", help="Run this bundle though it was built elsewhere, now and later: engines are native code."
+    ),
 ]
 ClassifierWeights = Annotated[
     str,
@@ -232,7 +235,6 @@ def build_engine(
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
     from purifyctl.default_engine import best_precision
-    from purifyctl.parity import describe_parity
 
     flags: dict[str, Any] = {
         "backend": backend,
@@ -262,7 +264,7 @@ def build_engine(
         overwrite=overwrite,
     )
     console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")
-    console.note(describe_parity(bundle.manifest.parity))
+    console.note(str(bundle.manifest.parity))
     console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})
 
 
@@ -322,6 +324,8 @@ def run(
         max_pixels=max_pixels,
     )
     if engine is None:
+        if trust:
+            raise ConfigError("--trust is for a bundle, and --engine names none.")
         from purifyctl.default_engine import default_engine
 
         bundle = default_engine(classifier, weights)
@@ -342,12 +346,14 @@ def run(
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Engine bundle.")],
     json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """[bold]purifyctl inspect engines/mine[/]
 
     Check an engine bundle's files against its manifest, and say what it is and what it was made from. Runs nothing.
     """
-    console.configure(json=json)
+    console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.bundle import load_bundle
     from purifyctl.config import to_dict
     from purifyctl.report.table import show_bundle
@@ -376,8 +382,8 @@ def bench(
         Path | None,
         typer.Option(help="The purifier that the bundle was built from, for peers. Default: the shipped one."),
     ] = None,
-    batch_sizes: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Default: powers of two up to the bundle's.")
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Images per call; repeatable. Default: powers of two up to the bundle's.")
     ] = None,
     image_format: Annotated[
         Literal["png", "webp", "jpeg"], typer.Option("--format", help="Of purified images, end to end.")
@@ -394,24 +400,28 @@ def bench(
     Measure an engine on this machine: latency, throughput, the ceiling that its stages set, and how close run comes.
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.bench import BenchOptions, parse_peers, parse_sizes
+    from purifyctl.bench import PEERS, BenchOptions
     from purifyctl.bench import bench as run_bench
     from purifyctl.bundle import load_bundle
+    from purifyctl.config import parse_list
     from purifyctl.default_engine import default_engine
     from purifyctl.files import write_json
     from purifyctl.report.bench import plot_bench, show_bench
 
     options = BenchOptions(
         photos=photos,
-        against=parse_peers(against or ""),
+        against=parse_list(against or "", PEERS, "peer"),
         checkpoint=checkpoint,
-        batch_sizes=parse_sizes(batch_sizes or ""),
+        batch_sizes=tuple(batch_size or ()),
         image_format=image_format,
         rounds=rounds,
     )
-    figures = run_bench(load_bundle(bundle, trusted=trust) if bundle else default_engine(None, ""), options)
+    if trust and bundle is None:
+        raise ConfigError("--trust is for a bundle, and none is named.")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    figures = run_bench(load_bundle(bundle, trusted=trust) if bundle else default_engine(None, ""), options)
+    if out is not None:
         write_json(out / "bench.json", figures)
         plot_bench(figures, out / "bench.png")
     show_bench(figures)

@@ -23,6 +23,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+GPU_BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx")  # the others run on CPUs, from the graph itself
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
 EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
@@ -68,6 +69,27 @@ def parse_eps(text: str | float, scale: float = 1.0) -> float:
         hint = f'did you mean "{text}/255"?' if 1 < eps <= 255 and not denominator else 'write it as "8/255"'
         raise ConfigError(f"eps {text} lies outside [0, 1].", hint=hint)
     return eps
+
+
+def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
+    """Read names with commas between them, such as `torch,onnxruntime`. Nothing given gives nothing.
+
+    Parameters
+    ----------
+    known
+        What each name stands for.
+    what
+        One of them, in words, for messages.
+
+    Raises
+    ------
+    ConfigError
+        There is no such name.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"There is no {what} {unknown[0]!r}.", hint=f"there are {', '.join(known)}")
+    return tuple(known[name] for name in names)
 
 
 def grey_levels(eps: float) -> int:

@@ -95,6 +95,12 @@ def warn(text: str) -> None:
         _stderr().print(f"warning: {text}", style="yellow", markup=False)
 
 
+@functools.cache
+def warn_once(text: str) -> None:
+    """`warn`, but the same words only once in a process."""
+    warn(text)
+
+
 def error(text: str) -> None:
     """Why the command stops."""
     if _settings.json:

@@ -11,7 +11,7 @@ from purifyctl.backends import backend_version
 from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
-from purifyctl.config import ClassifierConfig, EngineConfig, EnginePrecision, to_dict
+from purifyctl.config import GPU_BACKENDS, ClassifierConfig, EngineConfig, EnginePrecision, to_dict
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256
@@ -54,7 +54,7 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     if folder.exists():
         try:
             bundle = load_bundle(folder)
-            bundle.check_trust()
+            bundle.check_runs_here()
             return bundle
         except BundleError as error:
             console.warn(f"The cached engine is not usable and is built again: {error.message}")
@@ -68,7 +68,7 @@ def best_precision(backend: str = "openvino") -> EnginePrecision:
 
     On a CPU that is BF16 with AMX, and FP32 without: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004).
     """
-    if backend.startswith("tensorrt"):
+    if backend in GPU_BACKENDS:
         return "fp16"
     return "bf16" if backend == "openvino" and has_amx() else "fp32"
 

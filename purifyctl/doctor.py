@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.files import write_atomically
-from purifyctl.machine import cache_folder, installed, machine
+from purifyctl.machine import cache_folder, installed, machine, state_folder
 
 if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
     from packaging.requirements import Requirement
@@ -161,7 +161,8 @@ def _available_memory() -> str:
     limit = Path("/sys/fs/cgroup/memory.max")  # a container's
     if limit.exists() and (text := limit.read_text().strip()) != "max":
         total = min(total, int(text) >> 20)
-        available = min(available, total)
+        taken = int(limit.with_name("memory.current").read_text()) >> 20
+        available = min(available, total - taken)
     found = f"{available:,} MiB of {total:,} MiB"
     if available < MEMORY_MIB:
         raise PurifyctlError(f"{found}; run needs {MEMORY_MIB:,} MiB")
@@ -368,7 +369,7 @@ def _engine(path: Path) -> Iterator[Check]:
     plans = f", plans for {', '.join(targets)}" if targets else ""
     yield Check("engine.bundle", "ok", f"{path}: {manifest.backend} {manifest.precision}{plans}")
     for network in manifest.networks:
-        yield _try(f"engine.runs.{network}", _infer, bundle, network, fix=manifest.rebuild)
+        yield _try(f"engine.runs.{network}", _infer, bundle, network, fix=bundle.rebuild)
 
 
 def _infer(bundle: "Bundle", network: str) -> str:
@@ -386,6 +387,7 @@ def _infer(bundle: "Bundle", network: str) -> str:
 
 def _disk(out: Path, *, cache_needed: bool) -> Iterator[Check]:
     yield _try("disk.cache", _writable, cache_folder(), needed=cache_needed, fix="set PURIFYCTL_CACHE")
+    yield _try("disk.state", _writable, state_folder(), needed=False, fix="set PURIFYCTL_STATE")
     yield _try("disk.out", _writable, out, fix="choose another --out")
 
 

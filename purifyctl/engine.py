@@ -6,42 +6,41 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import purifyctl
 from purifyctl import console, rewrites, trust
 from purifyctl.backends import backend_version, open_runner, tensorrt
 from purifyctl.backends.openvino import has_amx
-from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, load_bundle
-from purifyctl.checkpoint import load_purifier
-from purifyctl.classifiers import load_classifier
-from purifyctl.config import EngineConfig, to_dict
+from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, Parity, load_bundle
+from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.classifiers import load_classifier, weights_sha256
+from purifyctl.config import GPU_BACKENDS, EngineConfig, to_dict
 from purifyctl.errors import ConfigError
 from purifyctl.export import (
     OPSET,
     FusedGraph,
     Graph,
+    Precision,
     classifier_graph,
     count_multiply_adds,
     export_onnx,
     purifier_graph,
 )
 from purifyctl.files import file_sha256
-from purifyctl.images import Decoder, ImageFile, list_images
+from purifyctl.images import list_images
 from purifyctl.labels import Labels
 from purifyctl.locate import compare_layers, describe_layers
-from purifyctl.parity import BATCH, Reference, check_parity, reference
-from purifyctl.photographs import read_some
+from purifyctl.parity import Reference, check_parity, reference
+from purifyctl.photographs import Pixels, read_pixels
 from purifyctl.quantize import quantize_purifier
 from purifyctl.samples import installed_samples
 
@@ -68,7 +67,7 @@ def build_engine(
     parity_photos
         Photographs to compare engine and torch on, all of them; without, those that come inside packages.
     calibration_photos
-        Photographs that the ranges of INT8 come from, the first 64 of them; without, those that come inside packages.
+        Photographs that the ranges of INT8 come from, 64 of them; without, those that come inside packages.
     explain
         Say which layers differ from FP32, and where it begins.
 
@@ -79,6 +78,8 @@ def build_engine(
     ParityError
         The engine does not agree with torch within `TOLERANCES`. No bundle is left.
     """
+    if calibration_photos is not None and config.precision != "int8":
+        raise ConfigError(f"Calibration photographs are for int8, and the precision is {config.precision}.")
     out = out.absolute()
     _check_out(out, overwrite=overwrite)
     tensorrt.check_targets(config.backend, config.targets)
@@ -86,42 +87,24 @@ def build_engine(
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
     classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    wanted = reference(purifier.net, classifier, _photographs(config, parity_photos))
-    sources: dict[str, tuple[str, str]] = {"purifier": (purifier.network.kind, purifier.sha256)}
-    if classifier is not None:
-        sources["classifier"] = (classifier.name, config.weights or "default weights")
-    if config.fused:
-        names, origins = zip(*sources.values(), strict=True)
-        sources["fused"] = (" + ".join(names), " + ".join(origins))
-    # before any rewriting: what the networks are worth, not what a form of theirs costs
-    multiply_adds = {
-        name: count_multiply_adds(graph, config.image_size)
-        for name, graph in _graphs(purifier.net, classifier, (), replace(config, precision="fp32")).items()
-    }
+    wanted = reference(purifier.net, classifier, _photographs(parity_photos, config.image_size))
+    calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
+    # of the purifier alone: a classifier is somebody else's network, and whoever loads it knows what can be folded
+    passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
+    about = _about(purifier, classifier, config, checkpoint, tuple(rewrite.__name__ for rewrite in passes))
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
         networks = {}
-        # of the purifier alone: a classifier is somebody else's network, and whoever loads it knows what can be folded
-        passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
-        for name, graph in _graphs(purifier.net, classifier, passes, config).items():
+        typed: Precision = "fp16" if config.precision == "fp16" else "fp32"
+        for name, graph in _graphs(purifier.net, classifier, typed, passes, fused=config.fused).items():
             console.detail(f"Exporting {name}.")
             export_onnx(graph, work / f"{name}.onnx", config.image_size)
             if config.precision == "int8" and name != "classifier":
-                symmetric = config.backend.startswith("tensorrt")
-                calibration = _photographs(config, calibration_photos, CALIBRATION_IMAGES)
-                quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
-            networks[name] = Network(
-                onnx=f"{name}.onnx",
-                plans=_build_plans(work, name, config),
-                name=sources[name][0],
-                parameters=sum(p.numel() for p in graph.parameters()),
-                multiply_adds=multiply_adds[name],
-                source=sources[name][1],
-                rewrites=() if name == "classifier" else tuple(rewrite.__name__ for rewrite in passes),
-            )
+                quantize_purifier(work / f"{name}.onnx", calibration, symmetric=config.backend in GPU_BACKENDS)
+            networks[name] = replace(about[name], plans=_build_plans(work, name, config))
         if explain:
-            _explain(work, _graphs(purifier.net, classifier, passes, replace(config, precision="fp32")), wanted, config)
+            _explain(work, _graphs(purifier.net, classifier, "fp32", passes, fused=config.fused), wanted, config)
         labels = classifier.labels if classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -137,18 +120,24 @@ def build_engine(
             networks=networks,
             class_names=labels.names,
             class_wnids=labels.wnids,
-            parity=_check(work, wanted, config, tuple(networks)),
-            rebuild=_command(config, checkpoint.absolute(), calibration_photos, out),
+            parity=_check(work, wanted, config, networks),
+            rebuild=_command(
+                config,
+                out,
+                {
+                    "--checkpoint": checkpoint,
+                    "--parity-photos": parity_photos,
+                    "--calibration-photos": calibration_photos,
+                },
+            ),
             build_s=round(time.monotonic() - started, 1),
+            varies=_why_it_varies(config),
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
         )
         text = (json.dumps(to_dict(manifest), indent=1) + "\n").encode()
         (work / MANIFEST).write_bytes(text)
-        work.chmod(0o755)
         trust.remember(hashlib.sha256(text).hexdigest(), out)
-        if out.exists():
-            shutil.rmtree(out)
-        work.rename(out)
+        _commit(work, out, overwrite=overwrite)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return load_bundle(out)
@@ -165,22 +154,69 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def _graphs(
-    purifier: nn.Module, classifier: nn.Module | None, passes: tuple[rewrites.Pass, ...], config: EngineConfig
+    purifier: nn.Module,
+    classifier: nn.Module | None,
+    precision: Precision,
+    passes: tuple[rewrites.Pass, ...],
+    *,
+    fused: bool,
 ) -> dict[str, Graph]:
     """The graphs of a bundle, typed, by name."""
-    precision: Literal["fp32", "fp16"] = "fp16" if config.precision == "fp16" else "fp32"
     purify = purifier_graph(purifier, precision, passes=passes)
     if classifier is None:
         return {"purifier": purify}
     classify = classifier_graph(classifier, precision)
-    fused = {"fused": FusedGraph(purify, classify)} if config.fused else {}
-    return {"purifier": purify, "classifier": classify, **fused}
+    return {"purifier": purify, "classifier": classify, **({"fused": FusedGraph(purify, classify)} if fused else {})}
+
+
+def _about(
+    purifier: Purifier, classifier: nn.Module | None, config: EngineConfig, checkpoint: Path, applied: tuple[str, ...]
+) -> dict[str, Network]:
+    """What the manifest says of each network, but for its plans. Counted as it was trained, not as it was rewritten."""
+
+    def network(graph: Graph, **known: Any) -> Network:
+        parameters = sum(p.numel() for p in graph.parameters())
+        return Network(
+            plans={}, parameters=parameters, multiply_adds=count_multiply_adds(graph, config.image_size), **known
+        )
+
+    one = network(
+        purifier_graph(purifier.net),
+        onnx="purifier.onnx",
+        name=purifier.network.kind,
+        source=str(checkpoint.absolute()),
+        sha256=purifier.sha256,
+        rewrites=applied,
+    )
+    if classifier is None:
+        return {"purifier": one}
+    two = network(
+        classifier_graph(classifier),
+        onnx="classifier.onnx",
+        name=config.classifier,
+        source=_absolute(config.weights),
+        sha256=weights_sha256(classifier),
+        rewrites=(),
+    )
+    both = replace(
+        one,
+        onnx="fused.onnx",
+        name=f"{one.name} + {two.name}",
+        parameters=one.parameters + two.parameters,
+        multiply_adds=one.multiply_adds + two.multiply_adds,
+    )
+    return {"purifier": one, "classifier": two, "fused": both}
+
+
+def _absolute(weights: str) -> str:
+    """A file from wherever one is; names of weights as they are."""
+    return str(Path(weights).absolute()) if Path(weights).is_file() else weights
 
 
 def _build_plans(work: Path, name: str, config: EngineConfig) -> dict[str, str]:
     """TensorRT's plans of one exported graph: file by target. None for the backends that run graphs."""
     plans: dict[str, str] = {}
-    if config.backend not in ("tensorrt", "tensorrt-rtx"):
+    if config.backend not in GPU_BACKENDS:
         return plans
     for target in config.targets or tensorrt.targets(config.backend) or (None,):
         console.detail(f"Building the plan of {name} for {target or 'the GPU here'}.")
@@ -198,68 +234,90 @@ def _build_plans(work: Path, name: str, config: EngineConfig) -> dict[str, str]:
     return plans
 
 
-def _check(work: Path, wanted: Reference, config: EngineConfig, names: Sequence[str]) -> dict[str, Any]:
-    """Compare what was built with torch. Returns figures for the manifest."""
-    # A plan needs its GPU. Where a bundle holds plans for other machines, its graph is what can be compared.
-    graph_only = config.backend == "tensorrt-rtx"
-    backend = "onnxruntime" if graph_only else config.backend
+def _check(work: Path, wanted: Reference, config: EngineConfig, networks: Mapping[str, Network]) -> Parity:
+    """Compare what was built with torch."""
+    backend, covers = config.backend, "the engine"
+    files = {name: network.onnx for name, network in networks.items()}
+    if config.backend in GPU_BACKENDS:
+        here = "local" if config.backend == "tensorrt" else tensorrt.capability()
+        plans = networks["purifier"].plans
+        if here in plans:
+            files = {name: network.plans[here] for name, network in networks.items()}
+            covers = f"the plan for {here}" + (f", not {', '.join(set(plans) - {here})}" if len(plans) > 1 else "")
+        else:  # a plan needs its GPU; the graph that it was made of is what can be compared
+            backend, covers = "onnxruntime", "the graph only: its plans run on GPUs that are not here"
     with ExitStack() as stack:
-        runners = {}
-        for name in names:
-            file = work / (f"plans/local/{name}.plan" if config.backend == "tensorrt" else f"{name}.onnx")
-            runner = open_runner(
-                backend,
-                file,
-                precision=config.precision,
-                image_size=config.image_size,
-                batch_size=config.batch_size,
+        runners = {
+            name: stack.enter_context(
+                open_runner(
+                    backend,
+                    work / file,
+                    precision=config.precision,
+                    image_size=config.image_size,
+                    batch_size=config.batch_size,
+                )
             )
-            runners[name] = stack.enter_context(runner)
-        figures = check_parity(wanted, runners, config.precision, (1, config.batch_size))
-    return {
-        "measured_with": f"{backend} {backend_version(backend)}",
-        "covers": "the graph only: its plans run on GPUs that are not here" if graph_only else "the engine",
-        **figures,
-    }
+            for name, file in files.items()
+        }
+        found = check_parity(wanted, runners, config.precision, (1, config.batch_size))
+    return Parity(f"{backend} {backend_version(backend)}", f"{covers}, on {len(wanted.images)} photographs", *found)
+
+
+def _commit(work: Path, out: Path, *, overwrite: bool) -> None:
+    """Put the finished folder in its place. Whoever looks finds the old bundle, the new one, or for a moment none."""
+    _check_out(out, overwrite=overwrite)  # again: the build took a while
+    work.chmod(0o755)
+    if not out.exists():
+        work.rename(out)
+        return
+    old = work.with_suffix(".old.part")
+    out.rename(old)
+    work.rename(out)
+    shutil.rmtree(old)
 
 
 def _explain(work: Path, references: Mapping[str, Graph], wanted: Reference, config: EngineConfig) -> None:
     """Say where each network begins to differ from FP32."""
-    backend = "onnxruntime" if config.backend.startswith("tensorrt") else config.backend
+    backend = "onnxruntime" if config.backend in GPU_BACKENDS else config.backend
     for name, graph in references.items():
-        reference = work / f"{name}.fp32"
-        export_onnx(graph, reference, config.image_size)
-        images = wanted.images[:EXPLAINED]
-        layers = compare_layers(reference, work / f"{name}.onnx", images, backend=backend, precision=config.precision)
-        reference.unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "fp32.onnx"
+            export_onnx(graph, file, config.image_size)
+            images = wanted.images[:EXPLAINED]
+            layers = compare_layers(file, work / f"{name}.onnx", images, backend=backend, precision=config.precision)
         console.note(f"{name}, {backend} {config.precision} against FP32: {describe_layers(layers, config.precision)}.")
 
 
-def _photographs(config: EngineConfig, photos: Path | None, most: int | None = None) -> NDArray[np.uint8]:
-    """RGB uint8 [n, size, size, 3]: those in a folder, or those that come inside packages."""
-    if photos is not None:
-        files = list_images(photos)[:most]
-    else:
-        files = [ImageFile(file, PurePosixPath(file.name)) for file in installed_samples()]
-    with Decoder(size=config.image_size, batch_size=BATCH, threads=2) as decoder:
-        images = np.concatenate([read_some(files[i : i + BATCH], decoder).images for i in range(0, len(files), BATCH)])
-    if not len(images):
-        raise ConfigError(f"None of {len(files)} photographs in {photos} can be read.")
-    return images
+def _photographs(folder: Path | None, size: int, most: int | None = None) -> Pixels:
+    """Those in a folder, spread over it where there are more than `most`; or those that come inside packages."""
+    files = list_images(folder) if folder else installed_samples()
+    if most is not None and len(files) > most:
+        files = [files[i * len(files) // most] for i in range(most)]
+    return read_pixels(files, size)[0]
 
 
-def _command(config: EngineConfig, checkpoint: Path, calibration_photos: Path | None, out: Path) -> str:
+def _why_it_varies(config: EngineConfig) -> str:
+    """Why the same build may give other bytes (docs/adr/0008)."""
+    if config.backend == "tensorrt":
+        return "TensorRT chooses kernels by timing them"
+    if config.backend == "tensorrt-rtx" and (config.fused or not config.targets or "SM75" in config.targets):
+        return (
+            "TensorRT for RTX orders what it compiles for SM75, and for a graph with two outputs, by memory addresses"
+        )
+    return ""
+
+
+def _command(config: EngineConfig, out: Path, folders: Mapping[str, Path | None]) -> str:
     """The command that builds this bundle again."""
-    words = ["purifyctl", "build-engine", "--checkpoint", str(checkpoint), "--out", str(out), "--overwrite"]
+    words = ["purifyctl", "build-engine", "--out", str(out), "--overwrite"]
+    words += [word for flag, folder in folders.items() if folder for word in (flag, str(folder.absolute()))]
     words += ["--backend", config.backend, "--precision", config.precision]
     words += ["--image-size", str(config.image_size), "--batch-size", str(config.batch_size)]
     words += [word for target in config.targets for word in ("--target", target)]
     if config.classifier:
         words += ["--classifier", config.classifier]
+    if config.weights:
+        words += ["--weights", _absolute(config.weights)]
     if config.fused:
         words.append("--fused")
-    if calibration_photos:
-        words += ["--calibration-photos", str(calibration_photos.absolute())]
-    if config.weights:
-        words += ["--weights", config.weights]
     return shlex.join(words)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from purifyctl.backends import open_runner, to_host
 from purifyctl.config import EnginePrecision
+from purifyctl.photographs import Pixels
 
 # Largest difference of a layer's output relative to its largest value; beyond it the layer is named.
 BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 4e-2}
@@ -29,7 +30,7 @@ class Layer:
 def compare_layers(
     reference: Path,
     built: Path,
-    images: NDArray[np.uint8],
+    images: Pixels,
     *,
     backend: str,
     precision: EnginePrecision,
@@ -49,7 +50,10 @@ def compare_layers(
     """
     n, size = len(images), images.shape[1]
     graphs = [onnx.load(file) for file in (reference, built)]
-    shared = [name for name in _layers(graphs[0]) if name in _layers(graphs[1])]
+    kinds, others = (_layers(graph) for graph in graphs)
+    shared = [name for name in kinds if name in others]
+    if not shared:
+        return []
     values = []
     with tempfile.TemporaryDirectory() as folder:
         for graph, library, kind in zip(graphs, ("onnxruntime", backend), ("fp32", precision), strict=True):
@@ -57,7 +61,6 @@ def compare_layers(
             _expose(graph, shared, file)
             with open_runner(library, file, precision=kind, image_size=size, batch_size=n) as runner:
                 values.append([to_host(output) for output in runner.infer(images)][-len(shared) :])
-    kinds = _layers(graphs[0])
     return [
         Layer(name, kinds[name], _relative(wanted, made)) for name, wanted, made in zip(shared, *values, strict=True)
     ]
@@ -65,6 +68,8 @@ def compare_layers(
 
 def describe_layers(layers: Sequence[Layer], precision: EnginePrecision) -> str:
     """The first layer beyond the precision's bound, and the one that differs most, in words."""
+    if not layers:
+        return "the graphs name no layer alike"
     bound = BOUNDS[precision]
     worst = max(layers, key=lambda layer: layer.difference)
     first = next((layer for layer in layers if not layer.difference <= bound), None)  # not <=: NaN is beyond, too

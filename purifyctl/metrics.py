@@ -5,11 +5,13 @@ interval; a share of nothing has no value.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+PERCENTILES = (50, 90, 95, 99)
 Classes = NDArray[np.int64]  # [n]
 PSNR_OF_EQUALS = 100.0  # dB; two equal images have no finite PSNR, and a mean must not be infinite
 
@@ -108,3 +110,9 @@ def quality(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[flo
         return PSNR_OF_EQUALS, 1.0
     psnr = float(peak_signal_noise_ratio(reference, image, data_range=255))
     return psnr, float(structural_similarity(reference, image, channel_axis=2, data_range=255))
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """The median and the tail of at least one value, as `{"p50": ...}`."""
+    found = np.percentile(values, PERCENTILES)
+    return {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)}

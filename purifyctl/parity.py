@@ -4,7 +4,7 @@ What a purifier corrects is a few grey levels, so a difference that no eye sees 
 the whole chain on attacked photographs: purify, classify, and count.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from torch import nn
 from purifyctl.attacks import make_attack
 from purifyctl.backends import Runner, to_host
 from purifyctl.backends.torch import TorchRunner
-from purifyctl.config import AttackConfig, EnginePrecision, format_eps
-from purifyctl.errors import ParityError
+from purifyctl.config import AttackConfig, EnginePrecision
+from purifyctl.errors import ConfigError, ParityError
 from purifyctl.export import classifier_graph, purifier_graph
-from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.photographs import Pixels, to_pixels, to_tensor
 
-Pixels = NDArray[np.uint8]  # RGB [n, size, size, 3]
+Figures = dict[str, dict[str, dict[str, float]]]  # network -> "batch_N" -> what was measured
 
 ATTACK, EPS = AttackConfig("fgsm"), 4 / 255
+LEAST = 12  # photographs
+FEW = 4  # images for batch sizes other than the largest
 BATCH = 16  # of torch's own passes
 
 
@@ -90,7 +92,7 @@ def _attack(classifier: nn.Module, images: Pixels, predicted: NDArray[np.int64])
 
 def check_parity(
     wanted: Reference, runners: Mapping[str, Runner], precision: EnginePrecision, batch_sizes: Sequence[int]
-) -> dict[str, Any]:
+) -> tuple[Figures, dict[str, dict[str, float]]]:
     """Compare an engine with torch.
 
     Parameters
@@ -102,46 +104,49 @@ def check_parity(
 
     Returns
     -------
-    dict
-        Figures for the manifest: per network and batch size, and of the chain from the image to its class.
+    networks, chains
+        Figures by network and batch size; of the chains from the image to its class.
 
     Raises
     ------
+    ConfigError
+        Too few photographs.
     ParityError
         Something lies outside `TOLERANCES`, or is no number.
     """
-    tolerance = TOLERANCES[precision]
-    figures: dict[str, Any] = {}
+    tolerance, full = TOLERANCES[precision], max(batch_sizes)
+    n = len(wanted.images)
+    if n < LEAST:
+        raise ConfigError(f"{n} photographs are too few to compare an engine with torch; {LEAST} are the least.")
+    networks: dict[str, dict[str, dict[str, float]]] = {}
+    made: dict[str, list[NDArray[Any]]] = {}  # at full batches
     for name, runner in runners.items():
         expected = wanted.probabilities if name == "classifier" else wanted.purified
-        figures[name] = {}
+        networks[name] = {}
         for batch in sorted(set(batch_sizes)):
-            n = min(len(wanted.images), 4) if batch == 1 else len(wanted.images)
-            made = _infer(runner, wanted.images[:n], batch)[0]
-            measured = compare(name, expected[:n], made)
-            figures[name][f"batch_{batch}"] = {"images": n, **measured}
+            # the same photographs again where they do not fill a batch: every place in it is looked at
+            which = np.arange(max(n, batch) if batch == full else FEW) % n
+            outputs = _infer(runner, wanted.images[which], batch)
+            measured = compare(name, expected[which], outputs[0])
+            networks[name][f"batch_{batch}"] = {"images": float(len(which)), **measured}
             _refuse_outside(tolerance, measured, f"{name} at batch {batch}")
+            made[name] = [output[:n] for output in outputs]
+    chains: dict[str, dict[str, float]] = {}
     if "classifier" in runners:
-        batch = max(batch_sizes)
         purify, classify = runners["purifier"], runners["classifier"]
-        figures["chain"] = _check_chain(
-            wanted, lambda x: _infer(classify, _infer(purify, x, batch)[0], batch)[0], tolerance
-        )
+        (clean,) = _infer(classify, made["purifier"][0], full)
+        (attacked,) = _infer(classify, _infer(purify, wanted.attacked, full)[0], full)
+        chains["purifier, classifier"] = _check_chain(wanted, clean, attacked, tolerance)
         if "fused" in runners:
-            fused = runners["fused"]
-            figures["fused chain"] = _check_chain(wanted, lambda x: _infer(fused, x, batch)[1], tolerance)
-    return figures
-
-
-def describe_parity(figures: Mapping[str, Any]) -> str:
-    """The figures of `check_parity` at full batches, as lines for people."""
-    lines = [f"Against torch FP32 ({figures['covers']}, measured with {figures['measured_with']}):"]
-    for name, measured in figures.items():
-        if isinstance(measured, dict):
-            shown = list(measured.values())[-1] if "photographs" not in measured else measured
-            numbers = (f"{key} {value:.4g}" for key, value in shown.items() if not isinstance(value, str))
-            lines.append(f"  {name}: {', '.join(numbers)}")
-    return "\n".join(lines)
+            image, clean = made["fused"]
+            difference = float(np.abs(clean - _infer(classify, image, full)[0]).max())
+            _refuse_outside(tolerance, {"max_probability": difference}, "fused, beside the classifier alone")
+            attacked = _infer(runners["fused"], wanted.attacked, full)[1]
+            chains["fused"] = {
+                **_check_chain(wanted, clean, attacked, tolerance),
+                "max_probability_beside_classifier": difference,
+            }
+    return networks, chains
 
 
 def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, float]:
@@ -153,24 +158,26 @@ def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, 
 
 
 def _check_chain(
-    wanted: Reference, chain: Callable[[Pixels], NDArray[np.float32]], tolerance: Tolerance
-) -> dict[str, Any]:
-    """Classes of purified photographs, clean and attacked. Of n photographs at least one may always differ."""
+    wanted: Reference, clean: NDArray[np.float32], attacked: NDArray[np.float32], tolerance: Tolerance
+) -> dict[str, float]:
+    """Probabilities of purified photographs, clean and attacked, against torch's. Of n one may always differ."""
     n, labels = len(wanted.images), wanted.probabilities.argmax(1)
-    agreement = _agreement(wanted.purified_probabilities, chain(wanted.images))
-    least = min(tolerance.agreement, 1 - 1 / n)
-    if agreement < least - 1e-9:
-        raise _outside("the chain", "top1_agreement", agreement, f">= {least:.4g}")
-    accuracy, of_torch = (_accuracy(made, labels) for made in (chain(wanted.attacked), wanted.attacked_probabilities))
-    most = max(ATTACKED_ACCURACY, 1 / n)
+    least, most = min(tolerance.agreement, 1 - 1 / n), max(ATTACKED_ACCURACY, 1 / n)
+    agreements = {
+        "top1_agreement": _agreement(wanted.purified_probabilities, clean),
+        "attacked_top1_agreement": _agreement(wanted.attacked_probabilities, attacked),
+    }
+    for key, agreement in agreements.items():
+        if agreement < least - 1e-9:
+            raise _outside("the chain", key, agreement, f">= {least:.4g}")
+    accuracy, of_torch = (_accuracy(made, labels) for made in (attacked, wanted.attacked_probabilities))
     if abs(accuracy - of_torch) > most + 1e-9:
         raise _outside("the chain", "change of attacked_accuracy", abs(accuracy - of_torch), f"<= {most:.4g}")
     return {
-        "photographs": n,
-        "top1_agreement": agreement,
-        "attack": f"{ATTACK.name} {format_eps(EPS)}, gray-box; right is the classifier's prediction when clean",
+        "images": float(n),
+        **agreements,
         "attacked_accuracy": accuracy,
-        "attacked_accuracy_torch": of_torch,
+        "attacked_accuracy_of_torch": of_torch,
     }
 
 

@@ -8,15 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purifyctl.errors import ImageError, TrainingError
+from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder, ImageFile, read_file
+
+Pixels = NDArray[np.uint8]  # RGB [n, height, width, 3]
 
 
 @dataclass(frozen=True)
 class Read:
     """What became of some photographs."""
 
-    images: NDArray[np.uint8]  # RGB NHWC; those that can be read
+    images: Pixels  # those that can be read
     positions: list[int]  # which ones they are
     errors: dict[int, ImageError]  # the others
 
@@ -35,8 +37,14 @@ def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
     return Read(decoded.images, [readable[n] for n in decoded.positions], errors)
 
 
-def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
-    """Decode photographs at `size` pixels: RGB NCHW float in [0, 1], and the ones that could be read, in order."""
+def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Pixels, list[ImageFile]]:
+    """Decode photographs at `size` pixels, and the ones that could be read, in order.
+
+    Raises
+    ------
+    ConfigError
+        None of them could.
+    """
     images, kept = [], []
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
         for start in range(0, len(photographs), 16):
@@ -45,8 +53,14 @@ def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> t
             images.append(read.images)
             kept += [part[position] for position in read.positions]
     if not kept:
-        raise TrainingError(f"None of {len(photographs)} photographs could be read.", hint="check --photos")
-    return to_tensor(np.concatenate(images)), kept
+        raise ConfigError(f"None of {len(photographs)} photographs could be read.", hint="check the folder's files")
+    return np.concatenate(images), kept
+
+
+def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
+    """`read_pixels` as RGB NCHW float in [0, 1]."""
+    images, kept = read_pixels(photographs, size, threads)
+    return to_tensor(images), kept
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

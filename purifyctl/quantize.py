@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from purifyctl.export import INPUT, PURIFIED
+from purifyctl.photographs import Pixels
 
 KINDS = ("Conv", "ConvTranspose")
 
 
-def quantize_purifier(file: Path, photographs: NDArray[np.uint8], *, symmetric: bool) -> None:
+def quantize_purifier(file: Path, photographs: Pixels, *, symmetric: bool) -> None:
     """Quantise the purifier in an exported graph, in place: weights per channel, activations per tensor.
 
     The first and the last convolution stay in floating point: they touch the image itself, where 8 bits of a correction
@@ -26,10 +25,10 @@ def quantize_purifier(file: Path, photographs: NDArray[np.uint8], *, symmetric: 
     Parameters
     ----------
     photographs
-        RGB uint8 [n, size, size, 3]: what the ranges of activations are taken from.
+        What the ranges of activations are taken from.
     symmetric
-        Signed activations around zero, biases in floating point: what TensorRT takes. Otherwise each range has a zero
-        of its own, which wastes no bit behind a ReLU.
+        Signed activations around zero: what TensorRT takes. Otherwise each range has a zero of its own, which wastes no
+        bit behind a ReLU. Biases stay in floating point in either case, as TensorRT wants them.
     """
     graph = onnx.load(file)
     chosen = _purifiers_convolutions(graph)
@@ -67,7 +66,7 @@ def _purifiers_convolutions(graph: onnx.ModelProto) -> list[str]:
 class _Photographs(CalibrationDataReader):  # type: ignore[misc]
     """Hands out one photograph after the other."""
 
-    def __init__(self, photographs: NDArray[np.uint8]) -> None:
+    def __init__(self, photographs: Pixels) -> None:
         self._left = iter(photographs)
 
     def get_next(self) -> dict[str, Any] | None:

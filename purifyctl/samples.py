@@ -5,9 +5,10 @@ foolbox carries 20 ImageNet photographs with their labels, scikit-image a dozen 
 
 import shutil
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from purifyctl.errors import MissingDependencyError
+from purifyctl.images import ImageFile
 from purifyctl.labels import imagenet_labels
 
 _SCIKIT_IMAGE = (
@@ -34,9 +35,10 @@ def copy_samples(into: Path, *, labelled_only: bool = False) -> int:
     return count
 
 
-def installed_samples() -> list[Path]:
+def installed_samples() -> list[ImageFile]:
     """The sample photographs where they lie: scikit-image's, and before them foolbox's where it is installed."""
-    return [*(_labelled() if find_spec("foolbox") else ()), *_unlabelled()]
+    files = [*(_labelled() if find_spec("foolbox") else ()), *_unlabelled()]
+    return [ImageFile(file, PurePosixPath(file.name)) for file in files]
 
 
 def _labelled() -> list[Path]:

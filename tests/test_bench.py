@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from purifyctl.bench import BenchOptions, bench, parse_peers, parse_sizes, timing
+from purifyctl.bench import BenchOptions, bench, timing
+from purifyctl.bench.peers import networks_of, peer
 from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.errors import ConfigError
+from purifyctl.images.synthetic import natural_images
+from purifyctl.metrics import PERCENTILES
 from purifyctl.report.bench import plot_bench, show_bench
+from tests import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +28,21 @@ def own_checkpoint(tiny_bundle: Bundle) -> Path:
 def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
     tiny_bundle: Bundle, own_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (photos / "notes.txt").write_text("no photograph")
     options = BenchOptions(photos=photos, against=("torch", "onnxruntime", "loop"), checkpoint=own_checkpoint, rounds=1)
     figures = bench(tiny_bundle, options)
-    assert list(figures["engine"]["throughput"]) == [1, 2, 4]
-    assert {1, figures["engine"]["best_batch"]} == set(figures["engine"]["latency"])
+    engine = figures["engine"]
+    assert list(engine["by_batch"]) == [1, 2, 4]
     networks = tiny_bundle.manifest.networks
-    assert figures["engine"]["multiply_adds_per_image"] == sum(n.multiply_adds for n in networks.values()) > 0
-    assert 0 < figures["engine"]["of_matrix_product"] < 1
+    assert engine["multiply_adds_per_image"] == sum(n.multiply_adds for n in networks.values()) > 0
+    assert 0 < engine["of_matrix_product"] < 1
     stages = figures["stages"]
     slowest = min(stages["images_per_s"][name] for name in ("decode", "engine", "encode"))
     assert 0 < stages["ceiling_images_per_s"] < slowest  # on a CPU they share the cores
-    assert stages["photographs"] == 10
+    assert figures["photographs"] == 8  # whole batches of those that can be read
     assert set(figures["against"]) == {"torch", "onnxruntime", "loop"}
     for found in figures["against"].values():
-        ours, theirs, times = found.values()
-        assert times == pytest.approx(ours / theirs, rel=0.05)
+        assert found["times_faster"] == pytest.approx(found["ours_images_per_s"] / found["images_per_s"], rel=0.05)
     json.dumps(figures)
     show_bench(figures)
     assert "of the ceiling" in capsys.readouterr().out
@@ -47,25 +51,31 @@ def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
 
 
 @pytest.mark.slow
-def test_a_compiled_peer_runs_the_same_networks(tiny_bundle: Bundle, own_checkpoint: Path, photos: Path) -> None:
-    options = BenchOptions(photos=photos, against=("torch-compile",), checkpoint=own_checkpoint, rounds=1)
-    assert bench(tiny_bundle, options)["against"]["torch-compile"]["images_per_s"] > 0
+def test_a_compiled_peer_leaves_the_uncompiled_one_as_it_was(
+    tiny_bundle: Bundle, own_checkpoint: Path, photos: Path
+) -> None:
+    networks = networks_of(tiny_bundle, own_checkpoint)
+    images = natural_images(4, tiny.SIZE)
+    with peer("torch-compile", networks, images, "cpu") as compiled, peer("torch", networks, images, "cpu") as plain:
+        compiled()
+        plain()
+    assert networks.purifier._compiled_call_impl is None
 
 
 def test_peers_run_the_bundles_own_networks_or_none(tiny_bundle: Bundle, photos: Path) -> None:
     with pytest.raises(ConfigError, match="was not built from") as caught:
         bench(tiny_bundle, BenchOptions(photos=photos, against=("torch",), checkpoint=shipped_checkpoint()))
-    assert tiny_bundle.manifest.rebuild in caught.value.hint
+    assert tiny_bundle.manifest.networks["purifier"].source in caught.value.hint
 
 
-def test_what_cannot_be_measured_is_refused_before_any_time_is_spent(tiny_bundle: Bundle, photos: Path) -> None:
+def test_what_cannot_be_measured_is_refused_before_any_time_is_spent(tiny_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="takes 1 to 4"):
-        bench(tiny_bundle, BenchOptions(photos=photos, batch_sizes=(1, 8)))
-    with pytest.raises(ConfigError, match=r"no peer 'caffe'"):
-        parse_peers("torch, caffe")
-    with pytest.raises(ConfigError, match="no list of batch sizes"):
-        parse_sizes("1,many")
-    assert parse_sizes(" 1, 8 ") == (1, 8)
+        bench(tiny_bundle, BenchOptions(batch_sizes=(1, 8)))
+    with pytest.raises(ConfigError, match="none is named"):
+        BenchOptions(checkpoint=shipped_checkpoint())
+    (tmp_path / "notes.txt").write_text("no photograph")
+    with pytest.raises(ConfigError, match="None of 1 files"):
+        bench(tiny_bundle, BenchOptions(photos=tmp_path))
 
 
 def test_a_latency_counts_the_windows_that_agree_and_not_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +89,8 @@ def test_a_latency_counts_the_windows_that_agree_and_not_the_warm_up(monkeypatch
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
     found = timing.latency(call)
     assert found.steady
-    assert found.calls == timing.STEADY
-    assert found.ms == {f"p{p}": pytest.approx(20) for p in timing.PERCENTILES}
+    assert found.calls == timing.STEADY  # one call to a window
+    assert found.ms == {f"p{p}": pytest.approx(20) for p in PERCENTILES}
 
 
 def test_times_that_never_stand_still_are_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:

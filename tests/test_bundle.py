@@ -142,6 +142,8 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "another size": (edit(lambda m: m.update(image_size=128)), "not built here"),
     "other class names": (edit(lambda m: m.update(class_names=["cat"])), "not built here"),
     "better parity": (edit(lambda m: m["parity"].update(covers="everything")), "not built here"),
+    "parity of another form": (edit(lambda m: m["parity"].update(chains=["fine"])), "damaged"),
+    "no parity": (edit(lambda m: m.pop("parity")), "parity is missing"),
     "a space in the manifest": (
         lambda b: (b / "manifest.json").write_bytes((b / "manifest.json").read_bytes() + b" "),
         "not built here",
@@ -163,19 +165,42 @@ def test_a_bundle_that_is_not_what_was_built_is_refused_with_the_reason_and_the_
     damage, words = DAMAGE[kind]
     bundle = tmp_path / "bundle"
     shutil.copytree(whole.path, bundle)
-    load_bundle(bundle).open("purifier")  # a copy of what was built here is as good
     damage(bundle)
     with pytest.raises(BundleError, match=words) as caught:
         load_bundle(bundle).open("purifier")
     assert "purifyctl build-engine" in caught.value.hint
 
 
-def test_plans_of_another_library_version_are_refused(tmp_path: Path) -> None:
+def test_a_copy_of_what_was_built_here_is_as_good(whole: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "copy")
+    with load_bundle(tmp_path / "copy").open("fused") as runner:
+        assert runner.concurrency >= 1
+
+
+def test_a_file_that_changes_after_the_bundle_was_read_is_not_loaded(whole: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(whole.path, tmp_path / "copy")
+    bundle = load_bundle(tmp_path / "copy")
+    flip("purifier.onnx", 0.5)(bundle.path)
+    with pytest.raises(BundleError, match="SHA-256 differs"):
+        bundle.open("purifier")
+
+
+def test_a_next_step_never_comes_from_a_bundle_that_nobody_trusts(whole: Bundle, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(whole.path, bundle)
+    edit(lambda m: m.update(rebuild="rm -rf /"))(bundle)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle).open("purifier")
+    assert "rm -rf" not in caught.value.hint
+
+
+def test_plans_of_another_library_version_are_refused_but_can_be_inspected(tmp_path: Path) -> None:
     rtx = EngineConfig(backend="tensorrt-rtx", precision="fp16", targets=("SM86",), image_size=tiny.SIZE, batch_size=2)
     bundle = build_engine(rtx, tiny.checkpoint(tmp_path), tmp_path / "bundle")
     edit(lambda m: m.update(backend_version="0.1"))(bundle.path)
+    older = load_bundle(bundle.path, trusted=True)
     with pytest.raises(BundleError, match="plans do not carry over") as caught:
-        load_bundle(bundle.path)
+        older.open("purifier")
     assert caught.value.hint == bundle.manifest.rebuild
 
 

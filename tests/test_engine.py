@@ -22,8 +22,8 @@ def test_a_bundle_says_what_it_is_and_how_well_it_agrees_with_torch(tiny_bundle:
     assert manifest.backend == "openvino"
     assert manifest.networks["purifier"].name == "residual"
     assert set(manifest.files) == {"purifier.onnx", "classifier.onnx"}
-    assert manifest.parity["purifier"]["batch_4"]["mean_grey"] <= 0.02
-    assert manifest.parity["classifier"]["batch_1"]["top1_agreement"] == 1
+    assert manifest.parity.networks["purifier"]["batch_4"]["mean_grey"] <= 0.02
+    assert manifest.parity.networks["classifier"]["batch_1"]["top1_agreement"] == 1
     assert "--classifier tests.tiny:classifier" in manifest.rebuild
     assert load_bundle(tiny_bundle.path) == tiny_bundle
 
@@ -44,7 +44,8 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
     rtx = config(backend="tensorrt-rtx", precision="fp16", targets=("SM86", "SM120"))
     bundle = build_engine(rtx, tiny.checkpoint(tmp_path), tmp_path / "bundle")
     assert set(bundle.manifest.networks["purifier"].plans) == {"SM86", "SM120"}
-    assert "graph only" in bundle.manifest.parity["covers"]
+    assert "graph only" in bundle.manifest.parity.covers
+    assert bundle.manifest.varies == ""
     with pytest.raises(BackendError, match="NVIDIA GPU"):
         bundle.open("purifier")
 

@@ -3,11 +3,12 @@ import pytest
 import torch
 from torch import nn
 
+from purifyctl import parity
 from purifyctl.backends.torch import TorchRunner
-from purifyctl.errors import ParityError
+from purifyctl.errors import ConfigError, ParityError
 from purifyctl.export import FusedGraph, classifier_graph, purifier_graph
 from purifyctl.images.synthetic import natural_images
-from purifyctl.parity import TOLERANCES, check_parity, compare, reference
+from purifyctl.parity import TOLERANCES, Tolerance, check_parity, compare, reference
 from tests import tiny
 
 IMAGES = natural_images(12, tiny.SIZE)
@@ -29,12 +30,13 @@ def moved(net: nn.Module, by: float) -> nn.Module:
 
 def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
     wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
-    figures = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 4))
-    assert figures["purifier"]["batch_1"] == {"images": 4, "mean_grey": 0, "max_grey": 0}
-    assert figures["classifier"]["batch_4"]["top1_agreement"] == 1
-    for chain in ("chain", "fused chain"):
-        assert figures[chain]["top1_agreement"] == 1
-        assert figures[chain]["attacked_accuracy"] == figures[chain]["attacked_accuracy_torch"]
+    networks, chains = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 16))
+    assert networks["purifier"]["batch_1"] == {"images": 4, "mean_grey": 0, "max_grey": 0}
+    assert networks["classifier"]["batch_16"]["images"] == 16  # of 12 photographs: every place in a batch is filled
+    assert networks["classifier"]["batch_16"]["top1_agreement"] == 1
+    for chain in ("purifier, classifier", "fused"):
+        assert chains[chain]["top1_agreement"] == chains[chain]["attacked_top1_agreement"] == 1
+        assert chains[chain]["attacked_accuracy"] == chains[chain]["attacked_accuracy_of_torch"]
 
 
 def test_the_attacked_photographs_are_attacked_within_the_budget() -> None:
@@ -46,8 +48,9 @@ def test_the_attacked_photographs_are_attacked_within_the_budget() -> None:
 
 def test_without_a_classifier_the_pixels_are_compared_and_nothing_else() -> None:
     wanted = reference(tiny.purifier(), None, IMAGES)
-    figures = check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
-    assert set(figures) == {"purifier"}
+    networks, chains = check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
+    assert set(networks) == {"purifier"}
+    assert not chains
 
 
 def test_a_purifier_that_is_a_grey_level_off_is_refused_in_fp32() -> None:
@@ -63,8 +66,17 @@ def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypa
     with torch.no_grad():
         list(other.parameters())[-1].copy_(torch.arange(10.0))
     chain["fused"] = TorchRunner(FusedGraph(purifier_graph(tiny.purifier()), classifier_graph(other)))
-    with pytest.raises(ParityError, match="top1_agreement"):
+    with pytest.raises(ParityError, match="fused, beside the classifier alone has max_probability"):
         check_parity(wanted, chain, "bf16", (4,))
+    monkeypatch.setitem(parity.TOLERANCES, "bf16", Tolerance(255, 255, 1, agreement=0.99))
+    with pytest.raises(ParityError, match="the chain has top1_agreement"):
+        check_parity(wanted, chain, "bf16", (4,))
+
+
+def test_a_handful_of_photographs_is_not_enough() -> None:
+    wanted = reference(tiny.purifier(), None, IMAGES[:5])
+    with pytest.raises(ConfigError, match="too few"):
+        check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
 
 
 def test_nan_is_outside_every_tolerance() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from purifyctl.config import GPU_BACKENDS
 from purifyctl.errors import BackendError
 
 # RGB uint8 [N, H, W, 3], or one of a network's outputs with N first: a numpy array, or a torch CUDA tensor.
@@ -54,7 +55,7 @@ def open_runner(backend: str, file: Path, *, precision: str, image_size: int, ba
         from purifyctl.backends.onnxruntime import ONNXRuntimeRunner
 
         return ONNXRuntimeRunner(file)
-    if backend in ("tensorrt", "tensorrt-rtx"):
+    if backend in GPU_BACKENDS:
         from purifyctl.backends.tensorrt import TensorRTRunner
 
         return TensorRTRunner(file, flavour=backend)
@@ -63,7 +64,7 @@ def open_runner(backend: str, file: Path, *, precision: str, image_size: int, ba
 
 def backend_version(backend: str) -> str:
     """The version of the library behind `backend`, as its own module says it."""
-    if backend in ("tensorrt", "tensorrt-rtx"):
+    if backend in GPU_BACKENDS:
         from purifyctl.backends.tensorrt import library
 
         return str(library(backend).__version__)

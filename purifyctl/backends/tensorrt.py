@@ -24,6 +24,7 @@ from purifyctl.files import write_into_tree
 from purifyctl.machine import cache_folder
 
 INPUT = "images"  # the graphs' input tensor
+OUTPUTS = ("purified", "probabilities")  # their outputs, in the order in which they are returned: plans have their own
 ALIGNMENT = 256  # bytes; TensorRT's demand on the addresses of inputs and outputs
 
 _MODULES = {
@@ -47,6 +48,13 @@ def targets(flavour: str) -> tuple[str, ...]:
         return ()
     trt = library(flavour)
     return tuple(sorted((n for n in vars(trt.ComputeCapability) if n.startswith("SM")), key=lambda n: int(n[2:])))
+
+
+def capability() -> str:
+    """The current GPU's compute capability, such as "SM86"; empty without a GPU."""
+    import torch
+
+    return "SM{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 
 
 def check_targets(backend: str, wanted: Sequence[str]) -> None:
@@ -183,8 +191,7 @@ class TensorRTRunner:
                 dtype=dtypes[self._engine.get_tensor_dtype(name)],
                 device="cuda",
             )
-            for name in names
-            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+            for name in sorted(set(names) - {INPUT}, key=OUTPUTS.index)
         }
         # tensorrt-rtx captures by itself: only it knows when it has compiled its kernels
         self._graph = self._capture() if cuda_graph and flavour == "tensorrt" else None

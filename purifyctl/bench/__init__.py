@@ -2,11 +2,10 @@
 
 timing.py    calls repeated until their times stand still; several things timed in turns
 engine.py    latency and throughput of the networks alone, operations per second
-stages.py    decode, engine and encode each alone, and `run` from end to end
-peers.py     the same networks in other libraries
-job.py       all of it, for one bundle
+peers.py     the same networks in other libraries, and the loop that one would script
+job.py       all of it, for one bundle, with the stages and the real `run` beside their ceiling
 """
 
-from purifyctl.bench.job import BenchOptions, bench, parse_peers, parse_sizes
+from purifyctl.bench.job import PEERS, BenchOptions, bench
 
-__all__ = ["BenchOptions", "bench", "parse_peers", "parse_sizes"]
+__all__ = ["PEERS", "BenchOptions", "bench"]

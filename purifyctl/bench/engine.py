@@ -1,96 +1,98 @@
 """Latency and throughput of a bundle's networks alone, and how much of the device's arithmetic they use."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from purifyctl.backends import Batch
-from purifyctl.bench.timing import latency, throughput
+from purifyctl.bench.timing import latency, per_second, throughput
 from purifyctl.bundle import Bundle
+from purifyctl.photographs import Pixels
 
-Pixels = NDArray[np.uint8]  # RGB [n, size, size, 3]
+
+@dataclass(frozen=True)
+class Engine:
+    """A bundle's networks, open: what `run` does to a batch between decoding and encoding."""
+
+    infer: Callable[[Batch], tuple[Batch, ...]]
+    concurrency: int  # threads that keep the device busy
+    device_id: int | None  # the GPU whose memory batches should lie in; None: host memory
 
 
 @contextmanager
-def opened(bundle: Bundle, batch_size: int) -> Iterator[tuple[Callable[[Batch], tuple[Batch, ...]], int]]:
-    """What `run` does to a batch between decoding and encoding, and from how many threads it does so."""
-    networks = bundle.manifest.networks
+def opened(bundle: Bundle, batch_size: int | None = None) -> Iterator[Engine]:
+    """Open the chain of networks that `run` would, for batches of up to `batch_size` (default: the bundle's)."""
     with ExitStack() as stack:
-        if "fused" in networks or "classifier" not in networks:
-            runner = stack.enter_context(bundle.open("fused" if "fused" in networks else "purifier", batch_size))
-            yield runner.infer, runner.concurrency
-            return
-        purifier, classifier = (stack.enter_context(bundle.open(name, batch_size)) for name in networks)
+        first, *rest = (stack.enter_context(bundle.open(name, batch_size)) for name in bundle.chain())
 
-        def both(images: Batch) -> tuple[Batch, ...]:
-            (purified,) = purifier.infer(images)
-            return purified, *classifier.infer(purified)
+        def infer(images: Batch) -> tuple[Batch, ...]:
+            made = first.infer(images)
+            return (*made, *(output for runner in rest for output in runner.infer(made[0])))
 
-        yield both, purifier.concurrency
+        yield Engine(infer, first.concurrency, first.device_id)
 
 
-def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Latency of single calls at batch 1 and at the fastest batch; images/s at every batch size.
+def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: Sequence[int]) -> dict[str, Any]:
+    """Images/s and latency of single calls by batch size, and operations per second at the fastest.
 
     Parameters
     ----------
     images
         RGB uint8 [at least the largest batch, size, size, 3].
     """
-    rates = {}
-    for batch in batch_sizes:
-        with opened(bundle, batch) as (infer, threads):
-            found = throughput(lambda infer=infer, batch=batch: infer(images[:batch]), threads)  # type: ignore[misc]
-        rates[batch] = {"images_per_s": round(found.per_s * batch, 2), "steady": found.steady}
-    best = max(rates, key=lambda batch: rates[batch]["images_per_s"])
-    latencies = {}
-    for batch in sorted({1, best}):
-        with opened(bundle, batch) as (infer, _):
-            latencies[batch] = asdict(latency(lambda infer=infer, batch=batch: infer(images[:batch])))  # type: ignore[misc]
-    multiply_adds = sum(bundle.manifest.networks[name].multiply_adds for name in _used(bundle))
-    flops = 2 * multiply_adds * float(rates[best]["images_per_s"])
-    peak = matrix_product_flops(bundle.manifest.precision)
+    found: dict[int, dict[str, Any]] = {}
+    for size in batch_sizes:
+        with opened(bundle, size) as engine:
+            call = partial(engine.infer, on_device(images[:size], bundle.device))
+            rate = throughput(call, engine.concurrency)
+            found[size] = {
+                "images_per_s": round(rate.per_s * size, 2),
+                "steady": rate.steady,
+                "latency": asdict(latency(call)),
+            }
+    best = max(found, key=lambda size: float(found[size]["images_per_s"]))
+    multiply_adds = sum(bundle.manifest.networks[name].multiply_adds for name in bundle.chain())
+    flops = 2 * multiply_adds * float(found[best]["images_per_s"])
+    product, peak = matrix_product(bundle)
     return {
-        "throughput": rates,
+        "by_batch": found,
         "best_batch": best,
-        "latency": latencies,
         "multiply_adds_per_image": multiply_adds,
         "flop_per_s": flops,  # of useful operations: a rewriting that multiplies by zeros does not count
+        "matrix_product": product,
         "matrix_product_flop_per_s": peak,
-        "of_matrix_product": round(flops / max(peak.values()), 4),
+        "of_matrix_product": round(flops / peak, 4),
     }
 
 
-def _used(bundle: Bundle) -> tuple[str, ...]:
-    networks = bundle.manifest.networks
-    return ("fused",) if "fused" in networks else tuple(networks)
+def matrix_product(bundle: Bundle) -> tuple[str, float]:
+    """The fastest large matrix product of torch on the bundle's device, in FP32 or for other engines also in 16 bits,
+    and its operations per second.
 
-
-def matrix_product_flops(precision: str) -> dict[str, float]:
-    """The best rate of a large matrix product on this device, by library: what no network can pass.
-
-    INT8 engines are held against BF16 or FP16 products: torch has no INT8 matrix product on every device.
+    INT8 engines may pass it: torch has no INT8 product everywhere.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float32 if precision == "fp32" else torch.float16 if device == "cuda" else torch.bfloat16
-    side = 8192 if device == "cuda" else 2048
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    gpu = bundle.device == "cuda"
+    side = 8192 if gpu else 2048
+    kinds = [torch.float32]
+    if bundle.manifest.precision != "fp32":
+        kinds.append(torch.float16 if gpu else torch.bfloat16)
+    rates = {}
+    for kind in kinds:
+        a, b = (torch.randn(side, side, device=bundle.device).to(kind) for _ in range(2))
 
-    def product() -> None:
-        torch.mm(a, b)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        def product(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
+            torch.mm(a, b)
+            if gpu:
+                torch.cuda.synchronize()
 
-    product()
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    return {f"torch {str(dtype).removeprefix('torch.')}": 2 * side**3 / min(times)}
+        rates[f"torch {str(kind).removeprefix('torch.')}"] = max(per_second(product) for _ in range(3)) * 2 * side**3
+    return max(rates.items(), key=lambda found: found[1])
+
+
+def on_device(images: Pixels, device: str) -> Batch:
+    """A batch where the engine wants it: as decoding leaves it."""
+    return torch.from_numpy(images).cuda() if device == "cuda" else images

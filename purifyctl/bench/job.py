@@ -1,33 +1,41 @@
 """Everything `purifyctl bench` measures of one bundle."""
 
+import os
 import resource
 import statistics
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.bench.engine import Pixels, measure_engine, opened
-from purifyctl.bench.peers import Networks, Peer, loop, networks_of, peer
-from purifyctl.bench.stages import measure_stages, run_rate
+from purifyctl.backends import to_host
+from purifyctl.bench.engine import measure_engine, on_device, opened
+from purifyctl.bench.peers import Library, Networks, loop, networks_of, peer
 from purifyctl.bench.timing import in_turns, per_second
 from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
-from purifyctl.images import Decoder, list_images
+from purifyctl.images import Decoder, ImageFile, encode, list_images, read_file
 from purifyctl.machine import machine
-from purifyctl.photographs import read_some
+from purifyctl.photographs import Pixels, read_some
+from purifyctl.pipeline import RunOptions, run
 from purifyctl.samples import installed_samples
 
-SAMPLES = 256  # photographs to run over where none are given: those inside packages, again and again
-LOOP_IMAGES = 96  # for the plain loop, which is slow
+Peer = Library | Literal["loop"]
+PEERS: dict[str, Peer] = {name: name for name in (*get_args(Library), "loop")}
+PHOTOGRAPHS = 512  # or 32 batches, whichever is more: the most that is run over
+LOOP_PHOTOGRAPHS = 96  # for the plain loop, which is slow
+STAGES = ("decode", "engine", "encode")
+ONE_BATCH = "engine, one batch"
 
 
 @dataclass(frozen=True)
@@ -44,68 +52,42 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"rounds is {self.rounds}; it must be at least 1.")
-
-
-def parse_peers(text: str) -> tuple[Peer, ...]:
-    """Read `torch,onnxruntime`. Nothing given gives nothing.
-
-    Raises
-    ------
-    ConfigError
-        There is no such peer.
-    """
-    names = _parts(text)
-    known: dict[str, Peer] = {name: name for name in get_args(Peer)}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"There is no peer {unknown[0]!r}.", hint=f"peers: {', '.join(known)}")
-    return tuple(known[name] for name in names)
-
-
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """Read `1,8,16`. Nothing given gives nothing.
-
-    Raises
-    ------
-    ConfigError
-        One is no whole number.
-    """
-    try:
-        return tuple(int(part) for part in _parts(text))
-    except ValueError:
-        raise ConfigError(f"{text!r} is no list of batch sizes.", hint="write it as 1,8,16") from None
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+        if self.checkpoint is not None and not self.against:
+            raise ConfigError("A checkpoint is for peers, and none is named.", hint="add --against torch")
 
 
 def bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
     """Measure a bundle on this machine. Figures for people and programs, with what they were measured on.
+
+    What is compared runs over the same photographs, in turns: whole batches of those that can be read, at most 512
+    photographs or 32 batches. Figures are medians over the rounds, ratios medians of the rounds' own ratios.
 
     Raises
     ------
     ConfigError
         Batch sizes that the bundle does not take, photographs that cannot be read, another bundle's checkpoint.
     BundleError, BackendError
-        The bundle does not run here.
+        The bundle, or a peer, does not run here.
     """
-    bundle.check_trust()
-    manifest = bundle.manifest
-    sizes = options.batch_sizes or (*(2**k for k in range(12) if 2**k < manifest.batch_size), manifest.batch_size)
-    if unfit := [size for size in sizes if not 1 <= size <= manifest.batch_size]:
-        raise ConfigError(f"Batch size {unfit[0]}: {bundle.path} takes 1 to {manifest.batch_size}.")
+    bundle.check_runs_here()
+    manifest, full = bundle.manifest, bundle.manifest.batch_size
+    sizes = _batch_sizes(bundle, options.batch_sizes)
     networks = networks_of(bundle, options.checkpoint) if options.against else None
-    with tempfile.TemporaryDirectory() as folder:
-        photos = options.photos or _samples(Path(folder))
-        images = _one_batch(bundle, photos)
-        console.note("The engine alone: throughput by batch size, latency ...")
+    with ExitStack() as stack:
+        files = _readable(bundle, options.photos)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for i, file in enumerate(files):  # links: `run` and the others see just these photographs
+            (folder / f"{i:04d}{file.suffix}").symlink_to(file.absolute())
+        with _decoder(bundle) as decoder:
+            images = to_host(decoder.decode([read_file(image) for image in list_images(folder)[:full]]).images)
+        calls = stack.enter_context(_stages(bundle, folder, options.image_format))
+        if networks:
+            calls |= stack.enter_context(_peers(bundle, networks, images, list_images(folder), options))
+        console.note("The engine alone: throughput and latency by batch size ...")
         engine = measure_engine(bundle, images, sizes)
-        console.note("Stages and the whole job, in turns ...")
-        stages = measure_stages(bundle, photos, options.image_format, options.rounds)
-        peers = {}
-        if networks is not None:
-            console.note(f"Against {', '.join(options.against)}, in turns ...")
-            peers = _against(bundle, networks, images, photos, options)
+        memory = _memory(bundle)
+        console.note(f"{', '.join(calls)}: in turns, {options.rounds} rounds ...")
+        rates = in_turns(calls, options.rounds)
     return {
         "bundle": {
             "path": str(bundle.path),
@@ -113,88 +95,168 @@ def bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
             "backend": f"{manifest.backend} {manifest.backend_version}",
             "precision": manifest.precision,
             "image_size": manifest.image_size,
-            "networks": {name: network.name for name, network in manifest.networks.items()},
+            "batch_size": full,
+            "networks": {name: manifest.networks[name].name for name in bundle.chain()},
         },
         "engine": engine,
-        "stages": stages,
-        "against": peers,
-        "memory_mib": _memory(),
+        "stages": _ceiling(bundle, rates),
+        "photographs": len(files),
+        "format": options.image_format,
+        "rounds": options.rounds,
+        "against": {name: _compared(rates, name) for name in options.against},
+        "memory_mib": memory,
         "machine": machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if bundle.device == "cuda" else None,
         "torch": torch.__version__,
         "purifyctl": purifyctl.__version__,
     }
 
 
-def _against(
-    bundle: Bundle, networks: Networks, images: Pixels, photos: Path, options: BenchOptions
-) -> dict[str, dict[str, float]]:
-    """Images/s of the engine and of its peers on the same batch, and of `run` and the loop; medians of rounds.
+def _batch_sizes(bundle: Bundle, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    most = bundle.manifest.batch_size
+    if bundle.device == "cuda":  # plans are for one batch size; smaller batches are padded and take as long
+        possible: tuple[int, ...] = (most,)
+    else:
+        possible = tuple(range(1, most + 1))
+    if unfit := [size for size in wanted if size not in possible]:
+        raise ConfigError(f"Batch size {unfit[0]}: {bundle.path} takes {possible[0]} to {most}.")
+    return wanted or tuple(size for size in possible if size == most or size & (size - 1) == 0)
 
-    The ratio is the median of the rounds' own ratios.
-    """
-    device = "cuda" if bundle.manifest.backend.startswith("tensorrt") else "cpu"
+
+@contextmanager
+def _stages(bundle: Bundle, folder: Path, image_format: str) -> Iterator[dict[str, Callable[[], float]]]:
+    """Calls that return the images/s of each stage alone, with the whole machine for itself, and of the real `run`."""
+    full, cores = bundle.manifest.batch_size, len(os.sched_getaffinity(0))
+    files = [read_file(image) for image in list_images(folder)]
+    parts = [files[i : i + full] for i in range(0, len(files), full)]
+    with opened(bundle) as engine, _decoder(bundle) as decoder:
+        decoded = [decoder.decode(part).images for part in parts]
+        purified = np.concatenate([to_host(engine.infer(images)[0]) for images in decoded])
+
+        def decode() -> object:
+            return [decoder.decode(part) for part in parts]
+
+        def infer() -> object:
+            with ThreadPoolExecutor(engine.concurrency) as pool:
+                return list(pool.map(lambda images: [to_host(made) for made in engine.infer(images)], decoded))
+
+        def encode_all() -> object:
+            with ThreadPoolExecutor(cores) as pool:
+                return list(pool.map(partial(encode, image_format=image_format), purified))
+
+        def run_all() -> float:
+            with tempfile.TemporaryDirectory() as out:
+                result = run(folder, bundle, Path(out) / "run", RunOptions(image_format=image_format))
+            if not result.summary["finished"]:
+                raise KeyboardInterrupt
+            return float(result.summary["images_per_s"])  # from the first file read to the last row committed
+
+        works = dict(zip(STAGES, (decode, infer, encode_all), strict=True))
+        yield {name: partial(_rate, work, len(files)) for name, work in works.items()} | {"run": run_all}
+
+
+def _decoder(bundle: Bundle) -> Decoder:
+    return Decoder(
+        size=bundle.manifest.image_size,
+        batch_size=bundle.manifest.batch_size,
+        threads=len(os.sched_getaffinity(0)),
+        device_id=torch.cuda.current_device() if bundle.device == "cuda" else None,
+    )
+
+
+@contextmanager
+def _peers(
+    bundle: Bundle, networks: Networks, images: Pixels, files: Sequence[ImageFile], options: BenchOptions
+) -> Iterator[dict[str, Callable[[], float]]]:
+    """Calls that return the images/s of each peer, and of our engine ("engine, one batch") on the batch they get."""
     n = len(images)
-    found: dict[str, dict[str, float]] = {}
-    alone = [name for name in options.against if name != "loop"]
     with ExitStack() as stack:
-        infer, threads = stack.enter_context(opened(bundle, n))
-        calls: dict[str, Callable[[], float]] = {"engine": lambda: per_second(lambda: infer(images), threads) * n}
-        for name in alone:
-            call = stack.enter_context(peer(name, networks, images, device))
-            calls[name] = lambda call=call: per_second(call, 1) * n  # type: ignore[misc]
-        rates = in_turns(calls, options.rounds) if alone else {}
-    for name in alone:
-        found[name] = _compared("engine", rates["engine"], rates[name])
-    if "loop" in options.against:
-        script = partial(
-            loop,
-            photos,
-            networks,
-            image_size=bundle.manifest.image_size,
-            batch=n,
-            image_format=options.image_format,
-            n=LOOP_IMAGES,
-            device=device,
-        )
-        rates = in_turns(
-            {"run": partial(run_rate, bundle, photos, options.image_format), "loop": script}, options.rounds
-        )
-        found["loop"] = _compared("run", rates["run"], rates["loop"])
-    return found
+        engine = stack.enter_context(opened(bundle))
+        call = partial(engine.infer, on_device(images, bundle.device))
+        calls: dict[str, Callable[[], float]] = {ONE_BATCH: partial(_times, n, call, engine.concurrency)}
+        for name in options.against:
+            if name == "loop":
+                calls[name] = partial(
+                    loop,
+                    [image.file for image in files[:LOOP_PHOTOGRAPHS]],
+                    networks,
+                    image_size=bundle.manifest.image_size,
+                    batch=n,
+                    image_format=options.image_format,
+                    device=bundle.device,
+                )
+            else:
+                calls[name] = partial(_times, n, stack.enter_context(peer(name, networks, images, bundle.device)), 1)
+        yield calls
 
 
-def _compared(ours: str, mine: list[float], theirs: list[float]) -> dict[str, float]:
+def _times(n: int, call: Callable[[], object], threads: int) -> float:
+    return per_second(call, threads) * n
+
+
+def _rate(work: Callable[[], object], n: int) -> float:
+    start = time.perf_counter()
+    work()
+    return n / (time.perf_counter() - start)
+
+
+def _ceiling(bundle: Bundle, rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What the stages allow, and how much of it `run` reaches.
+
+    On a CPU the stages share the cores: the ceiling is cores / (summed core-time per image), which is
+    1 / (sum of 1 / stage). With a GPU they work beside each other: it is the slowest stage.
+    """
+    alone = {name: rates[name] for name in STAGES}
+    ceilings = [
+        min(of_round) if bundle.device == "cuda" else 1 / sum(1 / rate for rate in of_round)
+        for of_round in zip(*alone.values(), strict=True)
+    ]
     return {
-        f"{ours}_images_per_s": round(statistics.median(mine), 2),
-        "images_per_s": round(statistics.median(theirs), 2),
-        "times_faster": round(statistics.median(a / b for a, b in zip(mine, theirs, strict=True)), 2),
+        "images_per_s": {name: round(statistics.median(rates[name]), 2) for name in (*STAGES, "run")},
+        "ceiling_images_per_s": round(statistics.median(ceilings), 2),
+        "of_ceiling": round(statistics.median(a / b for a, b in zip(rates["run"], ceilings, strict=True)), 3),
+        "limited_by": min(alone, key=lambda name: statistics.median(alone[name])),
     }
 
 
-def _samples(folder: Path) -> Path:
-    """A folder of links to the photographs inside packages, again and again."""
-    files = installed_samples()
-    for i in range(SAMPLES):
-        file = files[i % len(files)]
-        (folder / f"{i:04d}{file.suffix}").symlink_to(file)
-    return folder
+def _compared(rates: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
+    """The loop does what `run` does; libraries do what the engine does with a batch."""
+    ours, theirs = rates["run" if name == "loop" else ONE_BATCH], rates[name]
+    return {
+        "images_per_s": round(statistics.median(theirs), 2),
+        "ours_images_per_s": round(statistics.median(ours), 2),
+        "times_faster": round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 2),
+    }
 
 
-def _one_batch(bundle: Bundle, photos: Path) -> Pixels:
-    """RGB uint8 [batch, size, size, 3]: the first photographs, again where there are too few."""
-    batch = bundle.manifest.batch_size
-    with Decoder(size=bundle.manifest.image_size, batch_size=batch, threads=2) as decoder:
-        images = read_some(list_images(photos)[:batch], decoder).images
-    if not len(images):
-        raise ConfigError(f"None of the first {batch} photographs in {photos} can be read.")
-    return np.ascontiguousarray(np.resize(images, (batch, *images.shape[1:])))
+def _readable(bundle: Bundle, photos: Path | None) -> list[Path]:
+    """Whole batches of photographs that can be read: the first ones of a folder, or those inside packages; again and
+    again where there are too few.
+
+    Raises
+    ------
+    ConfigError
+        None of them can be read.
+    """
+    full = bundle.manifest.batch_size
+    listed = list_images(photos) if photos else installed_samples()
+    most = max(PHOTOGRAPHS, 32 * full)
+    good: list[Path] = []
+    with _decoder(bundle) as decoder:
+        for i in range(0, len(listed), full):
+            good += [listed[i + position].file for position in read_some(listed[i : i + full], decoder).positions]
+            if len(good) >= most:
+                break
+    if not good:
+        raise ConfigError(f"None of {len(listed)} files in {photos} can be read.")
+    n = min(most, len(good)) if photos else most
+    return [good[i % len(good)] for i in range(max(1, n // full) * full)]
 
 
-def _memory() -> dict[str, float]:
-    """Peak of this process and of its GPU, in MiB."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if not torch.cuda.is_available():
-        return {"host_peak": round(host, 1)}
-    free, total = torch.cuda.mem_get_info()
-    return {"host_peak": round(host, 1), "gpu_used": round((total - free) / 2**20, 1)}
+def _memory(bundle: Bundle) -> dict[str, float]:
+    """In MiB: this process's peak so far, and what is taken of its GPU."""
+    found = {"host_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    if bundle.device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        found["gpu_in_use"] = round((total - free) / 2**20, 1)
+    return found

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from purifyctl.metrics import percentiles
 
 WINDOW_S = 1.0  # seconds; a window holds at least one call
 STEADY = 3  # windows in a row that must agree
 WITHIN = 0.05  # of each other, relative, for their figures to count as steady
 MOST_WINDOWS = 12
-PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,14 @@ class Throughput:
 
 
 def latency(call: Callable[[], Any]) -> Latency:
-    """Times of `call`, once the median of a window stands still. The first windows are the warm-up."""
+    """Times of `call`, once the median of a window stands still. The windows before are the warm-up."""
     windows: list[list[float]] = []
-    while len(windows) < MOST_WINDOWS and not _steady([statistics.median(window) for window in windows]):
+    medians: list[float] = []
+    while len(windows) < MOST_WINDOWS and not _steady(medians):
         windows.append(_window(call))
+        medians.append(statistics.median(windows[-1]))
     kept = [ms for window in windows[-STEADY:] for ms in window]
-    found = np.percentile(kept, PERCENTILES)
-    return Latency(
-        len(kept),
-        {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)},
-        _steady([statistics.median(window) for window in windows]),
-    )
+    return Latency(len(kept), percentiles(kept), _steady(medians))
 
 
 def throughput(call: Callable[[], Any], threads: int) -> Throughput:
@@ -57,19 +53,19 @@ def throughput(call: Callable[[], Any], threads: int) -> Throughput:
     return Throughput(statistics.mean(rates[-STEADY:]), _steady(rates))
 
 
+def per_second(call: Callable[[], Any], threads: int = 1) -> float:
+    """Calls per second over one window, after one call that does not count."""
+    call()
+    with ThreadPoolExecutor(threads) as pool:
+        return _rate(call, threads, pool)
+
+
 def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """A figure of each, per round: A B C, A B C, ... Machines are noisy, and what is compared must share the noise."""
     figures: dict[str, list[float]] = {name: [] for name in calls}
     for _, (name, call) in itertools.product(range(rounds), calls.items()):
         figures[name].append(call())
     return figures
-
-
-def per_second(call: Callable[[], Any], threads: int) -> float:
-    """Calls per second over one window, after one call that does not count."""
-    call()
-    with ThreadPoolExecutor(threads) as pool:
-        return _rate(call, threads, pool)
 
 
 def _rate(call: Callable[[], Any], threads: int, pool: ThreadPoolExecutor) -> float:
@@ -99,5 +95,5 @@ def _window(call: Callable[[], Any]) -> list[float]:
 
 
 def _steady(figures: list[float]) -> bool:
-    last = figures[-STEADY:]
+    last = figures[1:][-STEADY:]  # the first window is the warm-up
     return len(last) == STEADY and max(last) <= min(last) * (1 + WITHIN)

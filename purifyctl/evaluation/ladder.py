@@ -17,6 +17,7 @@ from purifyctl.config import (
     eps_scale,
     format_eps,
     grey_levels,
+    parse_list,
 )
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE
@@ -199,11 +200,7 @@ def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
     ConfigError
         There is no such threat model.
     """
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    known = {model.replace("_", "-"): model for model in THREAT_MODELS}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"There is no rung {unknown[0]!r}.", hint=f"rungs: {', '.join(known)}")
-    return tuple(known[name] for name in names)
+    return parse_list(text, {model.replace("_", "-"): model for model in THREAT_MODELS}, "rung")
 
 
 def parse_attack(text: str) -> AttackConfig:

@@ -1,17 +1,16 @@
 """Everything that is loaded for an evaluation: classifier, defences, surrogates; and what identifies them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from purifyctl import console
 from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
-from purifyctl.classifiers import Classifier, load_classifier
+from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     NONE,
@@ -80,7 +79,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     classifier = _placed(load_classifier(options.classifier, options.weights), device)
     defences = {defence.name: defence for defence in classical_defences()}
     facts: dict[str, Any] = {
-        "classifier": {"name": options.classifier, "weights": options.weights, "sha256": _sha256(classifier)}
+        "classifier": {"name": options.classifier, "weights": options.weights, "sha256": weights_sha256(classifier)}
     }
     facts["purifiers"], sketches = {}, {}
     for name, file in (*options.against, (PURIFIER, options.checkpoint)):
@@ -95,7 +94,8 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         surrogates[name] = _placed(load_classifier(name, weights), device)
         _check_classes(surrogates[name], classifier, probe, name)
     facts["surrogates"] = [
-        {"name": name, "weights": weights, "sha256": _sha256(surrogates[name])} for name, weights in options.surrogates
+        {"name": name, "weights": weights, "sha256": weights_sha256(surrogates[name])}
+        for name, weights in options.surrogates
     ]
     subject = Subject(classifier, defences, surrogates, device, options.seed, sketches=sketches)
     for name in subject.pipelines:
@@ -116,15 +116,6 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
 
 def _placed(net: Any, device: torch.device) -> Any:
     return net.to(device).to(memory_format=torch.channels_last)
-
-
-def _sha256(net: nn.Module) -> str:
-    """Of the weights as they were loaded, wherever they came from."""
-    digest = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()

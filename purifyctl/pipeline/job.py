@@ -85,12 +85,11 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     """
     options = options or RunOptions()
     started = time.monotonic()
-    bundle.check_trust()
-    networks = bundle.manifest.networks
-    if options.compare and "classifier" not in networks:
+    bundle.check_runs_here()
+    if options.compare and "classifier" not in bundle.manifest.networks:
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
-    classify = options.classify and "classifier" in networks
-    fused = classify and "fused" in networks and not options.compare
+    chain = bundle.chain(classify=options.classify, apart=options.compare)
+    classify = chain != ("purifier",)
     labels = bundle.labels if classify else Labels(())
     items = _plan(source, out, options, labels)
     settings = {
@@ -106,7 +105,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     too_many = False
     writer = _PartWriter(out / ROWS)
     with ExitStack() as stack:
-        purifier = stack.enter_context(bundle.open("fused" if fused else "purifier"))
+        purifier = stack.enter_context(bundle.open(chain[0]))
         threads = len(os.sched_getaffinity(0))
         decoder = stack.enter_context(
             Decoder(
@@ -117,7 +116,7 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
                 max_pixels=options.max_pixels,
             )
         )
-        classifier = stack.enter_context(bundle.open("classifier")) if classify and not fused else None
+        classifier = stack.enter_context(bundle.open(chain[1])) if len(chain) > 1 else None
         job = stages.Job(
             decoder=decoder,
             purifier=purifier,

@@ -129,8 +129,9 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     work.images = None
     for k, row in enumerate(rows):
         row.purify_batch_ms, row.purify_ms = purify.ms, purify.ms / n
-        if probabilities is not None:
+        if job.classifier is not None:
             row.classify_batch_ms, row.classify_ms = classify.ms, classify.ms / n
+        if probabilities is not None:
             top = _top(probabilities[k], job, row.true_index)
             row.top_index, row.top_label, row.top_probability, row.true_probability = top
         if unpurified is not None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from purifyctl.metrics import percentiles
 from purifyctl.parquet import read_columns
 
 STAGES = ("read", "decode", "purify", "classify", "encode", "write")
-PERCENTILES = (50, 90, 95, 99)
 
 
 def summarise(rows: Path, seconds: float) -> dict[str, Any]:
@@ -37,20 +37,12 @@ def summarise(rows: Path, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "images_per_s": round(n / seconds, 2) if seconds else None,
         "stage_ms": {
-            stage: percentiles
+            stage: percentiles(known)
             for stage, name in zip(STAGES, times, strict=True)
-            if (percentiles := _percentiles(columns[name]))
+            if (known := [ms for ms in columns[name] if ms is not None])
         },
         "accuracy": accuracy(columns),
     }
-
-
-def _percentiles(values: list[float | None]) -> dict[str, float]:
-    known = [v for v in values if v is not None]
-    if not known:
-        return {}
-    found = np.percentile(known, PERCENTILES)
-    return {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)}
 
 
 def accuracy(columns: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -7,64 +7,67 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from purifyctl import console
+from purifyctl.metrics import PERCENTILES
+
+_LINES = ("#D55E00", "#009E73", "#CC79A7")  # of peers; Okabe and Ito's, told apart by every kind of colour vision
 
 
 def show_bench(figures: Mapping[str, Any]) -> None:
     """Print what `bench` measured."""
     bundle, engine, stages = figures["bundle"], figures["engine"], figures["stages"]
-    where = figures["gpu"] or f"{figures['machine']['processor']}, {figures['machine']['cores']} cores"
-    networks = " + ".join(name for key, name in bundle["networks"].items() if key != "fused")
+    here = figures["machine"]
+    where = f"{here['processor']}, {here['cores']} cores" + (f", {figures['gpu']}" if figures["gpu"] else "")
+    networks = " + ".join(bundle["networks"].values())
     console.note(f"{networks}; {bundle['backend']} {bundle['precision']}; {bundle['image_size']} pixels; {where}")
     rows = [
-        (str(batch), f"{found['images_per_s']:.1f}", "" if found["steady"] else "not steady")
-        for batch, found in engine["throughput"].items()
+        (
+            str(size) + ("" if found["steady"] and found["latency"]["steady"] else ", not steady"),
+            f"{found['images_per_s']:.1f}",
+            *(f"{ms:.2f}" for ms in found["latency"]["ms"].values()),
+        )
+        for size, found in engine["by_batch"].items()
     ]
-    console.table("The engine alone", ("batch", "images/s", ""), rows)
-    columns = ("latency of a batch, ms", *next(iter(engine["latency"].values()))["ms"], "calls")
-    rows_ms = [
-        (f"batch {batch}", *(f"{v:.2f}" for v in found["ms"].values()), str(found["calls"]))
-        for batch, found in engine["latency"].items()
-    ]
-    console.table("", columns, rows_ms)
-    (product, peak), *_ = engine["matrix_product_flop_per_s"].items()
+    columns = ("batch", "images/s", *(f"call, ms, p{p}" for p in PERCENTILES))
+    console.table("The engine alone, opened for batches of so many", columns, rows)
     console.note(
         f"{engine['multiply_adds_per_image'] / 1e9:.2f} G multiply-adds per image: {engine['flop_per_s'] / 1e12:.3f} "
-        f"TFLOP/s, {engine['of_matrix_product']:.0%} of a large matrix product's {peak / 1e12:.3f} ({product})."
+        f"TFLOP/s at batch {engine['best_batch']}, {engine['of_matrix_product']:.0%} of a large matrix product's "
+        f"{engine['matrix_product_flop_per_s'] / 1e12:.3f} ({engine['matrix_product']})."
     )
     rates = stages["images_per_s"]
     rows = [(name, f"{rates[name]:.1f}", "") for name in ("decode", "engine", "encode")]
-    rows.append(("ceiling", f"{stages['ceiling_images_per_s']:.1f}", f"limited by {stages['limited_by']}"))
+    rows.append(("ceiling", f"{stages['ceiling_images_per_s']:.1f}", f"slowest: {stages['limited_by']}"))
     rows.append(("run, end to end", f"{rates['run']:.1f}", f"{stages['of_ceiling']:.0%} of the ceiling"))
-    title = f"{stages['photographs']} photographs, {stages['format'].upper()} out, medians of {stages['rounds']} rounds"
+    title = (
+        f"{figures['photographs']} photographs, {figures['format'].upper()} out, medians of {figures['rounds']} rounds"
+    )
     console.table(title, ("each alone", "images/s", ""), rows)
-    if figures["against"]:
-        against = [
-            (name, f"{found['images_per_s']:.1f}", f"{found['times_faster']:.2f}")
-            for name, found in figures["against"].items()
-        ]
-        console.table("Against", ("the same networks in", "images/s", "we are times faster"), against)
+    against = [
+        (name, f"{found['images_per_s']:.1f}", f"{found['ours_images_per_s']:.1f}", f"{found['times_faster']:.2f}")
+        for name, found in figures["against"].items()
+    ]
+    if against:
+        title = f"The same networks in FP32, batch {bundle['batch_size']}; the loop beside run"
+        console.table(title, ("peer", "images/s", "ours", "times faster"), against)
 
 
 def plot_bench(figures: Mapping[str, Any], file: Path) -> None:
-    """Draw images/s and latency against batch size, with the peers as lines across."""
-    engine = figures["engine"]
-    batches = list(engine["throughput"])
-    rates = [found["images_per_s"] for found in engine["throughput"].values()]
+    """Draw images/s against batch size, with the peers' figures as lines across."""
+    bundle, engine = figures["bundle"], figures["engine"]
+    sizes = list(engine["by_batch"])
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(batches, rates, marker="o", color="#0072B2", label="this engine")
-    for (name, found), colour in zip(
-        ((n, f) for n, f in figures["against"].items() if n != "loop"),
-        ("#D55E00", "#009E73", "#CC79A7"),
-        strict=False,
-    ):
-        axes.axhline(found["images_per_s"], color=colour, linestyle="--", label=f"{name}, batch {batches[-1]}")
+    rates = [found["images_per_s"] for found in engine["by_batch"].values()]
+    axes.plot(sizes, rates, marker="o", color="#0072B2", label="this engine")
+    libraries = {name: found for name, found in figures["against"].items() if name != "loop"}
+    for (name, found), colour in zip(libraries.items(), _LINES, strict=False):
+        label = f"{name} FP32, batch {bundle['batch_size']}"
+        axes.axhline(found["images_per_s"], color=colour, linestyle="--", label=label)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(batches, [str(batch) for batch in batches])
+    axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("batch size")
     axes.set_ylabel("images per second")
-    bundle = figures["bundle"]
     axes.set_title(f"{bundle['backend']} {bundle['precision']}, {bundle['image_size']} pixels", fontsize=11)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""A run's summary as tables on the terminal."""
+"""A run's summary, and an engine bundle, as tables on the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Any
 
 from purifyctl import console
 from purifyctl.bundle import Bundle
-from purifyctl.parity import describe_parity
-from purifyctl.pipeline.summary import PERCENTILES
+from purifyctl.metrics import PERCENTILES
 
 _ACCURACY = {
     "top1": "top-1",
@@ -50,14 +49,15 @@ def show_bundle(bundle: Bundle) -> None:
     for name, network in manifest.networks.items():
         plans = f"; plans for {', '.join(network.plans)}" if network.plans else ""
         rows.append((name, f"{network.name}, {network.parameters / 1e6:.2f} M parameters{plans}"))
-        rows.append(("  made from", network.source))
+        rows.append(("  made from", f"{network.source or 'default weights'}, SHA-256 {network.sha256[:12]}"))
     rows += [
         ("classes", str(len(manifest.class_names)) if manifest.class_names else "-"),
         ("built", f"{manifest.created} by purifyctl {manifest.purifyctl}, in {manifest.build_s} s"),
         ("files", f"{len(manifest.files)}, {size:.1f} MiB, as their hashes say"),
         ("SHA-256", bundle.sha256),
+        ("built again", manifest.varies or "has the same graphs and plans"),
         ("trusted here", "yes" if bundle.trusted else "no: run it with --trust if you know where it comes from"),
-        ("built again by", manifest.rebuild),
+        ("  by", manifest.rebuild),
     ]
     console.facts(str(bundle.path), rows)
-    console.note(describe_parity(manifest.parity))
+    console.note(str(manifest.parity))
