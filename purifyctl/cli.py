@@ -564,10 +564,11 @@ def doctor(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from dataclasses import asdict
 
-    from purifyctl.doctor import examine, show, works
+    from purifyctl.doctor import examine, works
+    from purifyctl.report.doctor import show_checks
 
     checks = examine(engine, out)
-    show(checks)
+    show_checks(checks)
     console.result({"works": works(checks), "purifyctl": __version__, "checks": [asdict(check) for check in checks]})
     raise typer.Exit(0 if works(checks) else 1)
 

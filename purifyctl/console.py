@@ -115,39 +115,45 @@ def result(data: Mapping[str, Any]) -> None:
         print(json.dumps(data, indent=2), flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: bool = False) -> None:
-    """A table for people, on stdout. The first column is left-aligned, the others right-aligned.
-
-    With `text` all are left-aligned, the last column takes the lines it needs, and a row whose first cell is not empty
-    begins a section.
-    """
-    if _settings.json or _settings.quiet:
-        return
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
     out = Table()
     for i, column in enumerate(columns):
-        left, folds = i == 0 or text, i == len(columns) - 1 if text else i > 0
-        out.add_column(column, justify="left" if left else "right", no_wrap=not folds, overflow="fold")
+        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        if text and row[0]:
+        out.add_row(*map(Text, row))  # Text: square brackets in a cell are the cell's own, no markup
+    _show(title, out)
+
+
+def sections(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of texts for people, on stdout: the last column takes the lines it needs, a row whose first cell is not
+    empty begins a section, and cells that say how something went are coloured.
+    """
+    out = Table()
+    for column in columns:
+        out.add_column(column, no_wrap=column != columns[-1], overflow="fold")
+    for row in rows:
+        if row[0]:
             out.add_section()
-        # Text: square brackets in a cell are the cell's own, no markup
         out.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    stdout = Console(highlight=False)
-    if title:
-        stdout.print(title, style="bold", markup=False)
-    stdout.print(out)
+    _show("", out)
 
 
 def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Named facts for people, on stdout: one per line, long ones wrapped under themselves."""
-    if _settings.json or _settings.quiet:
-        return
     grid = Table.grid(padding=(0, 2))
     for name, text in rows:
         grid.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+    _show(title, grid)
+
+
+def _show(title: str, what: Table) -> None:
+    if _settings.json or _settings.quiet:
+        return
     stdout = Console(highlight=False)
-    stdout.print(title, style="bold", markup=False)
-    stdout.print(grid)
+    if title:
+        stdout.print(title, style="bold", markup=False)
+    stdout.print(what)
 
 
 class Counter:

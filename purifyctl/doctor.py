@@ -5,13 +5,13 @@ stands alone: whatever a broken library raises becomes that check's result, and 
 """
 
 import contextlib
-import ctypes
 import importlib
 import io
 import os
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 import traceback
 import warnings
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.files import write_atomically
-from purifyctl.machine import cache_folder, installed, machine, state_folder
+from purifyctl.machine import cache_folder, cpu_flags, installed, machine, state_folder
 
 if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
     from packaging.requirements import Requirement
@@ -105,29 +105,6 @@ def works(checks: Sequence[Check]) -> bool:
     return all(check.status != "failed" for check in checks)
 
 
-def show(checks: Sequence[Check]) -> None:
-    """Print the checks as a table, and then what failed. Those of one subject and name that ended alike share a row."""
-    merged: dict[tuple[str, str, Status, str], dict[str, None]] = {}
-    for check in checks:
-        subject, name, *_ = f"{check.id}.".split(".")
-        merged.setdefault((subject, name, check.status, check.fix), {})[check.detail] = None
-    rows: list[tuple[str, str, Status, str]] = []
-    failures, above = [], ("", "")
-    for (subject, name, status, fix), details in merged.items():
-        found = ", ".join(details)
-        first = "" if subject == above[0] else subject
-        second = "" if (subject, name) == above else name
-        rows.append((first, second, status, f"{found}\n→ {fix}" if fix else found))
-        if status == "failed":
-            failures.append(f"{subject} {name}".strip() + f": {found}" + (f"\n  -> {fix}" if fix else ""))
-        above = (subject, name)
-    console.table("", ("subject", "check", "status", "found"), rows, text=True)
-    for failure in failures:  # again, where lines are not cut: to be copied, and seen under --quiet
-        console.error(failure)
-    if not failures:
-        console.note("purifyctl run works on this machine.")
-
-
 def _try(check_id: str, look: Callable[..., str], *given: Any, needed: bool = True, fix: str = "") -> Check:
     """One check. `look` returns what it found; what it raises is the failure, mended by its own hint or by `fix`."""
     try:
@@ -177,7 +154,7 @@ def _processor() -> Iterator[Check]:
 
 
 def _instructions() -> str:
-    flags = Path("/proc/cpuinfo").read_text().split()
+    flags = cpu_flags()
     return ", ".join(name if flag in flags else f"no {name}" for flag, name in _CPU_FLAGS.items())
 
 
@@ -214,25 +191,21 @@ def _gpus() -> Iterator[Check]:
 
 
 def _driver() -> str:
-    """The version of the NVIDIA driver, as its management library (NVML) says it."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+    """The version of the NVIDIA driver, as its own tool says it."""
+    if (tool := shutil.which("nvidia-smi")) is None:
         vendors = [file.read_text().strip() for file in Path("/sys/bus/pci/devices").glob("*/vendor")]
         if "0x10de" not in vendors:  # NVIDIA's PCI number
             return NO_GPU
         raise PurifyctlError(
             "this machine has an NVIDIA device, and no driver for it is found",
             hint="install the NVIDIA driver; start a container with --gpus all",
-        ) from None
-    if code := nvml.nvmlInit_v2():
-        nvml.nvmlErrorString.restype = ctypes.c_char_p
-        reason = nvml.nvmlErrorString(code).decode()
+        )
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        reason = " ".join((done.stdout + done.stderr).split())
         raise PurifyctlError(f"the NVIDIA driver does not answer: {reason}", hint="restart, or install the driver anew")
-    version = ctypes.create_string_buffer(80)  # NVML_SYSTEM_DRIVER_VERSION_BUFFER_SIZE
-    nvml.nvmlSystemGetDriverVersion(version, len(version))
-    nvml.nvmlShutdown()
-    return f"NVIDIA {version.value.decode()}"
+    return f"NVIDIA {done.stdout.split()[0]}"
 
 
 def _gpu(i: int) -> str:

@@ -40,9 +40,19 @@ def _user_folder(ours: str, xdg: str, default: str) -> Path:
     return Path(os.environ.get(xdg) or Path.home() / default) / "purifyctl"
 
 
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, in the kernel's names, such as "avx512_bf16" and "amx_bf16"."""
+    return frozenset(_cpuinfo("flags").split())
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or "unknown"
+
+
+def _cpuinfo(key: str) -> str:
+    """A line of the first processor's; empty where the kernel does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

@@ -8,6 +8,7 @@ import numpy as np
 
 from purifyctl.backends import Batch
 from purifyctl.errors import BackendError
+from purifyctl.machine import cpu_flags
 
 
 def supports_bf16() -> bool:
@@ -19,10 +20,7 @@ def supports_bf16() -> bool:
 
 def has_amx() -> bool:
     """Whether this CPU has matrix units for BF16 (Intel AMX)."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    return "amx_bf16" in cpu_flags()
 
 
 class OpenVINORunner:

@@ -8,29 +8,27 @@ the rounds.
 """
 
 import argparse
-import os
-import platform
+import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
-from purifyctl.backends import Runner, open_runner
+from purifyctl.backends import open_runner
 from purifyctl.backends.openvino import has_amx, supports_bf16
+from purifyctl.bench.timing import in_turns, per_second
 from purifyctl.export import export_onnx, purifier_graph
 from purifyctl.images.synthetic import natural_images
+from purifyctl.machine import machine
 from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
 from purifyctl.rewrites import Pass, deconvs_as_conv2, deconvs_as_conv3, deconvs_as_four_conv2, fold_norms
 
-CORES = len(os.sched_getaffinity(0))
 FORMS: dict[str, tuple[Pass, ...]] = {
     "as it is": (),
     "norms folded": (fold_norms,),
@@ -53,34 +51,24 @@ def networks(arguments: argparse.Namespace) -> Iterator[tuple[str, nn.Module, di
         yield f"residual purifier, width {width}", ResidualPurifier(width), {"as it is": ()}
 
 
-def ms_per_image(runner: Runner, batches: list[np.ndarray]) -> float:
-    start = time.perf_counter()
-    with ThreadPoolExecutor(runner.concurrency) as pool:
-        list(pool.map(runner.infer, batches))
-    return (time.perf_counter() - start) * 1e3 / sum(map(len, batches))
-
-
 def measure(
     net: nn.Module, forms: dict[str, tuple[Pass, ...]], arguments: argparse.Namespace, folder: Path
 ) -> dict[tuple[str, str], float]:
-    """Median ms per image by (form, engine)."""
+    """Median ms per image by (form, engine), all cores; measured in turns."""
     size, batch = arguments.image_size, arguments.batch
-    batches = [natural_images(batch, size)] * arguments.batches
-    times: dict[tuple[str, str], list[float]] = {}
+    images = natural_images(batch, size)
     with ExitStack() as stack:
-        runners = {}
+        calls = {}
         for number, (form, passes) in enumerate(forms.items()):
             file = folder / f"{number}.onnx"
             export_onnx(purifier_graph(net, passes=passes), file, size)
             for name, (backend, precision) in ENGINES.items():
                 runner = open_runner(backend, file, precision=precision, image_size=size, batch_size=batch)
-                runners[form, name] = stack.enter_context(runner)
-        for runner in runners.values():
-            ms_per_image(runner, batches)  # warm-up
-        for _ in range(arguments.rounds):
-            for key, runner in runners.items():
-                times.setdefault(key, []).append(ms_per_image(runner, batches))
-    return {key: statistics.median(rounds) for key, rounds in times.items()}
+                stack.enter_context(runner)
+                calls[f"{form}/{name}"] = partial(per_second, partial(runner.infer, images), runner.concurrency)
+        rates = in_turns(calls, arguments.rounds)
+    keys = itertools.product(forms, ENGINES)
+    return {(form, name): 1e3 / (statistics.median(rates[f"{form}/{name}"]) * batch) for form, name in keys}
 
 
 def main() -> None:
@@ -89,13 +77,12 @@ def main() -> None:
     parser.add_argument("--residual", type=int, nargs="*", default=[32], help="widths")
     parser.add_argument("--image-size", type=int, default=256, help="pixels; a multiple of 32")
     parser.add_argument("--batch", type=int, default=16, help="images per call")
-    parser.add_argument("--batches", type=int, default=4, help="per turn")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    here = machine()
     print(
-        f"{CORES} cores of {_processor()}, {'with' if has_amx() else 'no'} AMX; "
-        f"batch {arguments.batch}, {arguments.image_size}x{arguments.image_size}, "
-        f"{arguments.batch * arguments.batches} images a turn, {arguments.rounds} rounds; "
+        f"{here['cores']} cores of {here['processor']}, {'with' if has_amx() else 'no'} AMX; "
+        f"batch {arguments.batch}, {arguments.image_size}x{arguments.image_size}, {arguments.rounds} rounds; "
         f"OpenVINO {version('openvino')}, ONNX Runtime {version('onnxruntime')}. ms per image:\n"
     )
     print("| | form |" + "".join(f" {name} |" for name in ENGINES))
@@ -106,12 +93,6 @@ def main() -> None:
         for form in forms:
             figures = "".join(f" {cells[form, name]:.2f} |" for name in ENGINES)
             print(f"| {title} | {form} |{figures}", flush=True)
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""What `doctor` found, as a table on the terminal."""
+
+from collections.abc import Sequence
+
+from purifyctl import console
+from purifyctl.doctor import Check, Status
+
+
+def show_checks(checks: Sequence[Check]) -> None:
+    """Print the checks as a table, and then what failed. Those of one subject and name that ended alike share a row."""
+    merged: dict[tuple[str, str, Status, str], dict[str, None]] = {}
+    for check in checks:
+        subject, name, *_ = f"{check.id}.".split(".")
+        merged.setdefault((subject, name, check.status, check.fix), {})[check.detail] = None
+    rows: list[tuple[str, str, Status, str]] = []
+    failures, above = [], ("", "")
+    for (subject, name, status, fix), details in merged.items():
+        found = ", ".join(details)
+        first = "" if subject == above[0] else subject
+        second = "" if (subject, name) == above else name
+        rows.append((first, second, status, f"{found}\n→ {fix}" if fix else found))
+        if status == "failed":
+            failures.append(f"{subject} {name}".strip() + f": {found}" + (f"\n  -> {fix}" if fix else ""))
+        above = (subject, name)
+    console.sections(("subject", "check", "status", "found"), rows)
+    for failure in failures:  # again, where lines are not cut: to be copied, and seen under --quiet
+        console.error(failure)
+    if not failures:
+        console.note("purifyctl run works on this machine.")
