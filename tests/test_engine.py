@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from purifyctl.engine import build_engine
 from purifyctl.errors import BackendError, ConfigError, ParityError, WeightsError
 from purifyctl.parity import Tolerance
 from tests import tiny
+
+ROOT = Path(__file__).parents[1]
 
 
 def config(**changes: object) -> EngineConfig:
@@ -53,7 +57,7 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cpu", "int8", "rtx"])
 def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
-    recipe_file = Path(__file__).parents[1] / "engines" / f"{recipe}.toml"
+    recipe_file = ROOT / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
     assert tuple(bundle.manifest.networks["purifier"].plans) == (
         ("SM75", "SM80", "SM86", "SM89", "SM120") if recipe == "rtx" else ()
@@ -102,3 +106,19 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="no backend abacus"):
         open_runner("abacus", tmp_path, precision="fp32", image_size=64, batch_size=1)
+
+
+def test_ctrl_c_still_works_when_engines_have_come_and_gone(tiny_bundle: Bundle) -> None:
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from purifyctl.bundle import load_bundle\n"
+        "bundle = load_bundle(Path(sys.argv[1]))\n"
+        "earlier, later = bundle.open('purifier'), bundle.open('classifier')\n"
+        "del earlier\n"
+        "del later\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('draining'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tiny_bundle.path], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "draining\n"), done.stderr

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: one request per core, each on its own thread."""
 
+import functools
 import queue
 from pathlib import Path
 from typing import Any, Self
@@ -11,11 +12,21 @@ from purifyctl.errors import BackendError
 from purifyctl.machine import cpu_flags
 
 
-def supports_bf16() -> bool:
-    """Whether this CPU computes in BF16 at all (AVX-512 BF16 or AMX)."""
+@functools.cache
+def _core() -> Any:
+    """The process's one `openvino.Core`, kept until the end.
+
+    A core's CPU plugin sets the thread's alternate signal stack and, when dropped, puts back the one it found. Of two
+    cores the later may put back the earlier one's, long unmapped: the next Ctrl-C is then a segmentation fault.
+    """
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
+
+
+def supports_bf16() -> bool:
+    """Whether this CPU computes in BF16 at all (AVX-512 BF16 or AMX)."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def has_amx() -> bool:
@@ -37,7 +48,6 @@ class OpenVINORunner:
 
         if precision == "bf16" and not supports_bf16():
             raise BackendError("This CPU has no BF16.", hint="build the engine with --precision fp32")
-        core = openvino.Core()
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -45,9 +55,9 @@ class OpenVINORunner:
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
-            model = core.read_model(file)
+            model = _core().read_model(file)
             model.reshape([batch_size, image_size, image_size, 3])
-            self._model = core.compile_model(model, "CPU", options)
+            self._model = _core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {file}: {error}") from None
         # OpenVINO's bindings load numpy's interface on first use; two threads that do so at once wait for each other
