@@ -1,5 +1,8 @@
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,22 @@ def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--overwrite"):
         build_engine(config(), checkpoint, tmp_path / "bundle")
     build_engine(config(), checkpoint, tmp_path / "bundle", overwrite=True)
+
+
+def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    checkpoint = tiny.checkpoint(tmp_path / "run")
+    for out in (tmp_path / "new", tmp_path / "old"):
+        if out.name == "old":
+            shutil.copytree(tiny_bundle.path, out)
+        words = ["build-engine", "--checkpoint", checkpoint, "--classifier", "none", "--out", out, "--overwrite"]
+        build = subprocess.Popen([sys.executable, "-m", "purifyctl", *words], cwd=ROOT)
+        while not any(tmp_path.glob(f".{out.name}.*.part/*.onnx")):  # in the midst of it
+            assert build.poll() is None
+            time.sleep(0.01)
+        build.kill()
+        assert build.wait() == -signal.SIGKILL
+    assert not (tmp_path / "new").exists()
+    assert load_bundle(tmp_path / "old").manifest == tiny_bundle.manifest
 
 
 def test_a_size_that_does_not_suit_the_network_is_refused(tmp_path: Path) -> None:
