@@ -27,6 +27,7 @@ _debug = False
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Format = Literal["png", "webp", "jpeg", "none"]
 OnExisting = Literal["error", "overwrite"]
+OnEarlierRun = Literal["resume", "overwrite", "error"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
@@ -292,7 +293,20 @@ def run(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Also write rows.jsonl.")] = False,
     max_errors: Annotated[int | None, typer.Option(min=0, help="Stop when more inputs have failed.")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images, from their header.")] = 100_000_000,
-    on_existing: Annotated[OnExisting, typer.Option(help="What to do when OUT holds an earlier run.")] = "error",
+    on_existing: Annotated[
+        OnEarlierRun,
+        typer.Option(help="What to do when OUT holds an earlier run; resume: if it was asked for the same."),
+    ] = "resume",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed in earlier calls.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Of N calls that share a run, this is number I, from 0.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many inputs.")] = None,
+    image_timeout: Annotated[
+        float, typer.Option(help="Seconds that a batch may spend in one stage, before its images go one by one.")
+    ] = 60.0,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -306,6 +320,7 @@ def run(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.bundle import load_bundle
+    from purifyctl.config import parse_share
     from purifyctl.pipeline import RunOptions
     from purifyctl.pipeline import run as run_job
     from purifyctl.report.table import show_summary
@@ -319,7 +334,11 @@ def run(
         exclude=tuple(exclude or ()),
         csv=csv,
         jsonl=jsonl,
-        overwrite=on_existing == "overwrite",
+        limit=limit,
+        on_existing=on_existing,
+        retry_failed=retry_failed,
+        shard=parse_share(shard),
+        image_timeout=image_timeout,
         max_errors=max_errors,
         max_pixels=max_pixels,
     )

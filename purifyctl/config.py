@@ -92,6 +92,20 @@ def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
     return tuple(known[name] for name in names)
 
 
+def parse_share(text: str | None) -> tuple[int, int]:
+    """Read which of several calls one is, from 0: `"0/4"`. Nothing given: the only one.
+
+    Raises
+    ------
+    ConfigError
+        It is not written so, or there is no such call.
+    """
+    index, _, of = (text or "0/1").partition("/")
+    if not (index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+        raise ConfigError(f"There is no shard {text!r}.", hint="write it as I/N, counted from 0: 0/4, 1/4, 2/4 and 3/4")
+    return int(index), int(of)
+
+
 def grey_levels(eps: float) -> int:
     """How many whole grey levels of an 8-bit image a budget in [0, 1] has: of 2.5/255, 2."""
     return math.floor(eps * 255 + 1e-6)

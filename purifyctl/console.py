@@ -51,6 +51,10 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False)
         faulthandler.enable(ours)  # a crash in native code must still be seen
 
 
+def is_verbose() -> bool:
+    return _settings.verbose
+
+
 def hush() -> None:
     """From now on say only warnings and errors: one of several processes that do the same."""
     _settings.quiet = True

@@ -7,13 +7,14 @@
     ├── ImageError              one image cannot be read; carries the status its row gets
     ├── TrainingError           a training cannot go on
     ├── BackendError            an inference library or device refuses
+    ├── OutputError             results cannot be written: a full or read-only disk
     ├── BundleError             an engine bundle is damaged, foreign, or does not fit
     └── ParityError             an engine does not agree with its torch reference
 
 Anything else that escapes is a bug and keeps its traceback.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal[
     "ok",
@@ -23,6 +24,8 @@ Status = Literal[
     "unsupported_format",  # an image, of a kind that is not decoded here
     "too_large",  # more pixels than allowed
     "decode_failed",  # damaged or cut short
+    "crashed",  # the process died of it, twice, with no other image in hand
+    "timeout",  # it took longer than --image-timeout, twice, with no other image in hand
     "write_failed",  # the purified image could not be written
 ]
 
@@ -38,8 +41,18 @@ class PurifyctlError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Goes from one process to another, whatever a subclass takes to be made."""
+        return _made_again, (type(self), self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+def _made_again(kind: type[PurifyctlError], message: str, hint: str) -> PurifyctlError:
+    error = kind.__new__(kind)
+    PurifyctlError.__init__(error, message, hint=hint)
+    return error
 
 
 class ConfigError(PurifyctlError):
@@ -71,6 +84,10 @@ class TrainingError(PurifyctlError):
 
 
 class BackendError(PurifyctlError):
+    pass
+
+
+class OutputError(PurifyctlError):
     pass
 
 

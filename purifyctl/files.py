@@ -10,25 +10,28 @@ from typing import Any
 _counter = itertools.count()
 
 
-def write_atomically(file: Path, data: bytes | memoryview) -> None:
-    """Write a file so that a reader finds all of it or nothing."""
+def write_atomically(file: Path, data: bytes | memoryview, *, temporary: Path | None = None) -> None:
+    """Write a file so that a reader finds all of it or nothing.
+
+    `temporary`: the folder to write in first, of the same file system; without one, the file's own.
+    """
     # short: `file`'s own name may be as long as names can be
-    temporary = file.with_name(f".{os.getpid()}-{next(_counter)}.part")
+    part = (temporary or file.parent) / f".{os.getpid()}-{next(_counter)}.part"
     try:
-        temporary.write_bytes(data)
-        temporary.replace(file)
+        part.write_bytes(data)
+        part.replace(file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
-def write_into_tree(file: Path, data: bytes | memoryview) -> None:
+def write_into_tree(file: Path, data: bytes | memoryview, *, temporary: Path | None = None) -> None:
     """`write_atomically`, and make the folder first where there is none yet."""
     try:
-        write_atomically(file, data)
+        write_atomically(file, data, temporary=temporary)
     except FileNotFoundError:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, data)
+        write_atomically(file, data, temporary=temporary)
 
 
 def write_json(file: Path, data: Any) -> None:

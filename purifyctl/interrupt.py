@@ -1,4 +1,4 @@
-"""Ctrl-C: the first lets work come to a clean stop, the second aborts."""
+"""Ctrl-C, and SIGTERM, which schedulers send: the first lets work come to a clean stop, the second aborts."""
 
 import signal
 import threading
@@ -10,7 +10,8 @@ from purifyctl import console
 
 @contextmanager
 def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets, telling the user `promise`; the second raises KeyboardInterrupt.
+    """Yield an event that the first Ctrl-C or SIGTERM sets, telling the user `promise`; the second raises
+    KeyboardInterrupt.
 
     Outside the main thread, where Python delivers no signals, the event is never set.
     """
@@ -25,8 +26,9 @@ def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
         stop.set()
         console.warn(f"Interrupted: {promise} Press Ctrl-C again to abort.")
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

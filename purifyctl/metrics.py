@@ -112,7 +112,7 @@ def quality(image: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[flo
     return psnr, float(structural_similarity(reference, image, channel_axis=2, data_range=255))
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float]:
+def percentiles(values: Sequence[float] | NDArray[np.float32]) -> dict[str, float]:
     """The median and the tail of at least one value, as `{"p50": ...}`."""
     found = np.percentile(values, PERCENTILES)
     return {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, found, strict=True)}

@@ -24,7 +24,7 @@ def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {name: [] for name in columns}
     for part in sorted(parts.glob("part-*.parquet")) if parts.is_dir() else [parts]:
-        table = pq.read_table(part, columns=list(columns))
+        table = pq.read_table(part, columns=list(columns), partitioning=None)
         for name in columns:
             found[name] += table[name].to_pylist()
     return found
@@ -38,10 +38,12 @@ def _schema(row_type: type) -> Any:
         "str": pa.string(),
         "Status": pa.string(),
         "str | None": pa.string(),
+        "int": pa.int32(),
         "bool": pa.bool_(),
         "bool | None": pa.bool_(),
         "int | None": pa.int32(),
         "float | None": pa.float32(),
+        "Time | None": pa.float64(),
         "list[int]": pa.list_(pa.int32()),
         "list[str]": pa.list_(pa.string()),
         "list[float]": pa.list_(pa.float32()),

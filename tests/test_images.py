@@ -1,18 +1,23 @@
+import contextlib
 import io
 import os
 import tarfile
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
 from purifyctl.backends import to_host
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder, ImageFile, encode, list_images, list_tar_members, read_file
+from purifyctl.images import Decoder, ImageFile, encode, list_images, read_file
 from purifyctl.images.decode import Decoded
+from purifyctl.images.listing import find_images
 from purifyctl.images.sketch import count_known, sketch
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
@@ -169,20 +174,63 @@ def test_a_file_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path) -> No
 def test_tar_shards_are_read_where_their_members_lie(tmp_path: Path) -> None:
     photo = tiny.encoded(tiny.photograph(), "JPEG")
     with tarfile.open(tmp_path / "part-0.tar", "w") as shard:
-        for name in ("cats/1.jpg", "cats/1.json", "dogs/._2.jpg", "/dogs/2.jpg", "cats/1.jpg"):
+        for name in ("cats/1.jpg", "cats/1.json", "dogs/._2.jpg", "/dogs/2.jpg", "cats/1.jpg", "../../etc/3.jpg"):
             member = tarfile.TarInfo(name)
             member.size = len(photo)
             shard.addfile(member, io.BytesIO(photo))
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        shard.addfile(link)
     (tmp_path / "loose.jpg").write_bytes(photo)
-    found = list_tar_members(list_images(tmp_path))
-    assert [str(image.path) for image in found] == ["loose.jpg", "part-0.tar/cats/1.jpg", "part-0.tar/dogs/2.jpg"]
-    assert all(read_file(image).tobytes() == photo for image in found)
+    (tmp_path / "part-0.tar.md5").touch()
+    found = {str(image.path): image for image in list_images(tmp_path, exclude=["*.md5"])}
+    good = ["loose.jpg", "part-0.tar/cats/1.jpg", "part-0.tar/dogs/2.jpg"]
+    bad = {"part-0.tar/../../etc/3.jpg": "out of the shard", "part-0.tar/link.jpg": "a link"}
+    assert set(found) == {*good, *bad}
+    assert all(read_file(found[path]).tobytes() == photo for path in good)
+    for path, why in bad.items():
+        with pytest.raises(ImageError, match=why):
+            read_file(found[path])
+    alone = list_images(tmp_path / "part-0.tar")
+    assert [image.path for image in alone] == [found[path].path for path in sorted(found)[1:]]
 
 
-def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_an_input_that_cannot_be_read_beside_what_it_still_holds(tmp_path: Path) -> None:
+    photo = tiny.encoded(tiny.photograph(), "JPEG")
+    with tarfile.open(tmp_path / "short.tar", "w") as shard:
+        for name in ("1.jpg", "2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(photo)
+            shard.addfile(member, io.BytesIO(photo))
+    data = (tmp_path / "short.tar").read_bytes()
+    (tmp_path / "short.tar").write_bytes(data[: 2 * tarfile.BLOCKSIZE + len(photo)])
     (tmp_path / "bad.tar").write_bytes(b"no shard" * 200)
-    with pytest.raises(ConfigError, match=r"bad\.tar"):
-        list_tar_members(list_images(tmp_path))
+    found = list_images(tmp_path)
+    assert [str(image.path) for image in found] == ["bad.tar", "short.tar", "short.tar/1.jpg"]
+    assert [bool(image.problem) for image in found] == [True, True, False]
+
+
+def test_links_to_folders_and_folders_that_cannot_be_listed_are_inputs_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.jpg").touch()
+    (tmp_path / "again").symlink_to("cats")
+    (tmp_path / "circle").symlink_to("circle")
+    found = {str(image.path): image.problem for image in list_images(tmp_path)}
+    assert set(found) == {"again", "cats/1.jpg", "circle"}
+    assert "link to a folder" in found["again"]
+
+
+@given(st.lists(st.lists(st.text("aB.-/_", min_size=1, max_size=3), min_size=1, max_size=3), max_size=12))
+def test_the_listing_is_in_the_order_of_the_paths_whatever_they_are_called(names: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for parts in names:
+            file = root.joinpath(*(part.replace("/", "").lstrip(".") or "x" for part in parts))
+            with contextlib.suppress(OSError):  # a file where a folder should be
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
+        expected = sorted(os.fsencode(f.relative_to(root)) for f in root.rglob("*") if f.is_file())
+        assert [found.path for found in find_images(root)] == expected
 
 
 def test_synthetic_images_are_the_same_every_time_and_fall_off_like_photographs() -> None:

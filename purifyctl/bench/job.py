@@ -149,7 +149,7 @@ def _stages(bundle: Bundle, folder: Path, image_format: str) -> Iterator[dict[st
                 result = run(folder, bundle, Path(out) / "run", RunOptions(image_format=image_format))
             if not result.summary["finished"]:
                 raise KeyboardInterrupt
-            return float(result.summary["images_per_s"])  # from the first file read to the last row committed
+            return float(result.summary["this_call"]["images_per_s"])  # from ready to the last row committed
 
         works = dict(zip(STAGES, (decode, infer, encode_all), strict=True))
         yield {name: partial(_rate, work, len(files)) for name, work in works.items()} | {"run": run_all}

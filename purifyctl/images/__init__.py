@@ -2,6 +2,7 @@
 
 from purifyctl.images.decode import Decoded, Decoder
 from purifyctl.images.encode import encode
-from purifyctl.images.source import ImageFile, list_images, list_tar_members, read_file
+from purifyctl.images.listing import list_images
+from purifyctl.images.source import ImageFile, read_file
 
-__all__ = ["Decoded", "Decoder", "ImageFile", "encode", "list_images", "list_tar_members", "read_file"]
+__all__ = ["Decoded", "Decoder", "ImageFile", "encode", "list_images", "read_file"]

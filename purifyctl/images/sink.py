@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,11 +33,7 @@ def prepare_output(
     ConfigError
         `out` would overwrite the source, holds something, or cannot be written to.
     """
-    inputs, images = source.resolve(), (out / IMAGES).resolve()
-    if inputs == out.resolve() or inputs == images or images in inputs.parents:
-        raise ConfigError(
-            f"The output {out} would overwrite the input {source}.", hint="choose an --out that SRC does not lie in"
-        )
+    check_apart(source, out)
     earlier = [path for path in (out / name for name in (IMAGES, *makes, marker)) if path.exists()]
     if earlier and not (out / marker).exists():
         raise ConfigError(f"{earlier[0]} exists, and no run of purifyctl made it.", hint="choose another --out")
@@ -54,30 +50,56 @@ def prepare_output(
         raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
 
 
-def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[PurePosixPath]:
-    """Where the image made of each input goes, relative to the images folder. Never the same for two inputs.
+def check_apart(source: Path, out: Path) -> None:
+    """Raises ConfigError where `out` would overwrite the source."""
+    inputs, images = source.resolve(), (out / IMAGES).resolve()
+    if inputs == out.resolve() or inputs == images or images in inputs.parents:
+        raise ConfigError(
+            f"The output {out} would overwrite the input {source}.", hint="choose an --out that SRC does not lie in"
+        )
+
+
+def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
+    """Where the image made of each input goes, relative to the images folder. Never the same for two inputs, and never
+    what is a folder for another.
 
     `cats/1.png` keeps its name when PNG is written; `cats/1.jpg` becomes `cats/1.jpg.png`, so that it stays apart
     from a `cats/1.png` beside it. Should that name be taken too, the ending is added once more.
+
+    Parameters
+    ----------
+    paths
+        In order, without repeats. What could take an output's name begins with its input's, and follows it closely:
+        only so far is looked ahead.
     """
-    endings = EXTENSIONS[image_format]
-    kept: dict[PurePosixPath, set[str]] = defaultdict(set)
-    for folder in {folder for path in paths for folder in path.parents}:
-        kept[folder.parent].add(folder.name)  # a folder's name is taken too
-    for path in paths:
-        if path.suffix.lower() in endings:
-            kept[path.parent].add(path.name)
-    outputs = []
-    for path in paths:
-        name = path.name
-        taken = kept[path.parent]
-        if path.suffix.lower() not in endings:
-            name += endings[0]
-            while name in taken:
-                name += endings[0]
-            taken.add(name)
-        outputs.append(path.with_name(name))
-    return outputs
+    endings = tuple(os.fsencode(ending) for ending in EXTENSIONS[image_format])
+    ahead: deque[bytes] = deque()
+    coming = iter(paths)
+
+    def is_taken(name: bytes) -> bool:
+        """Whether an input that comes later has this name, or lies in a folder that has it."""
+        limit = name + b"/"
+        while not ahead or ahead[-1] < limit:
+            following = next(coming, None)
+            if following is None:
+                break
+            ahead.append(following)
+        return any(path == name or path.startswith(limit) for path in ahead)
+
+    while (path := ahead.popleft() if ahead else next(coming, None)) is not None:
+        output = path.rstrip(b"/")
+        if not output.lower().endswith(endings):
+            output += endings[0]
+        while is_taken(output):
+            output += endings[0]
+        yield output
+
+
+def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[PurePosixPath]:
+    """`name_outputs` of paths in any order."""
+    ordered = sorted(os.fsencode(path) for path in paths)
+    outputs = dict(zip(ordered, name_outputs(ordered, image_format), strict=True))
+    return [PurePosixPath(os.fsdecode(outputs[os.fsencode(path)])) for path in paths]
 
 
 def printable(path: PurePosixPath) -> str:

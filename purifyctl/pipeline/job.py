@@ -1,20 +1,10 @@
-"""`run`: plan the batches, keep every stage busy, commit the rows.
+"""`run`: write the plan, or go on with it; keep the workers busy; commit each shard's rows after its images."""
 
-    read (threads) -> decode (DALI's threads) -> infer (the engine's threads) -> encode and write (threads)
-
-Each stage is a pool whose tasks wait for the stage before; pools take tasks in order, so nothing can deadlock, and
-the number of batches under way is bounded, so memory is too. The main thread takes finished batches in order.
-"""
-
-import dataclasses
-import os
+import itertools
 import shlex
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,44 +14,56 @@ import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
-from purifyctl.files import write_json
-from purifyctl.images import Decoder, list_images
 from purifyctl.images.decode import MAX_PIXELS
-from purifyctl.images.sink import IMAGES, output_paths, prepare_output
+from purifyctl.images.listing import find_images
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
-from purifyctl.parquet import write_part
-from purifyctl.pipeline import stages
-from purifyctl.pipeline.rows import Row, write_text
+from purifyctl.pipeline.messages import Batch, Task
+from purifyctl.pipeline.plan import Plan, write_plan
+from purifyctl.pipeline.rows import Row, read_rows, write_text
+from purifyctl.pipeline.run_folder import OnExisting, RunFolder, read_kept
 from purifyctl.pipeline.summary import summarise
+from purifyctl.pipeline.supervisor import COMMAND, Supervisor, process_all
 
-ROWS_PER_PART = 1000
-ROWS, SUMMARY, SETTINGS = "rows", "summary.json", "run.json"
-READ_THREADS = 4  # reading waits for disks and networks, not for the processor
+IMAGE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What `purifyctl run` can be told, beyond source, engine and output."""
 
+    # what a run is, which resuming it must not change
     image_format: str | None = "png"  # "png", "webp" (lossless), "jpeg"; None: rows only
     classify: bool = True
     compare: bool = False  # classify the unpurified images too
     top: int = 5  # classes per row
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    limit: int | None = None  # the first so many inputs
+    max_pixels: int = MAX_PIXELS
+    # how it is gone about
+    on_existing: OnExisting = "resume"
+    retry_failed: bool = False  # what an earlier call could not read or write
+    shard: tuple[int, int] = (0, 1)  # of the plan's shards every n-th, from this one on
     csv: bool = False
     jsonl: bool = False
-    overwrite: bool = False  # replace an earlier run's results in the same folder
     max_errors: int | None = None  # stop when more inputs than this have failed
-    max_pixels: int = MAX_PIXELS
+    image_timeout: float = IMAGE_TIMEOUT_S  # seconds that a batch may stay in one stage
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"top is {self.top}; it must be at least 1.")
+        index, of = self.shard
+        if not 0 <= index < of:
+            raise ConfigError(f"There is no shard {index} of {of}.", hint=f"they count from 0/{of} to {of - 1}/{of}")
+        if self.top < 1 or self.image_timeout <= 0 or (self.limit is not None and self.limit < 1):
+            raise ConfigError("top, limit and image_timeout must be positive.")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
+
+    def identity(self) -> dict[str, Any]:
+        """What resuming must not change."""
+        names = ("image_format", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,30 @@ class RunResult:
     exit_code: int  # 0 ok, 3 some inputs failed, 1 stopped by max_errors, 130 interrupted
 
 
-def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = None) -> RunResult:
+def run(
+    source: Path,
+    bundle: Bundle,
+    out: Path,
+    options: RunOptions | None = None,
+    *,
+    worker: tuple[str, ...] = COMMAND,
+) -> RunResult:
     """Purify and classify every file under `source`; write images, rows and a summary into `out`.
 
     out/images/...           purified images, in the tree of the source
-    out/rows/part-*.parquet  one row per input
+    out/rows/part-*.parquet  one row per input, one part per shard of the plan
+    out/plan.parquet         what is to be done
     out/run.json             what was asked for; marks the folder as ours
     out/summary.json         what this returns
+
+    A call with the same source, engine and options goes on where an earlier one stopped.
 
     Raises
     ------
     ConfigError
-        The source holds nothing or is the output, or `out` holds an earlier run.
+        The source holds nothing or is the output, or `out` holds an earlier run of something else.
+    OutputError
+        The disk is full. What is finished is kept.
     """
     options = options or RunOptions()
     started = time.monotonic()
@@ -89,143 +103,170 @@ def run(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = No
     if options.compare and "classifier" not in bundle.manifest.networks:
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
     chain = bundle.chain(classify=options.classify, apart=options.compare)
-    classify = chain != ("purifier",)
-    labels = bundle.labels if classify else Labels(())
-    items = _plan(source, out, options, labels)
     settings = {
         "source": str(source.absolute()),
-        "options": dataclasses.asdict(options),
-        "engine": _engine_facts(bundle, classify),
-        "purifyctl": purifyctl.__version__,
-        "command": shlex.join(sys.argv),
+        "options": options.identity(),
+        "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
     }
-    makes = (ROWS, SUMMARY, "rows.csv", "rows.jsonl")
-    prepare_output(source, out, makes=makes, marker=SETTINGS, settings=settings, overwrite=options.overwrite)
-    (out / ROWS).mkdir()
-    too_many = False
-    writer = _PartWriter(out / ROWS)
-    with ExitStack() as stack:
-        purifier = stack.enter_context(bundle.open(chain[0]))
-        threads = len(os.sched_getaffinity(0))
-        decoder = stack.enter_context(
-            Decoder(
-                size=bundle.manifest.image_size,
-                batch_size=bundle.manifest.batch_size,
-                threads=threads,
-                device_id=purifier.device_id,
-                max_pixels=options.max_pixels,
-            )
+    found = find_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
+    labels = bundle.labels if chain != ("purifier",) else Labels(())
+
+    def make_plan(file: Path) -> None:
+        write_plan(
+            file,
+            itertools.islice(found, options.limit),
+            image_format=options.image_format or "png",
+            truth=TruthFromFolder(labels),
+            batch_size=bundle.manifest.batch_size,
         )
-        classifier = stack.enter_context(bundle.open(chain[1])) if len(chain) > 1 else None
-        job = stages.Job(
-            decoder=decoder,
-            purifier=purifier,
-            classifier=classifier,
-            labels=labels,
-            image_format=options.image_format,
+
+    with RunFolder(source, out, options.shard) as folder:
+        plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
+        mine = range(options.shard[0], plan.shards, options.shard[1])
+        task = Task(
+            bundle=bundle,
+            chain=chain,
             out=out,
+            partial=folder.partial,
+            image_format=options.image_format,
             compare=options.compare,
             top=options.top,
-            bundle_sha256=bundle.sha256,
+            max_pixels=options.max_pixels,
+            verbose=console.is_verbose(),
         )
-        batches = [items[i : i + bundle.manifest.batch_size] for i in range(0, len(items), bundle.manifest.batch_size)]
-        bar = stack.enter_context(console.progress(len(items), "purifying"))
-        interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
-        stack.callback(writer.flush)  # rows of finished batches are kept, whatever happens
-        processing = time.monotonic()
-        stream = stack.enter_context(closing(_stream(job, batches, threads, interrupted)))
-        for rows in stream:
-            writer.add(rows)
-            bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows))
-            too_many = options.max_errors is not None and bar.errors > options.max_errors
-            if too_many:
-                break
-        stream.close()
-        writer.flush()
-        processed = time.monotonic()
-    if options.csv:
-        write_text(out / ROWS, out / "rows.csv")
-    if options.jsonl:
-        write_text(out / ROWS, out / "rows.jsonl")
-    summary = {
-        "inputs": len(items),
-        "finished": bar.done == len(items),
-        **summarise(out / ROWS, processed - processing),
-        "startup_s": round(processing - started, 3),
-        **settings,
-        "machine": machine(),
-    }
-    write_json(out / SUMMARY, summary)
-    if too_many:
-        console.error(f"Stopped: {bar.errors} inputs failed, and --max-errors allows {options.max_errors}.")
+        done = _process(task, plan, folder, mine, options, worker)
+        committed = folder.committed(mine)
+        parts = sorted((committed | folder.kept(mine)).items())
+        summary = {
+            "inputs": sum(map(plan.size, mine)),
+            "finished": len(committed) == len(mine),
+            **summarise(part for _, part in parts),
+            "this_call": done.facts(started),
+            **settings,
+            "share": "{}/{}".format(*options.shard),
+            "purifyctl": purifyctl.__version__,
+            "machine": machine(),
+        }
+        if done.rows:
+            folder.write_summary(summary)
+        for wanted, name in ((options.csv, "rows.csv"), (options.jsonl, "rows.jsonl")):
+            if wanted:
+                write_text((part for _, part in parts), out / name)
+    if done.too_many:
+        console.error(f"Stopped: {done.errors} inputs failed, and --max-errors allows {options.max_errors}.")
         return RunResult(summary, 1)
     if not summary["finished"]:
         return RunResult(summary, 130)
-    return RunResult(summary, 3 if bar.errors else 0)
+    return RunResult(summary, 0 if set(summary["statuses"]) <= {"ok"} else 3)
 
 
-def _plan(source: Path, out: Path, options: RunOptions, labels: Labels) -> list[stages.Item]:
-    images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
-    outputs = output_paths([image.path for image in images], options.image_format or "png")
-    truth = TruthFromFolder(labels)
-    return [
-        stages.Item(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)
-    ]
+@dataclass
+class _Progress:
+    """What one call has done."""
+
+    rows: int = 0
+    errors: int = 0
+    began: float | None = None  # when the first worker was ready
+    seconds: float = 0.0  # from then on
+    too_many: bool = False
+
+    def facts(self, started: float) -> dict[str, Any]:
+        """For the summary. `started`: when the call began."""
+        return {
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "images_per_s": round(self.rows / self.seconds, 2) if self.rows and self.seconds else None,
+            "startup_s": round(self.began - started, 3) if self.began is not None else None,
+            "command": shlex.join(sys.argv),
+        }
 
 
-def _stream(
-    job: stages.Job, batches: Sequence[Sequence[stages.Item]], threads: int, stop: threading.Event
-) -> Generator[list[Row], None, None]:
-    """Run batches through all stages at once; yield their rows in order. After `stop`, finish what is under way."""
-    under_way: deque[Future[tuple[stages.Work, list[Future[None]]]]] = deque()
-    most = job.purifier.concurrency + 3  # one being read, one decoded, one encoded, and the engine's own
+def _process(
+    task: Task,
+    plan: Plan,
+    folder: RunFolder,
+    mine: range,
+    options: RunOptions,
+    worker: tuple[str, ...],
+) -> _Progress:
+    """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
+    done = _Progress()
+    known = {number: read_kept(part) for number, part in folder.kept(mine).items()}
+    committed = folder.committed(mine)
+    if options.retry_failed:
+        for number, part in committed.items():
+            there = [Row(**row) for row in read_rows(part)]
+            good = {position: row for position, row in enumerate(there) if row.status == "ok"}
+            if len(good) < len(there):
+                known[number] = good
+    todo = [number for number in mine if number in known or number not in committed]
+    if not todo:
+        return done
+    if options.image_format:
+        folder.make_partial()
+    left = sum(plan.size(number) - len(known.get(number, ())) for number in todo)
     with ExitStack() as stack:
-
-        def pool(size: int, name: str) -> ThreadPoolExecutor:
-            executor = ThreadPoolExecutor(size, thread_name_prefix=name)
-            stack.callback(executor.shutdown, cancel_futures=True)
-            return executor
-
-        # entered first, left last: infer hands its work to the encoders
-        encoders = pool(threads, "encode")
-        infer, decode, read = pool(job.purifier.concurrency, "infer"), pool(1, "decode"), pool(READ_THREADS, "read")
-        for number, items in enumerate(batches):
-            if stop.is_set():
-                break
-            reading = read.submit(stages.read, job, number, items)
-            decoding = decode.submit(stages.decode, job, reading)
-            under_way.append(infer.submit(stages.infer, job, decoding, encoders))
-            if len(under_way) >= most:
-                yield _rows(under_way.popleft())
-        while under_way:
-            yield _rows(under_way.popleft())
-
-
-def _rows(inferring: Future[tuple[stages.Work, list[Future[None]]]]) -> list[Row]:
-    work, written = inferring.result()
-    for future in written:
-        future.result()
-    return work.rows
+        gpus = _gpus(task.bundle)
+        supervisors = [Supervisor(task, image_timeout=options.image_timeout, gpu=g, command=worker) for g in gpus]
+        bar = stack.enter_context(console.progress(left, "purifying"))
+        interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
+        shards = _OpenShards(plan, folder, known, task.bundle.manifest.batch_size)
+        stack.callback(shards.keep)
+        batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, shards.batches(todo))
+        stream = stack.enter_context(closing(process_all(supervisors, batches)))
+        for batch, rows in stream:
+            shards.add(batch, rows)
+            failed = sum(row.status != "ok" for row in rows)
+            bar.advance(len(rows), errors=failed)
+            done.rows += len(rows)
+            done.errors += failed
+            done.too_many = options.max_errors is not None and done.errors > options.max_errors
+        done.began = min((s.ready_at for s in supervisors if s.ready_at is not None), default=None)
+        done.seconds = time.monotonic() - done.began if done.began is not None else 0.0
+    return done
 
 
-class _PartWriter:
-    """Collects rows and commits them in parts, in order."""
+class _OpenShards:
+    """Shards of which some rows are there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._rows: list[Row] = []
-        self._part = 0
+    def __init__(self, plan: Plan, folder: RunFolder, known: dict[int, dict[int, Row]], batch_size: int) -> None:
+        self._plan, self._folder, self._batch_size = plan, folder, batch_size
+        self._rows = known  # by shard and position
 
-    def add(self, rows: Sequence[Row]) -> None:
-        self._rows += rows
-        if len(self._rows) >= ROWS_PER_PART:
-            self.flush()
+    def batches(self, todo: list[int]) -> Iterator[Batch]:
+        """What is left of these shards, cut as the plan cuts it."""
+        per_shard = -(-self._plan.size(0) // self._batch_size)
+        for number in todo:
+            shard = self._plan.shard(number)
+            rows = self._rows.setdefault(number, {})
+            for k in range(0, len(shard.items), self._batch_size):
+                positions = tuple(p for p in range(k, min(k + self._batch_size, len(shard.items))) if p not in rows)
+                if positions:
+                    items = [shard.items[p] for p in positions]
+                    yield Batch(number, number * per_shard + k // self._batch_size, positions, items)
 
-    def flush(self) -> None:
-        if self._rows:
-            write_part(self._rows, Row, self._folder / f"part-{self._part:05d}.parquet")
-            self._part += 1
-            self._rows = []
+    def add(self, batch: Batch, rows: list[Row]) -> None:
+        """Take a batch's rows; commit its shard when they are its last."""
+        held = self._rows[batch.shard]
+        held |= zip(batch.positions, rows, strict=True)
+        if len(held) == self._plan.size(batch.shard):
+            self._folder.commit(batch.shard, held)
+            del self._rows[batch.shard]
+
+    def keep(self) -> None:
+        """Save what is not finished."""
+        for number, rows in self._rows.items():
+            if rows:
+                self._folder.keep(number, rows)
+
+
+def _gpus(bundle: Bundle) -> list[int | None]:
+    """The devices to work on: every GPU that this process sees, or the CPU."""
+    if bundle.device == "cpu":
+        return [None]
+    import torch
+
+    return list(range(torch.cuda.device_count())) or [None]
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

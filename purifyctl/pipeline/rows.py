@@ -4,13 +4,14 @@ from __future__ import annotations  # keeps Row's types as text, which `parquet.
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from purifyctl.errors import Status
-from purifyctl.parquet import read_columns
+
+Time = float  # in Parquet of 64 bits: a second of today does not fit into 32
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Row:
     unpurified_top_label: list[str] = field(default_factory=list)
     unpurified_top_probability: list[float] = field(default_factory=list)
     unpurified_true_probability: float | None = None
-    batch: int | None = None
-    batch_size: int | None = None  # images of the batch that could be decoded
+    batch: int | None = None  # of the plan
+    batch_size: int | None = None  # images that could be decoded of those that were processed together
     read_ms: float | None = None
     decode_ms: float | None = None
     purify_ms: float | None = None
@@ -48,27 +49,39 @@ class Row:
     decode_batch_ms: float | None = None
     purify_batch_ms: float | None = None
     classify_batch_ms: float | None = None
+    finished: Time | None = None  # seconds since 1970
     bundle: str | None = None  # SHA-256 of the engine bundle's manifest
+
+
+@dataclass
+class KeptRow(Row):
+    """A row of a shard that is not finished."""
+
+    position: int = 0  # within its shard
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
 
 
-def write_text(folder: Path, file: Path) -> None:
-    """Write the rows of all parts as CSV or JSON lines, by `file`'s ending. Lists in CSV are JSON."""
+def read_rows(part: Path) -> list[dict[str, Any]]:
+    """The rows of one Parquet part, as plain data."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(part, partitioning=None).to_pylist()
+    return rows
+
+
+def write_text(parts: Iterable[Path], file: Path) -> None:
+    """Write the rows of these parts as CSV or JSON lines, by `file`'s ending. Lists in CSV are JSON."""
     temporary = file.with_name(f".{file.name}.part")
-    columns = read_columns(folder, COLUMNS)
-    rows = zip(*columns.values(), strict=True)
     with temporary.open("w", newline="", encoding="utf-8") as stream:
         if file.suffix == ".csv":
-            writer = csv.writer(stream)
-            writer.writerow(COLUMNS)
-            writer.writerows([json.dumps(v) if isinstance(v, list) else v for v in row] for row in rows)
-        else:
-            stream.writelines(_json_lines(rows))
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+        for part in parts:
+            for row in read_rows(part):
+                if file.suffix == ".csv":
+                    writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
+                else:
+                    stream.write(json.dumps(row) + "\n")
     temporary.replace(file)
-
-
-def _json_lines(rows: Iterable[Sequence[Any]]) -> Iterable[str]:
-    for row in rows:
-        yield json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n"

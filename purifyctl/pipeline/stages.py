@@ -3,24 +3,28 @@
 No stage raises for what is in a file: a bad input gets its status and the rest of the batch goes on.
 """
 
+import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.backends import Runner, to_host
-from purifyctl.errors import ImageError
+from purifyctl.errors import ImageError, OutputError
 from purifyctl.files import write_into_tree
-from purifyctl.images import Decoder, ImageFile, encode, read_file
+from purifyctl.images import Decoder, encode, read_file
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
+from purifyctl.pipeline.plan import Item
 from purifyctl.pipeline.rows import Row
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,11 @@ class Job:
     labels: Labels
     image_format: str | None  # None: rows only
     out: Path
+    partial: Path  # folder for images that are being written; on the same file system as `out`
     compare: bool  # classify the unpurified image too
     top: int  # classes per row
     bundle_sha256: str
-
-
-@dataclass(frozen=True)
-class Item:
-    """One input of the plan."""
-
-    image: ImageFile
-    output: PurePosixPath  # relative to the run folder
-    true_index: int | None
+    entered: Callable[[int, str], None]  # called with a batch's number and the stage that it comes to
 
 
 @dataclass
@@ -70,14 +67,15 @@ def _timed() -> Iterator[_Clock]:
     clock.ms = (time.perf_counter() - start) * 1e3
 
 
-def read(job: Job, number: int, items: Sequence[Item]) -> Work:
-    """Bring the files' bytes into memory."""
+def read(job: Job, number: int, batch: int, items: Sequence[Item]) -> Work:
+    """Bring the files' bytes into memory. `number` names this piece of work, `batch` the plan's batch."""
+    job.entered(number, "read")
     rows = []
     for item in items:
         index = item.true_index
         label = job.labels.name(index) if index is not None else None
         path = printable(item.image.path)
-        rows.append(Row(path, true_index=index, true_label=label, batch=number, bundle=job.bundle_sha256))
+        rows.append(Row(path, true_index=index, true_label=label, batch=batch, bundle=job.bundle_sha256))
     work = Work(number, items, rows, [], [])
     for i, (item, row) in enumerate(zip(items, rows, strict=True)):
         with _timed() as clock:
@@ -93,6 +91,7 @@ def read(job: Job, number: int, items: Sequence[Item]) -> Work:
 def decode(job: Job, reading: Future[Work]) -> Work:
     """Pixels of the files that have some."""
     work = reading.result()
+    job.entered(work.number, "decode")
     with _timed() as clock:
         decoded = job.decoder.decode(work.files)
     work.files.clear()
@@ -112,6 +111,7 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     """Purify, classify what was purified, and hand each image to an encoder."""
     work = decoding.result()
     n = len(work.positions)
+    job.entered(work.number, "infer")
     if n == 0:
         return work, []
     with _timed() as purify:
@@ -127,6 +127,7 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
         probabilities = to_host(classified[0]) if classified else None
     unpurified = to_host(job.classifier.infer(work.images)[0]) if job.classifier and job.compare else None
     work.images = None
+    job.entered(work.number, "write")
     for k, row in enumerate(rows):
         row.purify_batch_ms, row.purify_ms = purify.ms, purify.ms / n
         if job.classifier is not None:
@@ -147,12 +148,16 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
     row, output = work.rows[position], work.items[position].output
     with _timed() as encoding:
         data = encode(image, job.image_format or "png")
-    file = job.out / output
     with _timed() as writing:
         try:
-            write_into_tree(file, data)
+            write_into_tree(job.out / output, data, temporary=job.partial)
         except OSError as error:
-            row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {error.strerror or error}."
+            why = error.strerror or str(error)
+            if error.errno in NO_ROOM:  # no fault of this image; nothing else can be written either
+                raise OutputError(
+                    f"{job.out} cannot be written to: {why}.", hint="make room, and give the same command again"
+                ) from None
+            row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {why}."
         else:
             row.output = printable(output)
     row.encode_ms, row.write_ms = encoding.ms, writing.ms

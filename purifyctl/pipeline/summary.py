@@ -1,83 +1,83 @@
-"""What a run's rows say together."""
+"""What a run's rows say together, one part at a time."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from purifyctl.metrics import percentiles
 from purifyctl.parquet import read_columns
 
 STAGES = ("read", "decode", "purify", "classify", "encode", "write")
+_NEEDED = (
+    "status", "true_index", "top_index", "top_probability", "true_probability",
+    "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability",
+    *(f"{stage}_ms" for stage in STAGES),
+)  # fmt: skip
 
 
-def summarise(rows: Path, seconds: float) -> dict[str, Any]:
-    """Counts, throughput, latency percentiles and accuracy of the Parquet parts in `rows`.
-
-    Parameters
-    ----------
-    seconds
-        Wall time from the first file read to the last row committed.
-    """
-    times = [f"{stage}_ms" for stage in STAGES]
-    columns = read_columns(
-        rows,
-        [
-            "status", "true_index", "top_index", "top_probability", "true_probability",
-            "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability", *times,
-        ],
-    )  # fmt: skip
-    statuses = Counter(columns["status"])
-    n = len(columns["status"])
+def summarise(parts: Iterable[Path]) -> dict[str, Any]:
+    """Counts, latency percentiles and accuracy of these Parquet parts' rows."""
+    statuses: Counter[str] = Counter()
+    times: dict[str, list[NDArray[np.float32]]] = {stage: [] for stage in STAGES}
+    right = Accuracy()
+    for part in parts:
+        columns = read_columns(part, _NEEDED)
+        statuses.update(columns["status"])
+        for stage, known in times.items():
+            known.append(np.array([ms for ms in columns[f"{stage}_ms"] if ms is not None], np.float32))
+        right.add(columns)
+    joined = {stage: np.concatenate(known) for stage, known in times.items() if known}
     return {
-        "rows": n,
+        "rows": statuses.total(),
         "statuses": dict(statuses.most_common()),
-        "seconds": round(seconds, 3),
-        "images_per_s": round(n / seconds, 2) if seconds else None,
-        "stage_ms": {
-            stage: percentiles(known)
-            for stage, name in zip(STAGES, times, strict=True)
-            if (known := [ms for ms in columns[name] if ms is not None])
-        },
-        "accuracy": accuracy(columns),
+        "stage_ms": {stage: percentiles(ms) for stage, ms in joined.items() if len(ms)},
+        "accuracy": right.figures(),
     }
 
 
-def accuracy(columns: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """Accuracy figures, each with the number of images it stands on. Empty where nothing was classified.
+class Accuracy:
+    """Accuracy figures, each with the number of images it stands on, summed up part by part.
 
     top1, top5, true_confidence need true labels; misclassification_rate (the prediction differs from that on the
     unpurified image) needs both predictions.
     """
-    figures: dict[str, Any] = {}
-    rows = [
-        {name: values[i] for name, values in columns.items()}
-        for i in range(len(columns["status"]))
-        if columns["top_index"][i]
-    ]
-    if not rows:
-        return figures
-    figures["classified"] = len(rows)
-    figures["top1_confidence"] = _mean([row["top_probability"][0] for row in rows])
-    compared = [row for row in rows if row["unpurified_top_index"]]
-    if compared:
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._n: Counter[str] = Counter()
+
+    def add(self, columns: Mapping[str, list[Any]]) -> None:
+        """Rows, as lists by column."""
+        rows = [
+            {name: values[i] for name, values in columns.items()}
+            for i in range(len(columns["status"]))
+            if columns["top_index"][i]
+        ]
+        compared = [row for row in rows if row["unpurified_top_index"]]
+        labelled = [row for row in rows if row["true_index"] is not None]
+        self._add("top1_confidence", [row["top_probability"][0] for row in rows])
         changed = [row["top_index"][0] != row["unpurified_top_index"][0] for row in compared]
-        figures["misclassification_rate"] = _mean(changed)
-        figures["unpurified_top1_confidence"] = _mean([row["unpurified_top_probability"][0] for row in compared])
-    labelled = [row for row in rows if row["true_index"] is not None]
-    if labelled:
-        figures["labelled"] = len(labelled)
-        figures["top1"] = _mean([row["top_index"][0] == row["true_index"] for row in labelled])
-        figures["true_confidence"] = _mean([row["true_probability"] for row in labelled])
-        if min(len(row["top_index"]) for row in labelled) >= 5:
-            figures["top5"] = _mean([row["true_index"] in row["top_index"][:5] for row in labelled])
-        if compared:
-            hits = [row["unpurified_top_index"][0] == row["true_index"] for row in labelled]
-            figures["unpurified_top1"] = _mean(hits)
-    return figures
+        self._add("misclassification_rate", changed)
+        self._add("unpurified_top1_confidence", [row["unpurified_top_probability"][0] for row in compared])
+        self._add("top1", [row["top_index"][0] == row["true_index"] for row in labelled])
+        self._add("true_confidence", [row["true_probability"] for row in labelled])
+        if min((len(row["top_index"]) for row in labelled), default=0) >= 5:
+            self._add("top5", [row["true_index"] in row["top_index"][:5] for row in labelled])
+        known = [row for row in labelled if row["unpurified_top_index"]]
+        self._add("unpurified_top1", [row["unpurified_top_index"][0] == row["true_index"] for row in known])
 
+    def _add(self, name: str, values: list[Any]) -> None:
+        if values:
+            self._n[name] += len(values)
+            self._sums[name] += sum(values)
 
-def _mean(values: list[Any]) -> float:
-    return round(float(np.mean(values)), 4)
+    def figures(self) -> dict[str, Any]:
+        """Means, and what they stand on. Empty where nothing was classified."""
+        if not self._n:
+            return {}
+        counts = {"classified": self._n["top1_confidence"]} | ({"labelled": n} if (n := self._n["top1"]) else {})
+        return counts | {name: round(self._sums[name] / n, 4) for name, n in self._n.items() if n}

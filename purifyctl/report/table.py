@@ -22,7 +22,9 @@ _ACCURACY = {
 def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Print what `run` returned: counts, speed, accuracy."""
     engine = summary["engine"]
-    title = f"{summary['rows']} of {summary['inputs']} inputs, {summary['images_per_s']} images/s of wall time"
+    title = f"{summary['rows']} of {summary['inputs']} inputs"
+    if speed := summary["this_call"]["images_per_s"]:
+        title += f", {speed} images/s of wall time"
     console.table(title, ("status", "images"), [(name, str(n)) for name, n in summary["statuses"].items()])
     columns = ("stage, ms per image", *(f"p{p}" for p in PERCENTILES))
     rows = [(stage, *(f"{v:.2f}" for v in values.values())) for stage, values in summary["stage_ms"].items()]

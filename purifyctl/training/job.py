@@ -13,7 +13,7 @@ from purifyctl import console
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError
-from purifyctl.images import list_images, list_tar_members
+from purifyctl.images import list_images
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.samples import copy_samples
 from purifyctl.training.batches import TrainingBatches, split
@@ -75,7 +75,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
     started = time.monotonic()
     if run_dir.resolve() == photos.resolve():
         raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
-    files = list_tar_members(list_images(photos, skip_folder=run_dir))
+    files = list_images(photos, skip_folder=run_dir)
     training_files, held_out_files = split(files, config.held_out, config.seed)
     if len(training_files) < 1:
         raise ConfigError(

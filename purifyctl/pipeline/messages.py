@@ -1,0 +1,61 @@
+"""What a run's parent and its workers tell each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from purifyctl.bundle import Bundle
+from purifyctl.pipeline.plan import Item
+from purifyctl.pipeline.rows import Row
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every batch of one run has in common."""
+
+    bundle: Bundle
+    chain: tuple[str, ...]  # the bundle's networks that an image goes through
+    out: Path
+    partial: Path  # folder for images that are being written
+    image_format: str | None  # None: rows only
+    compare: bool
+    top: int
+    max_pixels: int
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs that are processed together."""
+
+    shard: int
+    number: int  # of the plan's batches
+    positions: tuple[int, ...]  # of the items, within their shard
+    items: Sequence[Item]
+
+
+# What a worker tells its parent; `batch` is the number under which the parent sent it.
+@dataclass(frozen=True)
+class Ready:
+    window: int  # batches in hand that keep it busy
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A batch has come to a stage."""
+
+    batch: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class Done:
+    batch: int
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The worker cannot go on, for a reason that is no image's."""
+
+    error: Exception

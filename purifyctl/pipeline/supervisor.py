@@ -1,0 +1,340 @@
+"""The parent's side of a worker: feeds it batches, and starts another when one dies or hangs.
+
+Which image did it is found out by elimination: the batches that were being worked on go one image at a time, with
+nothing else in hand. An image that kills or hangs the worker twice like that gets its row, and is not tried again.
+"""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from purifyctl import console
+from purifyctl.errors import BackendError, Status
+from purifyctl.images.sink import printable
+from purifyctl.pipeline.messages import Batch, Done, Entered, Failed, Ready, Task
+from purifyctl.pipeline.rows import Row
+
+COMMAND = (sys.executable, "-m", "purifyctl.pipeline.worker")
+START_S = 600.0  # a worker that has not begun by then never will: engines are loaded, and some compiled, before
+STRIKES = 2  # deaths or hangs alone in hand, until an image gives up
+HOPELESS = 100  # images in a row that it died of, or deaths in a row with nothing begun: it is not the images
+FINISH_S = 30.0  # to close what is open
+
+
+@dataclass(eq=False)
+class _InHand:
+    batch: Batch
+    stage: str | None = None  # None: sent, and not begun
+    since: float = 0.0  # of the stage
+
+
+class _DiedError(Exception):
+    """The worker is gone. `hung`: it was killed for being late."""
+
+    def __init__(self, how: str, *, hung: bool = False) -> None:
+        super().__init__(how)
+        self.hung = hung
+
+
+class Supervisor:
+    """One worker after another, on one device.
+
+    Parameters
+    ----------
+    image_timeout
+        Seconds that a batch may stay in one stage.
+    gpu
+        Which of the GPUs that this process sees; None: the CPU.
+    """
+
+    def __init__(
+        self, task: Task, *, image_timeout: float, gpu: int | None = None, command: Sequence[str] = COMMAND
+    ) -> None:
+        self._task, self._timeout, self._gpu, self._command = task, image_timeout, gpu, command
+        self._worker: _Worker | None = None
+        self._again: deque[Batch] = deque()  # were in hand when a worker died, but not what it died of
+        self._suspects: deque[Batch] = deque()  # of one image each
+        self._strikes: Counter[tuple[int, int]] = Counter()  # by shard and position
+        self._deaths: Counter[tuple[int, int]] = Counter()  # by shard and batch, of batches in any stage
+        self._in_a_row = 0
+        self._closed = False
+        self.ready_at: float | None = None  # when its first worker was, in time.monotonic()
+
+    def close(self) -> None:
+        """Stop at once, from whatever thread."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.kill()
+
+    def process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
+        """Rows of every batch, in whatever order they are done.
+
+        Raises
+        ------
+        PurifyctlError
+            The engine does not start, the output cannot be written, or every image seems to kill the worker.
+        """
+        while not self._closed:
+            try:
+                if self._worker is None:
+                    self._worker = _Worker(self._task, self._command, self._gpu)
+                    self.ready_at = self.ready_at or time.monotonic()
+                self._feed(self._worker, batches)
+                if not self._worker.in_hand:
+                    self._worker.finish()
+                    self._worker = None
+                    return
+                message = self._worker.listen(self._timeout)
+            except _DiedError as death:
+                yield from self._after(death)
+                continue
+            if isinstance(message, Done):
+                self._in_a_row = 0
+                yield self._worker.in_hand.pop(message.batch).batch, message.rows
+            elif isinstance(message, Entered):
+                self._worker.enter(message)
+            elif isinstance(message, Failed):
+                raise message.error
+
+    def _feed(self, worker: "_Worker", batches: Iterator[Batch]) -> None:
+        """Keep the worker busy; suspects go alone."""
+        while len(worker.in_hand) < worker.window:
+            if self._suspects:
+                if not worker.in_hand:
+                    worker.send(self._suspects.popleft())
+                return
+            batch = self._again.popleft() if self._again else next(batches, None)
+            if batch is None:
+                return
+            worker.send(batch)
+
+    def _after(self, death: _DiedError) -> Iterator[tuple[Batch, list[Row]]]:
+        """Sort what the dead worker had in hand."""
+        if self._closed or self._worker is None:
+            return
+        in_hand = [held for _, held in sorted(self._worker.in_hand.items())]
+        suspects = self._worker.suspects(self._timeout if death.hung else None)
+        self._worker.kill()
+        self._worker = None
+        for held in in_hand:
+            batch, key = held.batch, (held.batch.shard, held.batch.number)
+            if held.stage is not None:
+                self._deaths[key] += 1
+            if held not in suspects and self._deaths[key] < STRIKES:
+                self._again.append(batch)
+            elif len(batch.items) > 1:
+                self._suspects.extend(_one_by_one(batch))
+            elif (row := self._strike(batch, death)) is not None:
+                yield batch, [row]
+            else:
+                self._suspects.appendleft(batch)
+        if suspects:
+            names = ", ".join(printable(held.batch.items[0].image.path) for held in suspects)
+            console.warn(f"The worker died ({death}) while it worked on the batch of {names}; it is started again.")
+        else:
+            console.warn(f"The worker died ({death}) with nothing begun; it is started again.")
+            self._count_hopeless(death)
+
+    def _strike(self, batch: Batch, death: _DiedError) -> Row | None:
+        """The row of an image that has done it once too often."""
+        key = (batch.shard, batch.positions[0])
+        self._strikes[key] += 1
+        if self._strikes[key] < STRIKES:
+            return None
+        self._count_hopeless(death)
+        (item,) = batch.items
+        status: Status = "timeout" if death.hung else "crashed"
+        return Row(
+            printable(item.image.path),
+            status,
+            f"Twice, with nothing else in hand, the worker died of it: {death}.",
+            true_index=item.true_index,
+            true_label=self._label(item.true_index),
+            batch=batch.number,
+            finished=time.time(),
+            bundle=self._task.bundle.sha256,
+        )
+
+    def _count_hopeless(self, death: _DiedError) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= HOPELESS:
+            raise BackendError(
+                f"The worker died {HOPELESS} times with nothing done in between, last: {death}.",
+                hint="the engine or the machine is at fault, not the images: purifyctl doctor",
+            )
+
+    def _label(self, index: int | None) -> str | None:
+        return None if index is None else self._task.bundle.labels.name(index)
+
+
+def process_all(
+    supervisors: Sequence[Supervisor], batches: Iterator[Batch]
+) -> Generator[tuple[Batch, list[Row]], None, None]:
+    """Rows of every batch, from whichever supervisor took it. The first error of one stops all."""
+    shared = _Shared(batches)
+    results: queue.SimpleQueue[tuple[Batch, list[Row]] | BaseException | None] = queue.SimpleQueue()
+
+    def work(supervisor: Supervisor) -> None:
+        try:
+            for result in supervisor.process(shared):
+                results.put(result)
+            results.put(None)
+        except BaseException as error:
+            results.put(error)
+
+    with ExitStack() as stack:
+        for supervisor in supervisors:
+            stack.callback(supervisor.close)
+            threading.Thread(target=work, args=(supervisor,), daemon=True).start()
+        working = len(supervisors)
+        while working:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                working -= 1
+            else:
+                yield result
+
+
+class _Shared:
+    """An iterator that threads take from in turns."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        with self._lock:
+            return next(self._batches)
+
+
+def _one_by_one(batch: Batch) -> Iterator[Batch]:
+    for position, item in zip(batch.positions, batch.items, strict=True):
+        yield replace(batch, positions=(position,), items=(item,))
+
+
+class _Worker:
+    """One process, and the batches that it has in hand, by the number they were sent under."""
+
+    def __init__(self, task: Task, command: Sequence[str], gpu: int | None) -> None:
+        ours, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (ours until the worker ends)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if task.verbose else self._stderr,
+                process_group=0,  # Ctrl-C is for the parent
+                env={**os.environ, **_environment(gpu)},
+            )
+        self._connection = Connection(ours.detach())
+        self.in_hand: dict[int, _InHand] = {}
+        self._sent = 0
+        try:
+            self._tell(task)
+            if (message := self._hear(START_S)) is None:
+                raise _DiedError(f"it was not ready after {START_S:.0f} s", hung=True)
+        except _DiedError as death:
+            self._stderr.seek(0)
+            said = self._stderr.read()[-2000:].decode(errors="replace").strip()
+            self.kill()
+            raise BackendError(f"The worker did not start: {death}. {said}", hint="purifyctl doctor") from None
+        if isinstance(message, Failed):
+            self.kill()
+            raise message.error
+        assert isinstance(message, Ready)
+        self.window = message.window
+
+    def send(self, batch: Batch) -> None:
+        self._sent += 1
+        self.in_hand[self._sent] = _InHand(batch)
+        self._tell((self._sent, batch))
+
+    def enter(self, message: Entered) -> None:
+        held = self.in_hand[message.batch]
+        held.stage, held.since = message.stage, time.monotonic()
+
+    def listen(self, timeout: float) -> Any:
+        """The next message. Dies when a batch is late in its stage."""
+        while True:
+            now = time.monotonic()
+            due = [held.since + timeout for held in self.in_hand.values() if held.stage is not None]
+            if (message := self._hear(max(0.0, min(due, default=now + timeout) - now))) is not None:
+                return message
+            if self.suspects(timeout):
+                raise _DiedError(f"it was not done after {timeout:.0f} s", hung=True)
+
+    def suspects(self, late_s: float | None) -> list[_InHand]:
+        """Which batches may have done it: those that are late by so much; else the one that is being decoded, for
+        that is where files do harm; else all that are being worked on.
+        """
+        held = list(self.in_hand.values())
+        if late_s is not None:
+            return [h for h in held if h.stage is not None and time.monotonic() - h.since >= late_s]
+        decoding = [h for h in held if h.stage == "decode"]
+        return decoding or [h for h in held if h.stage is not None]
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+        try:
+            self._tell(None)
+            self._process.wait(FINISH_S)
+        except (_DiedError, subprocess.TimeoutExpired):
+            pass  # every row is here
+        self.kill()
+
+    def kill(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+    def _tell(self, message: object) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise _DiedError(self._how()) from None
+
+    def _hear(self, timeout: float) -> Any:
+        """The next message; None when there is none in time."""
+        try:
+            return self._connection.recv() if self._connection.poll(timeout) else None
+        except (EOFError, OSError):
+            raise _DiedError(self._how()) from None
+
+    def _how(self) -> str:
+        """How it ended, in words."""
+        try:
+            code = self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            return "it hung up"
+        if code >= 0:
+            return f"exit code {code}"
+        name = signal.Signals(-code).name
+        return f"{name}, which the system sends when memory runs out" if name == "SIGKILL" else name
+
+
+def _environment(gpu: int | None) -> dict[str, str]:
+    """A worker sees its own GPU only."""
+    if gpu is None:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"CUDA_VISIBLE_DEVICES": seen.split(",")[gpu] if seen else str(gpu)}

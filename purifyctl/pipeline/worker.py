@@ -1,0 +1,143 @@
+"""The process that owns a device: it takes batches from its parent, and sends back their rows.
+
+    read (threads) -> decode (DALI's threads) -> infer (the engine's threads) -> encode and write (threads)
+
+Each stage is a pool whose tasks wait for the stage before; pools take tasks in order, so nothing can deadlock. How many
+batches are under way at once is the parent's to bound. An image may kill this process or hang it; the parent sees which
+batch was in which stage, and starts another.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from purifyctl import console
+from purifyctl.errors import PurifyctlError
+from purifyctl.images import Decoder, encode
+from purifyctl.labels import Labels
+from purifyctl.pipeline import stages
+from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
+
+READ_THREADS = 4  # reading waits for disks and networks, not for the processor
+
+
+def main() -> None:
+    """Work until the parent hangs up. The last argument: a file descriptor, of the connection to it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what is still to be done
+    connection = Connection(int(sys.argv[-1]))
+    try:
+        task: Task = connection.recv()
+        console.configure(quiet=True, verbose=task.verbose)
+        _work(task, _Parent(connection))
+    except (EOFError, OSError):
+        os._exit(1)  # the parent is gone, and what is under way with it
+    os._exit(0)  # whatever libraries still want to tidy up
+
+
+class _Parent:
+    """The connection, shared by threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def say(self, message: object) -> None:
+        with self._lock:
+            self._connection.send(message)
+
+    def listen(self) -> Any:
+        return self._connection.recv()
+
+
+def _work(task: Task, parent: _Parent) -> None:
+    try:
+        with ExitStack() as stack:
+            job, threads = _open(task, stack, parent)
+            _warm_up(job, task)
+
+            def pool(size: int, name: str) -> ThreadPoolExecutor:
+                return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
+
+            # entered first, left last: each hands its work to those before it
+            tell, encoders = pool(1, "tell"), pool(threads, "encode")
+            infer, decode = pool(job.purifier.concurrency, "infer"), pool(1, "decode")
+            read = pool(READ_THREADS, "read")
+            # one being read, one decoded, one encoded, the engine's own, and one on its way
+            parent.say(Ready(window=job.purifier.concurrency + 4))
+            while (message := parent.listen()) is not None:
+                number, batch = message
+                reading = read.submit(stages.read, job, number, batch.number, batch.items)
+                decoding = decode.submit(stages.decode, job, reading)
+                inferring = infer.submit(stages.infer, job, decoding, encoders)
+                tell.submit(partial(_tell, parent, number, inferring))
+    except PurifyctlError as error:
+        parent.say(Failed(error))
+
+
+def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, int]:
+    bundle, threads = task.bundle, len(os.sched_getaffinity(0))
+    purifier = stack.enter_context(bundle.open(task.chain[0]))
+    classifier = stack.enter_context(bundle.open(task.chain[1])) if len(task.chain) > 1 else None
+    decoder = stack.enter_context(
+        Decoder(
+            size=bundle.manifest.image_size,
+            batch_size=bundle.manifest.batch_size,
+            threads=threads,
+            device_id=purifier.device_id,
+            max_pixels=task.max_pixels,
+        )
+    )
+    job = stages.Job(
+        decoder=decoder,
+        purifier=purifier,
+        classifier=classifier,
+        labels=bundle.labels if task.chain != ("purifier",) else Labels(()),
+        image_format=task.image_format,
+        out=task.out,
+        partial=task.partial,
+        compare=task.compare,
+        top=task.top,
+        bundle_sha256=bundle.sha256,
+        entered=lambda number, stage: parent.say(Entered(number, stage)),
+    )
+    return job, threads
+
+
+def _warm_up(job: stages.Job, task: Task) -> None:
+    """Whatever a library does once, it does before the first image's time is taken; and where the machine is at fault,
+    it shows now.
+    """
+    size = task.bundle.manifest.image_size
+    picture = np.frombuffer(encode(np.zeros((size, size, 3), np.uint8), "jpeg"), np.uint8)
+    images = job.decoder.decode([picture] * task.bundle.manifest.batch_size).images
+    for runner in filter(None, (job.purifier, job.classifier)):
+        runner.infer(images)
+
+
+def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, list[Future[None]]]]) -> None:
+    try:
+        work, written = inferring.result()
+        for future in written:
+            future.result()
+        message: object = Done(number, work.rows)
+    except Exception as error:
+        if not isinstance(error, PurifyctlError):  # a bug: where it happened must not get lost between processes
+            error = RuntimeError("".join(traceback.format_exception(error)))
+        message = Failed(error)
+    with contextlib.suppress(OSError):  # the main thread sees that the parent is gone
+        parent.say(message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""A worker in which something goes wrong, as its arguments say:
+
+segfault=GLOB     the process dies of a batch that holds such an input, while it is decoded
+oom=GLOB          the same, as the kernel does it when memory runs out
+hang=GLOB         the same, but it hangs
+engine-fails=N    the engine fails at its N-th batch
+disk-full=N       there is no room for the N-th image
+
+With `FILE` appended (segfault=GLOB@FILE) it happens only as long as there is no such file, and makes one.
+"""
+
+import ctypes
+import errno
+import itertools
+import os
+import signal
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from purifyctl import files
+from purifyctl.errors import BackendError
+from purifyctl.pipeline import stages, worker
+
+real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
+
+
+def strike(kind: str) -> None:
+    if kind == "segfault":
+        ctypes.string_at(0)
+    elif kind == "oom":
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(10**6)
+
+
+def arm(kind: str, what: str) -> None:
+    what, _, once = what.partition("@")
+    if kind == "engine-fails":
+        calls = itertools.count(1)
+
+        def infer(*arguments: Any) -> Any:
+            if next(calls) >= int(what):
+                raise BackendError("The device is gone.")
+            return real_infer(*arguments)
+
+        stages.infer = infer
+    elif kind == "disk-full":
+        images = itertools.count(1)
+
+        def write(*arguments: Any, **options: Any) -> None:
+            if next(images) >= int(what):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real_write(*arguments, **options)
+
+        stages.write_into_tree = write
+    else:
+        before = stages.decode
+
+        def decode(job: stages.Job, reading: Future[stages.Work]) -> stages.Work:
+            if any(item.image.path.match(what) for item in reading.result().items) and not (
+                once and Path(once).exists()
+            ):
+                job.entered(reading.result().number, "decode")
+                if once:
+                    Path(once).touch()
+                strike(kind)
+            return before(job, reading)
+
+        stages.decode = decode
+
+
+if __name__ == "__main__":
+    for fault in sys.argv[1:-1]:
+        arm(*fault.split("=", 1))
+    worker.main()

@@ -1,0 +1,206 @@
+"""Runs in which something goes wrong: whatever it was, another call goes on, and ends where an undisturbed run does."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from purifyctl.bundle import Bundle
+from purifyctl.errors import BackendError, ConfigError, OutputError
+from purifyctl.pipeline import RunOptions, plan, run
+from tests import tiny
+
+TIMES = ("_ms", "finished", "batch_size")  # what may differ between two runs of the same
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SHARD", 8)  # two batches
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 photographs, in four shards."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(30):
+        (folder / f"{i:02}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SHARD", 8)
+        assert run(many, tiny_bundle, out).exit_code == 0
+    return out
+
+
+def faulty(*faults: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "tests.faulty_worker", *faults)
+
+
+def rows_of(out: Path) -> list[dict]:
+    """All rows of finished shards, in order, without what depends on the clock."""
+    rows = [row for part in sorted((out / "rows").iterdir()) for row in pq.read_table(part).to_pylist()]
+    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in rows]
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(out)): f.read_bytes() for f in (out / "images").rglob("*") if f.is_file()}
+
+
+def assert_same(out: Path, undisturbed: Path) -> None:
+    assert rows_of(out) == rows_of(undisturbed)
+    assert files_of(out) == files_of(undisturbed)
+    assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "why"),
+    [("segfault", "crashed", "SIGSEGV"), ("oom", "crashed", "memory"), ("hang", "timeout", "3 s")],
+)
+def test_an_image_that_takes_the_worker_along_gets_its_row_and_the_run_goes_on(
+    fault: str, status: str, why: str, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    result = run(
+        many,
+        tiny_bundle,
+        tmp_path / "out",
+        RunOptions(image_timeout=3),
+        worker=faulty(f"{fault}=05.jpg", f"{fault}=06.jpg"),
+    )
+    assert result.exit_code == 3
+    assert result.summary["statuses"] == {"ok": 28, status: 2}
+    for row, expected in zip(rows_of(tmp_path / "out"), rows_of(undisturbed), strict=True):
+        if row["path"] in ("05.jpg", "06.jpg"):
+            assert row["status"] == status
+            assert why in row["error"]
+        else:
+            assert row == expected
+    # another machine, another day
+    again = run(many, tiny_bundle, tmp_path / "out", RunOptions(retry_failed=True))
+    assert (again.exit_code, again.summary["this_call"]["rows"]) == (0, 2)
+    assert_same(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.parametrize("fault", ["segfault", "oom", "hang"])
+def test_what_happens_once_costs_no_image(
+    fault: str, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    options = RunOptions(image_timeout=3)
+    assert (
+        run(
+            many, tiny_bundle, tmp_path / "out", options, worker=faulty(f"{fault}=13.jpg@{tmp_path / 'struck'}")
+        ).exit_code
+        == 0
+    )
+    assert (tmp_path / "struck").exists()
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_an_engine_that_fails_stops_the_run_and_another_call_goes_on(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match="device is gone"):
+        run(many, tiny_bundle, tmp_path / "out", worker=faulty("engine-fails=4"))
+    assert 0 < sum(pq.read_metadata(p).num_rows for p in (tmp_path / "out" / "rows").iterdir()) < 30
+    assert run(many, tiny_bundle, tmp_path / "out").exit_code == 0
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_a_full_disk_stops_the_run_and_another_call_goes_on(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match="No space left") as caught:
+        run(many, tiny_bundle, tmp_path / "out", worker=faulty("disk-full=15"))
+    assert "make room" in caught.value.hint
+    assert run(many, tiny_bundle, tmp_path / "out").exit_code == 0
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_a_worker_that_does_not_start_says_why(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match=r"did not start: exit code 1.*No module named tests\.no_such"):
+        run(many, tiny_bundle, tmp_path / "out", worker=(sys.executable, "-m", "tests.no_such"))
+
+
+def test_a_finished_run_is_not_touched_by_another_call(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*") if f.is_file()}
+    result = run(many, tiny_bundle, tmp_path / "out", worker=("no worker is needed",))
+    assert (result.exit_code, result.summary["this_call"]["rows"]) == (0, 0)
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("*") if f.is_file() and f.suffix != ".lock"} == {
+        f: t for f, t in before.items() if f.suffix != ".lock"
+    }
+
+
+def test_another_engine_source_or_option_is_refused_and_the_difference_is_spelled_out(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ConfigError, match=r"options\.top was 5, is 3"):
+        run(many, tiny_bundle, undisturbed, RunOptions(top=3))
+    with pytest.raises(ConfigError, match="source was"):
+        run(tmp_path / "other", tiny_bundle, undisturbed)
+
+
+def test_calls_that_share_a_run_do_it_together(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = run(many, tiny_bundle, out, RunOptions(shard=(0, 3)))
+    assert first.summary["inputs"] == 14  # shards 0 and 3
+    assert first.summary["finished"]
+    for i in (1, 2):
+        assert run(many, tiny_bundle, out, RunOptions(shard=(i, 3))).summary["inputs"] == 8
+    assert_same(out, undisturbed)
+    assert sorted(p.name for p in (out / "summaries").iterdir()) == [f"{i}-of-3.json" for i in range(3)]
+    assert run(many, tiny_bundle, out).summary["this_call"]["rows"] == 0
+    with pytest.raises(ConfigError, match="overwrite each other"):
+        run(many, tiny_bundle, out, RunOptions(shard=(0, 3), on_existing="overwrite"))
+
+
+def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".0-of-1.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="Another call is at work"):
+            run(many, tiny_bundle, tmp_path / "out")
+
+
+def test_a_file_that_vanishes_after_it_was_planned_gets_its_row(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(many, source)
+    run(source, tiny_bundle, tmp_path / "out", RunOptions(shard=(0, 4)))
+    (source / "29.jpg").unlink()
+    (source / "28.jpg").write_bytes(b"")
+    result = run(source, tiny_bundle, tmp_path / "out")
+    assert result.summary["statuses"] == {"ok": 28, "empty": 1, "unreadable": 1}
+
+
+def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for source, why in (("empty", "holds no files"), ("missing", "no folder or file")):
+        with pytest.raises(ConfigError, match=why):
+            run(tmp_path / source, tiny_bundle, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "mine" / "rows").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="no run of purifyctl made it"):
+        run(tmp_path / "empty", tiny_bundle, tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["rows"]
+
+
+def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    result = run(many, tiny_bundle, tmp_path / "out", RunOptions(limit=5, image_format=None))
+    assert result.summary["inputs"] == 5
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == [f"{i:02}.jpg" for i in range(5)]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["limit"] == 5
