@@ -287,6 +287,9 @@ def run(
     ] = "png",
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
+    files_from: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="File that names the files in SRC to take, one per line.")
+    ] = None,
     include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of paths to leave out; repeatable.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Also write rows.csv.")] = False,
@@ -307,25 +310,26 @@ def run(
     image_timeout: Annotated[
         float, typer.Option(help="Seconds that a batch may spend in one stage, before its images go one by one.")
     ] = 60.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """[bold]purifyctl run photos --out clean[/]
 
-    Purify and classify every file of a folder tree.
+    Purify and classify every file of a folder tree, or every image in tar shards.
 
     Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. Inputs that
-    cannot be read become rows that say why; the exit code is then 3.
+    cannot be read become rows that say why; the exit code is then 3. The same command goes on where an earlier call
+    stopped.
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl import pipeline
     from purifyctl.bundle import load_bundle
     from purifyctl.config import parse_share
-    from purifyctl.pipeline import RunOptions
-    from purifyctl.pipeline import run as run_job
-    from purifyctl.report.table import show_summary
+    from purifyctl.report.table import show_dry_run, show_summary
 
-    options = RunOptions(
+    options = pipeline.RunOptions(
         image_format=None if image_format == "none" else image_format,
         classify=classifier != "none",
         compare=compare,
@@ -334,6 +338,7 @@ def run(
         exclude=tuple(exclude or ()),
         csv=csv,
         jsonl=jsonl,
+        files_from=files_from,
         limit=limit,
         on_existing=on_existing,
         retry_failed=retry_failed,
@@ -355,10 +360,41 @@ def run(
         )
     else:
         bundle = load_bundle(engine, trusted=trust)
-    result = run_job(source, bundle, out, options)
+    if dry_run:
+        would = pipeline.dry_run(source, bundle, out, options)
+        show_dry_run(would, out)
+        console.result(would)
+        return
+    result = pipeline.run(source, bundle, out, options)
     show_summary(result.summary, out)
     console.result(result.summary)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Run folders of one run.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl merge clean[/]
+
+    Summarise a run that several calls did (--shard), in one folder or in several. Writes summary.json into the first.
+
+    Exits with 1 while something is left to do, and with 3 when some inputs failed.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl import pipeline
+    from purifyctl.report.table import show_summary
+
+    summary = pipeline.merge(folders)
+    show_summary(summary, folders[0])
+    console.result(summary)
+    if missing := summary["missing_shards"]:
+        console.error(f"{len(missing)} shards are not done, the first: {', '.join(map(str, missing[:10]))}.")
+        raise typer.Exit(1)
+    raise typer.Exit(0 if set(summary["statuses"]) <= {"ok"} else 3)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from purifyctl.backends import to_host
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder, ImageFile, encode, list_images, read_file
 from purifyctl.images.decode import Decoded
-from purifyctl.images.listing import find_images
+from purifyctl.images.listing import find_images, sorted_lines
 from purifyctl.images.sketch import count_known, sketch
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
@@ -208,6 +208,27 @@ def test_a_damaged_shard_is_an_input_that_cannot_be_read_beside_what_it_still_ho
     found = list_images(tmp_path)
     assert [str(image.path) for image in found] == ["bad.tar", "short.tar", "short.tar/1.jpg"]
     assert [bool(image.problem) for image in found] == [True, True, False]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_a_list_names_the_files_to_take(separator: str, tmp_path: Path) -> None:
+    names = ["b/2.jpg", "./a/1.jpg", "", "b/2.jpg", str(tmp_path / "c.jpg"), "gone.jpg", "b//3.jpg"]
+    (tmp_path / "list").write_text(separator.join(names))
+    found = list(find_images(tmp_path, files_from=tmp_path / "list", exclude=["*3.jpg"]))
+    assert [f.path for f in found] == [b"a/1.jpg", b"b/2.jpg", b"c.jpg", b"gone.jpg"]
+    assert found[1].file == os.fsencode(tmp_path / "b" / "2.jpg")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "."])
+def test_a_list_that_leads_out_of_the_source_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(name)
+    with pytest.raises(ConfigError, match="no file in SRC"):
+        list(find_images(tmp_path, files_from=tmp_path / "list"))
+
+
+@given(st.lists(st.binary(max_size=4).filter(lambda b: b"\0" not in b)), st.integers(1, 5))
+def test_sorting_on_disk_is_sorting(lines: list[bytes], in_memory: int) -> None:
+    assert list(sorted_lines(iter(lines), in_memory)) == sorted(lines)
 
 
 def test_links_to_folders_and_folders_that_cannot_be_listed_are_inputs_that_cannot_be_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from purifyctl.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError, OutputError
-from purifyctl.pipeline import RunOptions, plan, run
+from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
 from tests import tiny
 
 TIMES = ("_ms", "finished", "batch_size")  # what may differ between two runs of the same
@@ -160,9 +160,42 @@ def test_calls_that_share_a_run_do_it_together(
         assert run(many, tiny_bundle, out, RunOptions(shard=(i, 3))).summary["inputs"] == 8
     assert_same(out, undisturbed)
     assert sorted(p.name for p in (out / "summaries").iterdir()) == [f"{i}-of-3.json" for i in range(3)]
+    merged = merge([out])
+    assert (merged["inputs"], merged["rows"], merged["finished"]) == (30, 30, True)
+    assert merged["accuracy"] == json.loads((undisturbed / "summary.json").read_text())["accuracy"]
     assert run(many, tiny_bundle, out).summary["this_call"]["rows"] == 0
     with pytest.raises(ConfigError, match="overwrite each other"):
         run(many, tiny_bundle, out, RunOptions(shard=(0, 3), on_existing="overwrite"))
+
+
+def test_parts_in_several_folders_are_merged_if_they_are_one_run(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    halves = [tmp_path / "a", tmp_path / "b"]
+    for i, out in enumerate(halves):
+        run(many, tiny_bundle, out, RunOptions(shard=(i, 2), image_format=None))
+    assert merge(halves[:1])["missing_shards"] == [1, 3]
+    assert merge(halves)["statuses"] == {"ok": 30}
+    assert json.loads((halves[0] / "summary.json").read_text())["finished"]
+    with pytest.raises(ConfigError, match="holds too"):
+        merge([halves[0], halves[0]])
+    run(many, tiny_bundle, tmp_path / "c", RunOptions(limit=9, image_format=None))
+    with pytest.raises(ConfigError, match="another run"):
+        merge([halves[0], tmp_path / "c"])
+    with pytest.raises(ConfigError, match="holds no run"):
+        merge([many])
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    would = dry_run(many, tiny_bundle, tmp_path / "out", RunOptions())
+    assert (would["inputs"], would["shards"], would["finished_shards"]) == (30, 4, 0)
+    assert would["first"]["00.jpg"] == "images/00.jpg.png"
+    assert not (tmp_path / "out").exists()
+    assert dry_run(many, tiny_bundle, undisturbed, RunOptions(shard=(1, 2)))["finished_shards"] == 2
+    with pytest.raises(ConfigError, match=r"options\.top was 5, is 3"):
+        dry_run(many, tiny_bundle, undisturbed, RunOptions(top=3))
 
 
 def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """Which files a job reads: a stream in one fixed order, that of their paths byte by byte, never all in memory."""
 
+import heapq
+import itertools
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from purifyctl.errors import ConfigError
 from purifyctl.images.source import ImageFile
@@ -53,6 +57,7 @@ def list_images(
 def find_images(
     source: Path,
     *,
+    files_from: Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     skip_folder: Path | None = None,
@@ -68,6 +73,9 @@ def find_images(
 
     Parameters
     ----------
+    files_from
+        A list of paths in the folder `source`, which is then not listed: one per line, or with NUL bytes between them
+        (`find -print0`). What is named twice counts once; what is not there gets its row when it is read.
     include, exclude
         Globs on the relative path, such as `*.jpg` or `cats/*`; `*` also matches slashes. Without `include`
         everything is included.
@@ -77,10 +85,12 @@ def find_images(
     Raises
     ------
     ConfigError
-        The source does not exist or cannot be listed.
+        The source or the list does not exist or cannot be read.
     """
     where = os.fsencode(source)
-    if source.is_file():
+    if files_from is not None:
+        found = _listed(files_from, source)
+    elif source.is_file():
         name = os.fsencode(source.name)
         found = _members(where, name) if name.endswith(b".tar") else iter([Found(name, where)])
     elif source.is_dir():
@@ -123,6 +133,67 @@ def _walk(source: bytes, skip: bytes | None) -> Iterator[Found]:
                 levels.append((file, inside, iter(_entries(file, skip))))
             except OSError as error:
                 yield Found(inside, file, problem=f"It is a folder that cannot be listed: {error.strerror}.")
+
+
+def _listed(file: Path, source: Path) -> Iterator[Found]:
+    """The files that a list names, sorted. Raises ConfigError at once where there is none."""
+    if not source.is_dir():
+        raise ConfigError(f"{source} is no folder, in which the files of a list could lie.", hint="check SRC")
+    if not file.is_file():
+        raise ConfigError(
+            f"There is no file {file}.", hint="check --files-from; a list is read twice, so no pipe will do"
+        )
+    where = os.fsencode(source)
+
+    def found() -> Iterator[Found]:
+        with file.open("rb") as stream:
+            for path, _ in itertools.groupby(sorted_lines(_paths(stream, where))):
+                there = os.path.join(where, path.rstrip(b"/"))
+                if path.endswith(b".tar/"):
+                    yield from _members(there, path[:-1])
+                else:
+                    yield Found(path, there)
+
+    return found()
+
+
+def _paths(stream: BinaryIO, source: bytes) -> Iterator[bytes]:
+    """Paths of a list, as `_walk` names them. Absolute ones lose the source's part."""
+    separator = b"\0" if b"\0" in stream.read(1 << 16) else b"\n"
+    stream.seek(0)
+    root = os.path.join(os.path.abspath(source), b"")
+    for line in _split(stream, separator):
+        line = line.removesuffix(b"\r") if separator == b"\n" else line
+        path = os.path.normpath(line).removeprefix(root) if line else b""
+        if path.startswith((b"/", b"../")) or path in (b".", b".."):
+            raise ConfigError(
+                f"The list names {os.fsdecode(line)!r}, which is no file in SRC.", hint="correct the list"
+            )
+        if path:
+            yield path + b"/" if path.endswith(b".tar") else path
+
+
+def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    rest = b""
+    while data := stream.read(1 << 20):
+        *lines, rest = (rest + data).split(separator)
+        yield from lines
+    yield rest
+
+
+def sorted_lines(lines: Iterator[bytes], in_memory: int = 1_000_000) -> Iterator[bytes]:
+    """Sort any number of lines without NUL bytes, `in_memory` of them at a time; the others wait on disk."""
+    with ExitStack() as stack:
+        runs: list[Iterator[bytes]] = []
+        while group := sorted(itertools.islice(lines, in_memory)):
+            if len(group) < in_memory:
+                runs.append(iter(group))
+                break
+            spilled = stack.enter_context(tempfile.TemporaryFile())
+            spilled.write(b"\0".join(group))
+            spilled.seek(0)
+            runs.append(_split(spilled, b"\0"))
+        yield from heapq.merge(*runs)
 
 
 def _entries(folder: bytes, skip: bytes | None) -> list[bytes]:

@@ -1,5 +1,6 @@
 """Folder in; purified images, one row per input, and a summary out."""
 
-from purifyctl.pipeline.job import RunOptions, RunResult, run
+from purifyctl.pipeline.job import RunOptions, RunResult, dry_run, run
+from purifyctl.pipeline.merge import merge
 
-__all__ = ["RunOptions", "RunResult", "run"]
+__all__ = ["RunOptions", "RunResult", "dry_run", "merge", "run"]

@@ -1,10 +1,13 @@
 """`run`: write the plan, or go on with it; keep the workers busy; commit each shard's rows after its images."""
 
+import hashlib
 import itertools
+import json
 import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +17,22 @@ import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError
+from purifyctl.files import file_sha256
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
+from purifyctl.images.sink import check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
 from purifyctl.pipeline.messages import Batch, Task
-from purifyctl.pipeline.plan import Plan, write_plan
+from purifyctl.pipeline.plan import PLAN, Plan, write_plan
 from purifyctl.pipeline.rows import Row, read_rows, write_text
-from purifyctl.pipeline.run_folder import OnExisting, RunFolder, read_kept
+from purifyctl.pipeline.run_folder import OnExisting, RunFolder, check_same, parts_of, read_kept
 from purifyctl.pipeline.summary import summarise
 from purifyctl.pipeline.supervisor import COMMAND, Supervisor, process_all
 
 IMAGE_TIMEOUT_S = 60.0
+SHOWN = 5  # inputs that a dry run names
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class RunOptions:
     classify: bool = True
     compare: bool = False  # classify the unpurified images too
     top: int = 5  # classes per row
+    files_from: Path | None = None  # a list of the files in the source to take
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None  # the first so many inputs
@@ -63,7 +70,8 @@ class RunOptions:
     def identity(self) -> dict[str, Any]:
         """What resuming must not change."""
         names = ("image_format", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
-        return {name: getattr(self, name) for name in names}
+        listed = {"files_from": file_sha256(self.files_from)} if self.files_from and self.files_from.is_file() else {}
+        return {name: getattr(self, name) for name in names} | listed
 
 
 @dataclass(frozen=True)
@@ -99,27 +107,7 @@ def run(
     """
     options = options or RunOptions()
     started = time.monotonic()
-    bundle.check_runs_here()
-    if options.compare and "classifier" not in bundle.manifest.networks:
-        raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
-    chain = bundle.chain(classify=options.classify, apart=options.compare)
-    settings = {
-        "source": str(source.absolute()),
-        "options": options.identity(),
-        "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
-    }
-    found = find_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
-    labels = bundle.labels if chain != ("purifier",) else Labels(())
-
-    def make_plan(file: Path) -> None:
-        write_plan(
-            file,
-            itertools.islice(found, options.limit),
-            image_format=options.image_format or "png",
-            truth=TruthFromFolder(labels),
-            batch_size=bundle.manifest.batch_size,
-        )
-
+    chain, settings, make_plan = _prepare(source, bundle, out, options)
     with RunFolder(source, out, options.shard) as folder:
         plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
         mine = range(options.shard[0], plan.shards, options.shard[1])
@@ -141,7 +129,7 @@ def run(
             "inputs": sum(map(plan.size, mine)),
             "finished": len(committed) == len(mine),
             **summarise(part for _, part in parts),
-            "this_call": done.facts(started),
+            "this_call": {**done.facts(started), "bundle": str(bundle.path), "bundle_sha256": bundle.sha256},
             **settings,
             "share": "{}/{}".format(*options.shard),
             "purifyctl": purifyctl.__version__,
@@ -158,6 +146,71 @@ def run(
     if not summary["finished"]:
         return RunResult(summary, 130)
     return RunResult(summary, 0 if set(summary["statuses"]) <= {"ok"} else 3)
+
+
+def dry_run(source: Path, bundle: Bundle, out: Path, options: RunOptions) -> dict[str, Any]:
+    """What `run` would do, told without doing or writing anything.
+
+    Raises
+    ------
+    ConfigError
+        As `run` would.
+    """
+    _, settings, make_plan = _prepare(source, bundle, out, options)
+    check_apart(source, out)
+    resumes = options.on_existing == "resume" and (out / PLAN).is_file()
+    if resumes:
+        check_same(out, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        file = out / PLAN if resumes else Path(folder) / PLAN
+        if not resumes:
+            make_plan(file)
+        plan = Plan(file)
+        index, of = options.shard
+        mine = range(index, plan.shards, of)
+        first = plan.shard(index).items[:SHOWN] if mine else ()
+        return {
+            "inputs": sum(map(plan.size, mine)),
+            "shards": len(mine),
+            "finished_shards": len(set(parts_of(out)) & set(mine)) if resumes else 0,
+            "first": {
+                printable(item.image.path): printable(item.output) if options.image_format else None for item in first
+            },
+        }
+
+
+def _prepare(
+    source: Path, bundle: Bundle, out: Path, options: RunOptions
+) -> tuple[tuple[str, ...], dict[str, Any], Callable[[Path], None]]:
+    """The networks to run, what identifies the run, and what writes its plan into a file."""
+    bundle.check_runs_here()
+    if options.compare and "classifier" not in bundle.manifest.networks:
+        raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
+    chain = bundle.chain(classify=options.classify, apart=options.compare)
+    labels = bundle.labels if chain != ("purifier",) else Labels(())
+    found = find_images(
+        source,
+        files_from=options.files_from,
+        include=options.include,
+        exclude=options.exclude,
+        skip_folder=out,
+    )
+
+    def make_plan(file: Path) -> None:
+        write_plan(
+            file,
+            itertools.islice(found, options.limit),
+            image_format=options.image_format or "png",
+            truth=TruthFromFolder(labels),
+            batch_size=bundle.manifest.batch_size,
+        )
+
+    settings = {
+        "source": str(source.absolute()),
+        "options": options.identity(),
+        "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
+    }
+    return chain, settings, make_plan
 
 
 @dataclass
@@ -270,10 +323,10 @@ def _gpus(bundle: Bundle) -> list[int | None]:
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
+    """What identifies an engine: built again from the same, wherever, it is the same."""
     manifest = bundle.manifest
     return {
-        "path": str(bundle.path),
-        "sha256": bundle.sha256,
+        "files_sha256": hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest(),
         "backend": f"{manifest.backend} {manifest.backend_version}",
         "precision": manifest.precision,
         "image_size": manifest.image_size,

@@ -92,11 +92,10 @@ class RunFolder:
         ConfigError
             The folder holds a run of something else (the message names the differences), or nothing of ours.
         """
-        asked = json.loads(json.dumps(settings))  # as it reads back
         file = self.path / PLAN
         with _locked(self.path / self._locks[1], wait=True):  # the first of several calls plans for all
             if on_existing == "resume" and file.is_file():
-                self._check_same(asked)
+                check_same(self.path, settings)
             else:
                 if self._shared and on_existing == "overwrite":
                     raise ConfigError(
@@ -105,7 +104,7 @@ class RunFolder:
                 never_began = (self.path / SETTINGS).is_file() and not file.is_file()
                 overwrite = on_existing == "overwrite" or never_began
                 prepare_output(
-                    self._source, self.path, makes=MAKES, marker=SETTINGS, settings=asked, overwrite=overwrite
+                    self._source, self.path, makes=MAKES, marker=SETTINGS, settings=settings, overwrite=overwrite
                 )
                 self._began = True
                 self._rows.mkdir()
@@ -117,29 +116,15 @@ class RunFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
 
-    def _check_same(self, asked: Mapping[str, Any]) -> None:
-        file = self.path / SETTINGS
-        try:
-            earlier = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
-        if changed := list(differences(earlier, asked)):
-            raise ConfigError(
-                f"{self.path} holds a run of something else: {'; '.join(changed)}.",
-                hint="choose another --out, ask for the same as then, or pass --on-existing overwrite",
-            )
-
     def committed(self, shards: Iterable[int]) -> dict[int, Path]:
         """The parts of those of these shards that are finished."""
-        return self._there(shards, _part)
+        there = parts_of(self.path)
+        return {number: there[number] for number in shards if number in there}
 
     def kept(self, shards: Iterable[int]) -> dict[int, Path]:
         """The rows of those of these shards that were stopped in their midst."""
-        return self._there(shards, _kept)
-
-    def _there(self, shards: Iterable[int], name: Callable[[int], str]) -> dict[int, Path]:
-        names = {file.name for file in self._rows.iterdir()}
-        return {n: self._rows / name(n) for n in shards if name(n) in names}
+        there = set(self._rows.glob("kept-*.parquet"))
+        return {number: file for number in shards if (file := self._rows / _kept(number)) in there}
 
     def commit(self, shard: int, rows: Mapping[int, Row]) -> None:
         """Write a finished shard's rows, given by position: from now on it is done."""
@@ -155,6 +140,33 @@ class RunFolder:
         file = self.path / SUMMARIES / f"{self._share}.json" if self._shared else self.path / SUMMARY
         file.parent.mkdir(exist_ok=True)
         write_json(file, summary)
+
+
+def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a run was asked for something else; the message names the differences."""
+    asked = json.loads(json.dumps(settings))  # as it reads back
+    if changed := list(differences(read_settings(folder), asked)):
+        raise ConfigError(
+            f"{folder} holds a run of something else: {'; '.join(changed)}.",
+            hint="choose another --out, ask for the same as then, or pass --on-existing overwrite",
+        )
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What a run was asked for. Raises ConfigError where there is none."""
+    file = folder / SETTINGS
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} holds no run.", hint="name the --out of a run") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
+    return settings
+
+
+def parts_of(folder: Path) -> dict[int, Path]:
+    """The parts of all finished shards, by shard."""
+    return {int(part.stem.removeprefix("part-")): part for part in (folder / ROWS).glob("part-*.parquet")}
 
 
 def read_kept(file: Path) -> dict[int, Row]:

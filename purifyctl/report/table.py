@@ -23,7 +23,7 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Print what `run` returned: counts, speed, accuracy."""
     engine = summary["engine"]
     title = f"{summary['rows']} of {summary['inputs']} inputs"
-    if speed := summary["this_call"]["images_per_s"]:
+    if speed := summary.get("this_call", {}).get("images_per_s"):  # a merged run is no call's
         title += f", {speed} images/s of wall time"
     console.table(title, ("status", "images"), [(name, str(n)) for name, n in summary["statuses"].items()])
     columns = ("stage, ms per image", *(f"p{p}" for p in PERCENTILES))
@@ -38,6 +38,16 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
         f"Times of decode, purify and classify are a batch's time divided by its images (amortised; batch "
         f"{engine['batch_size']}, {engine['backend']} {engine['precision']}).\nResults: {out}"
     )
+
+
+def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
+    """What `run --dry-run` found."""
+    left = would["shards"] - would["finished_shards"]
+    rows = [
+        ("inputs", f"{would['inputs']:,} in {would['shards']:,} shards, {left:,} of them left to do"),
+        *(("such as", f"{path} -> {out / made if made else 'a row'}") for path, made in would["first"].items()),
+    ]
+    console.facts("Nothing was done. It would be:", rows)
 
 
 def show_bundle(bundle: Bundle) -> None:
