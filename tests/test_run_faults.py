@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +13,7 @@ from purifyctl.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
 from tests import tiny
-
-TIMES = ("_ms", "finished", "batch_size")  # what may differ between two runs of the same
+from tests.kills import ROOT, assert_same, command, harass, rows_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,22 +41,6 @@ def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPa
 
 def faulty(*faults: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "tests.faulty_worker", *faults)
-
-
-def rows_of(out: Path) -> list[dict]:
-    """All rows of finished shards, in order, without what depends on the clock."""
-    rows = [row for part in sorted((out / "rows").iterdir()) for row in pq.read_table(part).to_pylist()]
-    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in rows]
-
-
-def files_of(out: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(out)): f.read_bytes() for f in (out / "images").rglob("*") if f.is_file()}
-
-
-def assert_same(out: Path, undisturbed: Path) -> None:
-    assert rows_of(out) == rows_of(undisturbed)
-    assert files_of(out) == files_of(undisturbed)
-    assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -237,3 +221,12 @@ def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: B
     assert result.summary["inputs"] == 5
     assert [row["path"] for row in rows_of(tmp_path / "out")] == [f"{i:02}.jpg" for i in range(5)]
     assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["limit"] == 5
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    subprocess.run(command(many, tiny_bundle, tmp_path / "whole"), cwd=ROOT, check=True)
+    done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", kills=5, seed=0)
+    assert done.total() > 5

@@ -27,6 +27,7 @@ from purifyctl.pipeline.messages import Batch, Done, Entered, Failed, Ready, Tas
 from purifyctl.pipeline.rows import Row
 
 COMMAND = (sys.executable, "-m", "purifyctl.pipeline.worker")
+STARTS = 3  # tries to start a worker that is killed while it starts
 START_S = 600.0  # a worker that has not begun by then never will: engines are loaded, and some compiled, before
 STRIKES = 2  # deaths or hangs alone in hand, until an image gives up
 HOPELESS = 100  # images in a row that it died of, or deaths in a row with nothing begun: it is not the images
@@ -41,11 +42,11 @@ class _InHand:
 
 
 class _DiedError(Exception):
-    """The worker is gone. `hung`: it was killed for being late."""
+    """The worker is gone. `hung`: it is killed for being late; `killed`: by a signal, not by itself."""
 
-    def __init__(self, how: str, *, hung: bool = False) -> None:
+    def __init__(self, how: str, *, hung: bool = False, killed: bool = False) -> None:
         super().__init__(how)
-        self.hung = hung
+        self.hung, self.killed = hung, killed
 
 
 class Supervisor:
@@ -86,10 +87,18 @@ class Supervisor:
         PurifyctlError
             The engine does not start, the output cannot be written, or every image seems to kill the worker.
         """
+        try:
+            yield from self._process(batches)
+        finally:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker = None
+
+    def _process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
         while not self._closed:
             try:
                 if self._worker is None:
-                    self._worker = _Worker(self._task, self._command, self._gpu)
+                    self._worker = self._start()
                     self.ready_at = self.ready_at or time.monotonic()
                 self._feed(self._worker, batches)
                 if not self._worker.in_hand:
@@ -107,6 +116,16 @@ class Supervisor:
                 self._worker.enter(message)
             elif isinstance(message, Failed):
                 raise message.error
+
+    def _start(self) -> "_Worker":
+        for attempt in range(1, STARTS + 1):
+            try:
+                return _Worker(self._task, self._command, self._gpu)
+            except _DiedError as death:
+                if attempt == STARTS or not death.killed or self._closed:
+                    raise BackendError(f"The worker did not start: {death}", hint="purifyctl doctor") from None
+                console.warn(f"The worker died while it started ({death}); it is started again.")
+        raise AssertionError
 
     def _feed(self, worker: "_Worker", batches: Iterator[Batch]) -> None:
         """Keep the worker busy; suspects go alone."""
@@ -134,7 +153,7 @@ class Supervisor:
                 self._deaths[key] += 1
             if held not in suspects and self._deaths[key] < STRIKES:
                 self._again.append(batch)
-            elif len(batch.items) > 1:
+            elif len(in_hand) > 1 or len(batch.items) > 1:
                 self._suspects.extend(_one_by_one(batch))
             elif (row := self._strike(batch, death)) is not None:
                 yield batch, [row]
@@ -256,7 +275,7 @@ class _Worker:
             self._stderr.seek(0)
             said = self._stderr.read()[-2000:].decode(errors="replace").strip()
             self.kill()
-            raise BackendError(f"The worker did not start: {death}. {said}", hint="purifyctl doctor") from None
+            raise _DiedError(f"{death}. {said}", killed=death.killed) from None
         if isinstance(message, Failed):
             self.kill()
             raise message.error
@@ -311,25 +330,26 @@ class _Worker:
         try:
             self._connection.send(message)
         except OSError:
-            raise _DiedError(self._how()) from None
+            raise self._death() from None
 
     def _hear(self, timeout: float) -> Any:
         """The next message; None when there is none in time."""
         try:
             return self._connection.recv() if self._connection.poll(timeout) else None
         except (EOFError, OSError):
-            raise _DiedError(self._how()) from None
+            raise self._death() from None
 
-    def _how(self) -> str:
-        """How it ended, in words."""
+    def _death(self) -> _DiedError:
+        """How it ended."""
         try:
-            code = self._process.wait(10)
+            code = self._process.wait(FINISH_S)
         except subprocess.TimeoutExpired:
-            return "it hung up"
+            return _DiedError("it hung up")
         if code >= 0:
-            return f"exit code {code}"
+            return _DiedError(f"exit code {code}")
         name = signal.Signals(-code).name
-        return f"{name}, which the system sends when memory runs out" if name == "SIGKILL" else name
+        why = ", which the system sends when memory runs out" if name == "SIGKILL" else ""
+        return _DiedError(name + why, killed=True)
 
 
 def _environment(gpu: int | None) -> dict[str, str]:

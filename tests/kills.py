@@ -1,0 +1,128 @@
+"""Kill a run at random points, go on with it, and compare what comes of it with an undisturbed run.
+
+    python -m tests.kills [--images 2000] [--kills 100] [--seed 0]
+
+Each call of `purifyctl run` is killed at a random moment after its first image: the parent or its worker, by SIGKILL,
+SIGTERM or SIGINT. A run that ends before there were enough kills is compared, and another one is begun.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from purifyctl.bundle import Bundle
+from purifyctl.config import EngineConfig
+from purifyctl.engine import build_engine
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
+LONGEST_S = 0.5  # of work between two kills
+
+
+def rows_of(out: Path) -> list[dict]:
+    """All rows of finished shards, in order, without what depends on the clock."""
+    rows = [row for part in sorted((out / "rows").iterdir()) for row in pq.read_table(part).to_pylist()]
+    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in rows]
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(out)): f.read_bytes() for f in (out / "images").rglob("*") if f.is_file()}
+
+
+def assert_same(out: Path, undisturbed: Path) -> None:
+    """The same rows, the same images, and no other file."""
+    assert rows_of(out) == rows_of(undisturbed)
+    assert files_of(out) == files_of(undisturbed)
+    assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
+
+
+def command(source: Path, bundle: Bundle, out: Path) -> list[str]:
+    words = ["run", source, "--out", out, "--engine", bundle.path, "--quiet"]
+    return [sys.executable, "-m", "purifyctl", *map(str, words)]
+
+
+def run_killed(words: list[str], out: Path, chance: random.Random) -> tuple[str, int]:
+    """One call, killed once: what was done to it, and how it ended."""
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    before = images_in(out)
+    while process.poll() is None and images_in(out) == before:
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, LONGEST_S))
+    who, number = chance.choice(("parent", "worker")), chance.choice(SIGNALS)
+    workers = children(process.pid)
+    target = process.pid if who == "parent" or not workers else workers[0]
+    try:
+        os.kill(target, number)
+    except ProcessLookupError:
+        return "nothing: it was done", process.wait()
+    return f"{number.name} to the {who}", process.wait()
+
+
+def images_in(out: Path) -> int:
+    return sum(1 for _ in (out / "images").glob("*.png"))
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def harass(source: Path, bundle: Bundle, folder: Path, undisturbed: Path, kills: int, seed: int) -> Counter[str]:
+    """Kill runs so many times; every one that ends is the same as an undisturbed one. What was done, counted."""
+    chance, done, runs = random.Random(seed), Counter[str](), 0
+    while done.total() < kills:
+        out = folder / f"run-{runs}"
+        runs += 1
+        words = command(source, bundle, out)
+        while done.total() < kills:
+            what, code = run_killed(words, out, chance)
+            assert code in (0, 130, -signal.SIGKILL), (what, code)
+            if what.startswith("nothing"):
+                break
+            done[what] += 1
+            if code == 0:  # only the worker was hit, and the run went on to its end
+                break
+        assert subprocess.run(words, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
+        assert_same(out, undisturbed)
+    done["runs"] = runs
+    return done
+
+
+def photographs(folder: Path, n: int) -> Path:
+    folder.mkdir()
+    for i in range(n):
+        (folder / f"{i:05}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier")
+        bundle = build_engine(config, tiny.checkpoint(folder / "checkpoint"), folder / "bundle")
+        source = photographs(folder / "photographs", arguments.images)
+        subprocess.run(command(source, bundle, folder / "undisturbed"), cwd=ROOT, check=True)
+        done = harass(source, bundle, folder, folder / "undisturbed", arguments.kills, arguments.seed)
+    print(f"{arguments.images} images; every run ended as the undisturbed one: {dict(done)}")
+
+
+if __name__ == "__main__":
+    main()
