@@ -111,6 +111,16 @@ def test_a_worker_that_does_not_start_says_why(many: Path, tiny_bundle: Bundle, 
         run(many, tiny_bundle, tmp_path / "out", worker=(sys.executable, "-m", "tests.no_such"))
 
 
+def test_a_later_call_may_be_given_in_another_folder(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(many)
+    assert run(Path(), tiny_bundle, tmp_path / "out", RunOptions(shard=(0, 2))).exit_code == 0
+    monkeypatch.chdir(ROOT)
+    assert run(many, tiny_bundle, tmp_path / "out").exit_code == 0
+    assert_same(tmp_path / "out", undisturbed)
+
+
 def test_a_finished_run_is_not_touched_by_another_call(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

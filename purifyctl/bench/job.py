@@ -239,7 +239,7 @@ def _readable(bundle: Bundle, photos: Path | None) -> list[Path]:
         None of them can be read.
     """
     full = bundle.manifest.batch_size
-    listed = list_images(photos) if photos else installed_samples()
+    listed = [image for image in (list_images(photos) if photos else installed_samples()) if not image.span]
     most = max(PHOTOGRAPHS, 32 * full)
     good: list[Path] = []
     with _decoder(bundle) as decoder:

@@ -189,7 +189,7 @@ def _prepare(
     chain = bundle.chain(classify=options.classify, apart=options.compare)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
     found = find_images(
-        source,
+        source.absolute(),  # a later call may be given in another folder
         files_from=options.files_from,
         include=options.include,
         exclude=options.exclude,
