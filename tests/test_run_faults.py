@@ -111,6 +111,20 @@ def test_a_worker_that_does_not_start_says_why(many: Path, tiny_bundle: Bundle, 
         run(many, tiny_bundle, tmp_path / "out", worker=(sys.executable, "-m", "tests.no_such"))
 
 
+def test_what_a_call_left_that_was_killed_between_two_steps_is_cleaned_up(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(BackendError):
+        run(many, tiny_bundle, out, worker=faulty("engine-fails=4"))
+    (kept,) = (out / "rows").glob("kept-*")
+    shutil.copy(undisturbed / "rows" / kept.name.replace("kept", "part"), out / "rows")  # committed, but not removed
+    (out / "images" / ".0-of-1.partial").mkdir()
+    (out / "images" / ".0-of-1.partial" / ".1-2.part").write_bytes(b"half an image")
+    assert run(many, tiny_bundle, out).exit_code == 0
+    assert_same(out, undisturbed)
+
+
 def test_a_later_call_may_be_given_in_another_folder(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

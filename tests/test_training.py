@@ -474,7 +474,7 @@ def test_a_folder_without_photographs_cannot_be_trained_on(tmp_path: Path) -> No
     folder.mkdir()
     for name in ("a.txt", "b.txt", "c.txt"):
         (folder / name).write_text("no photograph")
-    with pytest.raises(TrainingError, match="could be read"):
+    with pytest.raises(ConfigError, match="could be read"):
         train(config(), folder, tmp_path / "run")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, OutputError
 from purifyctl.files import file_sha256
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
@@ -255,8 +255,7 @@ def _process(
     todo = [number for number in mine if number in known or number not in committed]
     if not todo:
         return done
-    if options.image_format:
-        folder.make_partial()
+    folder.clean(mine)
     left = sum(plan.size(number) - len(known.get(number, ())) for number in todo)
     with ExitStack() as stack:
         gpus = _gpus(task.bundle)
@@ -310,7 +309,10 @@ class _OpenShards:
         """Save what is not finished."""
         for number, rows in self._rows.items():
             if rows:
-                self._folder.keep(number, rows)
+                try:
+                    self._folder.keep(number, rows)
+                except OutputError as error:  # most likely what stopped the run, too
+                    console.warn(f"{len(rows)} images will be done again by the next call: {error.message}")
 
 
 def _gpus(bundle: Bundle) -> list[int | None]:

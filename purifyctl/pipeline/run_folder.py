@@ -65,6 +65,8 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.partial.parent.rmdir()  # no image was written
         if not (self.path / PLAN).exists():  # nothing was begun: leave no trace
             for name in (*self._locks, *((SETTINGS,) if self._began else ())):
                 (self.path / name).unlink(missing_ok=True)
@@ -111,8 +113,10 @@ class RunFolder:
                 make_plan(file)
         return Plan(file)
 
-    def make_partial(self) -> None:
-        """Make the folder for images that are being written, without those that a killed call left."""
+    def clean(self, shards: Iterable[int]) -> None:
+        """Remove what a killed call left, and make the folder for images that are being written."""
+        for number in self.committed(shards):
+            (self._rows / _kept(number)).unlink(missing_ok=True)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
 
@@ -122,9 +126,9 @@ class RunFolder:
         return {number: there[number] for number in shards if number in there}
 
     def kept(self, shards: Iterable[int]) -> dict[int, Path]:
-        """The rows of those of these shards that were stopped in their midst."""
-        there = set(self._rows.glob("kept-*.parquet"))
-        return {number: file for number in shards if (file := self._rows / _kept(number)) in there}
+        """The rows of those of these shards that were stopped in their midst, and are not finished since."""
+        there, finished = set(self._rows.glob("kept-*.parquet")), parts_of(self.path)
+        return {n: file for n in shards if n not in finished and (file := self._rows / _kept(n)) in there}
 
     def commit(self, shard: int, rows: Mapping[int, Row]) -> None:
         """Write a finished shard's rows, given by position: from now on it is done."""
