@@ -118,7 +118,9 @@ def test_what_a_call_left_that_was_killed_between_two_steps_is_cleaned_up(
     with pytest.raises(BackendError):
         run(many, tiny_bundle, out, worker=faulty("engine-fails=4"))
     (kept,) = (out / "rows").glob("kept-*")
-    shutil.copy(undisturbed / "rows" / kept.name.replace("kept", "part"), out / "rows")  # committed, but not removed
+    # committed, but not removed
+    shutil.copytree(undisturbed / "images", out / "images", dirs_exist_ok=True)
+    shutil.copy(undisturbed / "rows" / kept.name.replace("kept", "part"), out / "rows")
     (out / "images" / ".0-of-1.partial").mkdir()
     (out / "images" / ".0-of-1.partial" / ".1-2.part").write_bytes(b"half an image")
     assert run(many, tiny_bundle, out).exit_code == 0
