@@ -1,6 +1,7 @@
 """Rows as Parquet parts: each appears whole, by a rename."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ def write_part(rows: Sequence[Any], row_type: type, file: Path) -> None:
 
     names = [f.name for f in dataclasses.fields(row_type)]
     table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=_schema(row_type))
-    temporary = file.with_name(f".{file.name}.part")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(file)
 

@@ -228,6 +228,8 @@ def _members(file: bytes, path: bytes) -> Iterator[Found]:
         with tarfile.open(os.fsdecode(file), "r:") as shard:
             for member in shard:
                 name = os.fsencode(member.name.lstrip("/"))
+                if b".." not in name.split(b"/"):
+                    name = os.path.normpath(name)  # one spelling for each
                 last = PurePosixPath(os.fsdecode(name)).name
                 if member.isdir() or last.startswith(".") or not last.lower().endswith(IMAGE_ENDINGS):
                     continue

@@ -22,7 +22,8 @@ def prepare_output(
     Parameters
     ----------
     makes
-        Names of all other files and folders that the job makes in `out`, besides `IMAGES`.
+        Names of all other files and folders that the job makes in `out`, besides `IMAGES`. They are removed in this
+        order, then the images, then the marker: what says that the others are whole comes first.
     marker
         File that marks the folder as the job's own; `settings` are written to it as JSON.
     overwrite
@@ -34,7 +35,7 @@ def prepare_output(
         `out` would overwrite the source, holds something, or cannot be written to.
     """
     check_apart(source, out)
-    earlier = [path for path in (out / name for name in (IMAGES, *makes, marker)) if path.exists()]
+    earlier = [path for path in (out / name for name in (*makes, IMAGES, marker)) if path.exists()]
     if earlier and not (out / marker).exists():
         raise ConfigError(f"{earlier[0]} exists, and no run of purifyctl made it.", hint="choose another --out")
     if earlier and not overwrite:
@@ -84,7 +85,12 @@ def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
             if following is None:
                 break
             ahead.append(following)
-        return any(path == name or path.startswith(limit) for path in ahead)
+        for path in ahead:  # in order: what is looked for comes before anything beyond `limit`
+            if path == name or path.startswith(limit):
+                return True
+            if path > limit:
+                return False
+        return False
 
     while (path := ahead.popleft() if ahead else next(coming, None)) is not None:
         output = path.rstrip(b"/")

@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,8 @@ from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
 from purifyctl.pipeline.messages import Batch, Task
 from purifyctl.pipeline.plan import PLAN, Plan, write_plan
-from purifyctl.pipeline.rows import Row, read_rows, write_text
-from purifyctl.pipeline.run_folder import OnExisting, RunFolder, check_same, parts_of, read_kept
+from purifyctl.pipeline.rows import Row, write_text
+from purifyctl.pipeline.run_folder import OnExisting, RunFolder, check_same, parts_of
 from purifyctl.pipeline.summary import summarise
 from purifyctl.pipeline.supervisor import COMMAND, Supervisor, process_all
 
@@ -124,10 +124,10 @@ def run(
         )
         done = _process(task, plan, folder, mine, options, worker)
         committed = folder.committed(mine)
-        parts = sorted((committed | folder.kept(mine)).items())
+        parts = sorted((folder.kept(mine) | committed).items())
         summary = {
             "inputs": sum(map(plan.size, mine)),
-            "finished": len(committed) == len(mine),
+            "finished": len(committed) == len(mine) and not done.left,
             **summarise(part for _, part in parts),
             "this_call": {**done.facts(started), "bundle": str(bundle.path), "bundle_sha256": bundle.sha256},
             **settings,
@@ -135,11 +135,11 @@ def run(
             "purifyctl": purifyctl.__version__,
             "machine": machine(),
         }
-        if done.rows:
+        if done.rows or not folder.has_final_summary():
             folder.write_summary(summary)
-        for wanted, name in ((options.csv, "rows.csv"), (options.jsonl, "rows.jsonl")):
+        for wanted, ending in ((options.csv, ".csv"), (options.jsonl, ".jsonl")):
             if wanted:
-                write_text((part for _, part in parts), out / name)
+                write_text((part for _, part in parts), folder.text_file(ending))
     if done.too_many:
         console.error(f"Stopped: {done.errors} inputs failed, and --max-errors allows {options.max_errors}.")
         return RunResult(summary, 1)
@@ -217,6 +217,7 @@ def _prepare(
 class _Progress:
     """What one call has done."""
 
+    left: int  # to do
     rows: int = 0
     errors: int = 0
     began: float | None = None  # when the first worker was ready
@@ -243,26 +244,18 @@ def _process(
     worker: tuple[str, ...],
 ) -> _Progress:
     """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
-    done = _Progress()
-    known = {number: read_kept(part) for number, part in folder.kept(mine).items()}
-    committed = folder.committed(mine)
-    if options.retry_failed:
-        for number, part in committed.items():
-            there = [Row(**row) for row in read_rows(part)]
-            good = {position: row for position, row in enumerate(there) if row.status == "ok"}
-            if len(good) < len(there):
-                known[number] = good
-    todo = [number for number in mine if number in known or number not in committed]
+    shards = _OpenShards(plan, folder, task.bundle.manifest.batch_size, retry_failed=options.retry_failed)
+    left = {number: shards.left(number) for number in mine}
+    todo = [number for number in mine if left[number] or not folder.is_committed(number)]
+    done = _Progress(left=sum(left.values()))
     if not todo:
         return done
     folder.clean(mine)
-    left = sum(plan.size(number) - len(known.get(number, ())) for number in todo)
     with ExitStack() as stack:
         gpus = _gpus(task.bundle)
         supervisors = [Supervisor(task, image_timeout=options.image_timeout, gpu=g, command=worker) for g in gpus]
-        bar = stack.enter_context(console.progress(left, "purifying"))
+        bar = stack.enter_context(console.progress(done.left, "purifying"))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
-        shards = _OpenShards(plan, folder, known, task.bundle.manifest.batch_size)
         stack.callback(shards.keep)
         batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, shards.batches(todo))
         stream = stack.enter_context(closing(process_all(supervisors, batches)))
@@ -270,6 +263,7 @@ def _process(
             shards.add(batch, rows)
             failed = sum(row.status != "ok" for row in rows)
             bar.advance(len(rows), errors=failed)
+            done.left -= len(rows)
             done.rows += len(rows)
             done.errors += failed
             done.too_many = options.max_errors is not None and done.errors > options.max_errors
@@ -279,40 +273,63 @@ def _process(
 
 
 class _OpenShards:
-    """Shards of which some rows are there."""
+    """Shards of which some rows are there. Supervisors' threads take batches, the main one adds rows."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, known: dict[int, dict[int, Row]], batch_size: int) -> None:
-        self._plan, self._folder, self._batch_size = plan, folder, batch_size
-        self._rows = known  # by shard and position
+    def __init__(self, plan: Plan, folder: RunFolder, batch_size: int, *, retry_failed: bool) -> None:
+        self._plan, self._folder, self._batch_size, self._retry = plan, folder, batch_size, retry_failed
+        self._rows: dict[int, dict[int, Row]] = {}  # by shard and position
+        self._failed: dict[int, dict[int, Row]] = {}  # rows that are being tried again, of shards that were finished
 
-    def batches(self, todo: list[int]) -> Iterator[Batch]:
+    def left(self, number: int) -> int:
+        """How many inputs of a shard are to be done."""
+        if self._folder.is_committed(number) and not self._retry:
+            return 0
+        statuses = self._folder.statuses(number)
+        return self._plan.size(number) - sum(status == "ok" or not self._retry for status in statuses)
+
+    def batches(self, todo: Iterable[int]) -> Iterator[Batch]:
         """What is left of these shards, cut as the plan cuts it."""
         per_shard = -(-self._plan.size(0) // self._batch_size)
         for number in todo:
-            shard = self._plan.shard(number)
-            rows = self._rows.setdefault(number, {})
+            shard, rows = self._plan.shard(number), self._open(number)
+            self._commit_if_whole(number)
             for k in range(0, len(shard.items), self._batch_size):
                 positions = tuple(p for p in range(k, min(k + self._batch_size, len(shard.items))) if p not in rows)
                 if positions:
                     items = [shard.items[p] for p in positions]
                     yield Batch(number, number * per_shard + k // self._batch_size, positions, items)
 
+    def _open(self, number: int) -> dict[int, Row]:
+        """The rows of a shard that need not be done again."""
+        rows = self._folder.rows(number)
+        if self._retry:
+            failed = {position: row for position, row in rows.items() if row.status != "ok"}
+            rows = {position: row for position, row in rows.items() if position not in failed}
+            if self._folder.is_committed(number):
+                self._failed[number] = failed
+        self._rows[number] = rows
+        return rows
+
     def add(self, batch: Batch, rows: list[Row]) -> None:
         """Take a batch's rows; commit its shard when they are its last."""
-        held = self._rows[batch.shard]
-        held |= zip(batch.positions, rows, strict=True)
-        if len(held) == self._plan.size(batch.shard):
-            self._folder.commit(batch.shard, held)
-            del self._rows[batch.shard]
+        self._rows[batch.shard] |= zip(batch.positions, rows, strict=True)
+        self._commit_if_whole(batch.shard)
+
+    def _commit_if_whole(self, number: int) -> None:
+        if len(self._rows[number]) == self._plan.size(number):
+            self._folder.commit(number, self._rows[number])
+            del self._rows[number]
 
     def keep(self) -> None:
-        """Save what is not finished."""
-        for number, rows in self._rows.items():
-            if rows:
-                try:
+        """Save what is not finished; of what was finished earlier, beside what is still to be tried again."""
+        for number, rows in list(self._rows.items()):
+            try:
+                if number in self._failed:
+                    self._folder.commit(number, self._failed[number] | rows)
+                elif rows:
                     self._folder.keep(number, rows)
-                except OutputError as error:  # most likely what stopped the run, too
-                    console.warn(f"{len(rows)} images will be done again by the next call: {error.message}")
+            except OutputError as error:  # most likely what stopped the run, too
+                console.warn(f"{len(rows)} images will be done again by the next call: {error.message}")
 
 
 def _gpus(bundle: Bundle) -> list[int | None]:

@@ -45,7 +45,7 @@ class Entered:
     """A batch has come to a stage."""
 
     batch: int
-    stage: str
+    stage: str | None  # None: it waits for the next one
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ def write_text(parts: Iterable[Path], file: Path) -> None:
             writer = csv.DictWriter(stream, COLUMNS)
             writer.writeheader()
         for part in parts:
-            for row in read_rows(part):
+            for whole in read_rows(part):
+                row = {name: whole[name] for name in COLUMNS}
                 if file.suffix == ".csv":
                     writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
                 else:

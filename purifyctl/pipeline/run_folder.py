@@ -15,21 +15,22 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 from purifyctl import console
 from purifyctl.config import differences
 from purifyctl.errors import ConfigError, OutputError
 from purifyctl.files import write_json
 from purifyctl.images.sink import IMAGES, check_apart, prepare_output
-from purifyctl.parquet import write_part
+from purifyctl.parquet import read_columns, write_part
 from purifyctl.pipeline.plan import PLAN, Plan
 from purifyctl.pipeline.rows import KeptRow, Row, read_rows
 
 OnExisting = Literal["resume", "overwrite", "error"]
 
 ROWS, SETTINGS, SUMMARY, SUMMARIES = "rows", "run.json", "summary.json", "summaries"
-MAKES = (ROWS, PLAN, SUMMARY, SUMMARIES, "rows.csv", "rows.jsonl")
+MAKES = (PLAN, ROWS, SUMMARY, SUMMARIES, "rows.csv", "rows.jsonl")
+LOCK, PLAN_LOCK = ".lock", ".plan.lock"
 
 
 class RunFolder:
@@ -48,31 +49,30 @@ class RunFolder:
         self.path, self._source = path, source
         self._rows = path / ROWS
         self._share = "{}-of-{}".format(*share)
-        self._shared = share[1] > 1
+        self._of = share[1]
         # images that are being written; beside the others, so that they lie on the same file system
         self.partial = path / IMAGES / f".{self._share}.partial"
-        self._locks = (f".{self._share}.lock", ".plan.lock")
         self._held = ExitStack()
-        self._began = False
 
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written to: {error.strerror}.", hint="check --out") from None
-        self._held.enter_context(_locked(self.path / self._locks[0]))
+        with ExitStack() as stack:
+            stack.enter_context(_shared(self.path / LOCK, self._of))
+            stack.enter_context(_locked(self.path / f".{self._share}.lock"))
+            self._held = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.partial.parent.rmdir()  # no image was written
-        if not (self.path / PLAN).exists():  # nothing was begun: leave no trace
-            for name in (*self._locks, *((SETTINGS,) if self._began else ())):
-                (self.path / name).unlink(missing_ok=True)
+        if self._of == 1 and not (self.path / PLAN).exists():  # nothing was begun, and nobody else is here
+            for lock in (LOCK, PLAN_LOCK, f".{self._share}.lock"):
+                (self.path / lock).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # there is something else
-                if self._began:
-                    self._rows.rmdir()
                 self.path.rmdir()
         self._held.close()
 
@@ -95,11 +95,11 @@ class RunFolder:
             The folder holds a run of something else (the message names the differences), or nothing of ours.
         """
         file = self.path / PLAN
-        with _locked(self.path / self._locks[1], wait=True):  # the first of several calls plans for all
+        with _locked(self.path / PLAN_LOCK, fcntl.LOCK_EX):  # the first of several calls plans for all
             if on_existing == "resume" and file.is_file():
                 check_same(self.path, settings)
             else:
-                if self._shared and on_existing == "overwrite":
+                if self._of > 1 and on_existing == "overwrite":
                     raise ConfigError(
                         "Calls that share a run would overwrite each other's results.", hint=f"remove {self.path} first"
                     )
@@ -108,17 +108,22 @@ class RunFolder:
                 prepare_output(
                     self._source, self.path, makes=MAKES, marker=SETTINGS, settings=settings, overwrite=overwrite
                 )
-                self._began = True
                 self._rows.mkdir()
-                make_plan(file)
+                try:
+                    make_plan(file)
+                except BaseException:
+                    self._rows.rmdir()
+                    (self.path / SETTINGS).unlink()
+                    raise
         return Plan(file)
 
     def clean(self, shards: Iterable[int]) -> None:
         """Remove what a killed call left, and make the folder for images that are being written."""
         for number in self.committed(shards):
             (self._rows / _kept(number)).unlink(missing_ok=True)
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        for partial in self.partial.parent.glob(".*.partial") if self._of == 1 else (self.partial,):
+            shutil.rmtree(partial, ignore_errors=True)
+        self.partial.mkdir(parents=True, exist_ok=True)
 
     def committed(self, shards: Iterable[int]) -> dict[int, Path]:
         """The parts of those of these shards that are finished."""
@@ -140,10 +145,41 @@ class RunFolder:
         kept = [KeptRow(**vars(row), position=position) for position, row in sorted(rows.items())]
         _write(kept, KeptRow, self._rows / _kept(shard))
 
+    def is_committed(self, shard: int) -> bool:
+        return (self._rows / _part(shard)).exists()
+
+    def statuses(self, shard: int) -> list[str]:
+        """Of the rows that are there."""
+        there = self._file(shard)
+        return read_columns(there, ["status"])["status"] if there else []
+
+    def rows(self, shard: int) -> dict[int, Row]:
+        """Those that are there, by position."""
+        there = self._file(shard)
+        found = read_rows(there) if there else []
+        return {row.pop("position", i): Row(**row) for i, row in enumerate(found)}
+
+    def _file(self, shard: int) -> Path | None:
+        return next((f for f in (self._rows / _part(shard), self._rows / _kept(shard)) if f.exists()), None)
+
+    def _summary(self) -> Path:
+        return self.path / SUMMARY if self._of == 1 else self.path / SUMMARIES / f"{self._share}.json"
+
+    def has_final_summary(self) -> bool:
+        """Whether an earlier call came to say that everything is done."""
+        try:
+            return bool(json.loads(self._summary().read_text())["finished"])
+        except (OSError, ValueError, KeyError):
+            return False
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        file = self.path / SUMMARIES / f"{self._share}.json" if self._shared else self.path / SUMMARY
-        file.parent.mkdir(exist_ok=True)
-        write_json(file, summary)
+        self._summary().parent.mkdir(exist_ok=True)
+        write_json(self._summary(), summary)
+
+    def text_file(self, ending: str) -> Path:
+        """Where this call's rows go as text."""
+        self._summary().parent.mkdir(exist_ok=True)
+        return self.path / f"rows{ending}" if self._of == 1 else self.path / SUMMARIES / f"{self._share}{ending}"
 
 
 def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -173,11 +209,6 @@ def parts_of(folder: Path) -> dict[int, Path]:
     return {int(part.stem.removeprefix("part-")): part for part in (folder / ROWS).glob("part-*.parquet")}
 
 
-def read_kept(file: Path) -> dict[int, Row]:
-    """Rows by position."""
-    return {row.pop("position"): Row(**row) for row in read_rows(file)}
-
-
 def _part(shard: int) -> str:
     return f"part-{shard:05d}.parquet"
 
@@ -196,19 +227,40 @@ def _write(rows: list[Any], row_type: type, file: Path) -> None:
 
 
 @contextmanager
-def _locked(file: Path, *, wait: bool = False) -> Iterator[None]:
+def _shared(file: Path, of: int) -> Iterator[None]:
+    """Hold a lock together with calls that share the run among as many, and with no others."""
+    with _locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB if of == 1 else fcntl.LOCK_SH | fcntl.LOCK_NB) as stream:
+        if of > 1:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first one says among how many
+                stream.truncate(0)
+                stream.write(str(of))
+                stream.flush()
+            except OSError:
+                pass
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            stream.seek(0)
+            if (others := stream.read()) not in ("", str(of)):
+                raise ConfigError(
+                    f"Calls that share {file.parent} among {others} are at work on it.", hint=f"--shard I/{others}"
+                )
+        yield
+
+
+@contextmanager
+def _locked(file: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[IO[str]]:
     """Hold a lock that ends with the process, whatever it dies of."""
     try:
-        stream = file.open("w")
+        stream = file.open("a+")
     except OSError as error:
         raise ConfigError(f"{file.parent} cannot be written to: {error.strerror}.", hint="check --out") from None
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(stream, how)
         except BlockingIOError:
             raise ConfigError(
                 f"Another call is at work on {file.parent}.", hint="wait for it, or choose another --out"
             ) from None
         except OSError as error:
             console.warn(f"{file.parent} knows no locks ({error.strerror}): see that no two calls do the same work.")
-        yield
+        yield stream

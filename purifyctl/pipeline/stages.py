@@ -41,7 +41,9 @@ class Job:
     compare: bool  # classify the unpurified image too
     top: int  # classes per row
     bundle_sha256: str
-    entered: Callable[[int, str], None]  # called with a batch's number and the stage that it comes to
+    entered: Callable[
+        [int, str | None], None
+    ]  # called with a batch's number and the stage that it comes to; None: waits
 
 
 @dataclass
@@ -85,6 +87,7 @@ def read(job: Job, number: int, batch: int, items: Sequence[Item]) -> Work:
             except ImageError as error:
                 _fail(row, error)
         row.read_ms = clock.ms
+    job.entered(number, None)
     return work
 
 
@@ -104,6 +107,7 @@ def decode(job: Job, reading: Future[Work]) -> Work:
         row.height, row.width = height, width
         row.batch_size = len(work.positions)
         row.decode_batch_ms, row.decode_ms = clock.ms, clock.ms / len(work.positions)
+    job.entered(work.number, None)
     return work
 
 

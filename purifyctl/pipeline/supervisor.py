@@ -37,7 +37,7 @@ FINISH_S = 30.0  # to close what is open
 @dataclass(eq=False)
 class _InHand:
     batch: Batch
-    stage: str | None = None  # None: sent, and not begun
+    stage: str | None = None  # None: it waits
     since: float = 0.0  # of the stage
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -36,12 +37,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what is still to be done
     connection = Connection(int(sys.argv[-1]))
-    try:
-        task: Task = connection.recv()
-        console.configure(quiet=True, verbose=task.verbose)
-        _work(task, _Parent(connection))
-    except (EOFError, OSError):
-        os._exit(1)  # the parent is gone, and what is under way with it
+    parent = _Parent(connection)
+    task: Task = parent.listen()
+    console.configure(quiet=True, verbose=task.verbose)
+    _work(task, parent)
     os._exit(0)  # whatever libraries still want to tidy up
 
 
@@ -57,7 +56,10 @@ class _Parent:
             self._connection.send(message)
 
     def listen(self) -> Any:
-        return self._connection.recv()
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            os._exit(1)  # the parent is gone, and what is under way with it
 
 
 def _work(task: Task, parent: _Parent) -> None:
@@ -130,6 +132,9 @@ def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, lis
         work, written = inferring.result()
         for future in written:
             future.result()
+        now = time.time()
+        for row in work.rows:
+            row.finished = now
         message: object = Done(number, work.rows)
     except Exception as error:
         if not isinstance(error, PurifyctlError):  # a bug: where it happened must not get lost between processes

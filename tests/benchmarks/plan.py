@@ -1,0 +1,49 @@
+"""What planning a run costs: synthetic entries, which are never read.
+
+python -m tests.benchmarks.plan [--entries 1000000]
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from purifyctl.images.listing import Found
+from purifyctl.labels import TruthFromFolder, imagenet_labels
+from purifyctl.pipeline.plan import Plan, write_plan
+
+PER_FOLDER = 1300  # as in ImageNet's training set
+
+
+def entries(n: int) -> Iterator[Found]:
+    for i in range(n):
+        path = b"%08d/%09d.jpg" % (i // PER_FOLDER, i)
+        yield Found(path, b"/photographs/" + path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    n = parser.parse_args().entries
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "plan.parquet"
+        started = time.perf_counter()
+        write_plan(
+            file, entries(n), image_format="png", truth=TruthFromFolder(imagenet_labels()), batch_size=16
+        )  # fmt: skip
+        planned = time.perf_counter()
+        plan = Plan(file)
+        plan.shard(plan.shards - 1)
+        opened = time.perf_counter()
+        size = file.stat().st_size / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{n:,} entries: planned in {planned - started:.1f} s, {size:.0f} MB on disk; opened, and the last of "
+        f"{plan.shards:,} shards read, in {opened - planned:.2f} s; peak memory {peak:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
