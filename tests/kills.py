@@ -75,8 +75,9 @@ def images_in(out: Path) -> int:
 
 
 def children(pid: int) -> list[int]:
+    """Of any of its threads."""
     try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
     except OSError:
         return []
 
