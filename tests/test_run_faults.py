@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from purifyctl.bundle import Bundle
-from purifyctl.config import EngineConfig
+from purifyctl.config import EngineConfig, parse_share
 from purifyctl.engine import build_engine
 from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.parquet import write_part
@@ -310,6 +310,12 @@ def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Pat
     with pytest.raises(ConfigError, match="no run of purifyctl made it"):
         run(tmp_path / "empty", tiny_bundle, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["rows"]
+
+
+@pytest.mark.parametrize("text", ["4/4", "x/4", "1", "-1/2", "0/0"])
+def test_a_share_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="There is no shard"):
+        RunOptions(shard=parse_share(text))
 
 
 def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:

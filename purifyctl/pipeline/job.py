@@ -70,7 +70,7 @@ class RunOptions:
     def identity(self) -> dict[str, Any]:
         """What resuming must not change."""
         names = ("image_format", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
-        listed = {"files_from": file_sha256(self.files_from)} if self.files_from and self.files_from.is_file() else {}
+        listed = {"files_from": file_sha256(self.files_from)} if self.files_from else {}
         return {name: getattr(self, name) for name in names} | listed
 
 
@@ -123,12 +123,11 @@ def run(
             verbose=console.is_verbose(),
         )
         done = _process(task, plan, folder, mine, options, worker)
-        committed = folder.committed(mine)
-        parts = sorted((folder.kept(mine) | committed).items())
+        parts = [part for number in mine if (part := folder.part(number))]
         summary = {
             "inputs": sum(map(plan.size, mine)),
-            "finished": len(committed) == len(mine) and not done.left,
-            **summarise(part for _, part in parts),
+            "finished": all(map(folder.is_committed, mine)) and not done.left,
+            **summarise(parts),
             "this_call": {**done.facts(started), "bundle": str(bundle.path), "bundle_sha256": bundle.sha256},
             **settings,
             "share": "{}/{}".format(*options.shard),
@@ -139,7 +138,7 @@ def run(
             folder.write_summary(summary)
         for wanted, ending in ((options.csv, ".csv"), (options.jsonl, ".jsonl")):
             if wanted:
-                write_text((part for _, part in parts), folder.text_file(ending))
+                write_text(parts, folder.text_file(ending))
     if done.too_many:
         console.error(f"Stopped: {done.errors} inputs failed, and --max-errors allows {options.max_errors}.")
         return RunResult(summary, 1)

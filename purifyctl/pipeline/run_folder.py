@@ -119,21 +119,11 @@ class RunFolder:
 
     def clean(self, shards: Iterable[int]) -> None:
         """Remove what a killed call left, and make the folder for images that are being written."""
-        for number in self.committed(shards):
+        for number in filter(self.is_committed, shards):
             (self._rows / _kept(number)).unlink(missing_ok=True)
         for partial in self.partial.parent.glob(".*.partial") if self._of == 1 else (self.partial,):
             shutil.rmtree(partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)
-
-    def committed(self, shards: Iterable[int]) -> dict[int, Path]:
-        """The parts of those of these shards that are finished."""
-        there = parts_of(self.path)
-        return {number: there[number] for number in shards if number in there}
-
-    def kept(self, shards: Iterable[int]) -> dict[int, Path]:
-        """The rows of those of these shards that were stopped in their midst, and are not finished since."""
-        there, finished = set(self._rows.glob("kept-*.parquet")), parts_of(self.path)
-        return {n: file for n in shards if n not in finished and (file := self._rows / _kept(n)) in there}
 
     def commit(self, shard: int, rows: Mapping[int, Row]) -> None:
         """Write a finished shard's rows, given by position: from now on it is done."""
@@ -150,16 +140,17 @@ class RunFolder:
 
     def statuses(self, shard: int) -> list[str]:
         """Of the rows that are there."""
-        there = self._file(shard)
+        there = self.part(shard)
         return read_columns(there, ["status"])["status"] if there else []
 
     def rows(self, shard: int) -> dict[int, Row]:
         """Those that are there, by position."""
-        there = self._file(shard)
+        there = self.part(shard)
         found = read_rows(there) if there else []
         return {row.pop("position", i): Row(**row) for i, row in enumerate(found)}
 
-    def _file(self, shard: int) -> Path | None:
+    def part(self, shard: int) -> Path | None:
+        """The rows of a shard that is finished, or was stopped in its midst."""
         return next((f for f in (self._rows / _part(shard), self._rows / _kept(shard)) if f.exists()), None)
 
     def _summary(self) -> Path:
@@ -231,14 +222,13 @@ def _shared(file: Path, of: int) -> Iterator[None]:
     """Hold a lock together with calls that share the run among as many, and with no others."""
     with _locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB if of == 1 else fcntl.LOCK_SH | fcntl.LOCK_NB) as stream:
         if of > 1:
-            try:
+            with contextlib.suppress(OSError):  # another one is there, or the file system knows no locks
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first one says among how many
                 stream.truncate(0)
                 stream.write(str(of))
                 stream.flush()
-            except OSError:
-                pass
-            fcntl.flock(stream, fcntl.LOCK_SH)
+            with contextlib.suppress(OSError):
+                fcntl.flock(stream, fcntl.LOCK_SH)
             stream.seek(0)
             if (others := stream.read()) not in ("", str(of)):
                 raise ConfigError(

@@ -25,7 +25,6 @@ import numpy as np
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, encode
-from purifyctl.labels import Labels
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
 
@@ -104,7 +103,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         decoder=decoder,
         purifier=purifier,
         classifier=classifier,
-        labels=bundle.labels if task.chain != ("purifier",) else Labels(()),
+        labels=bundle.labels,
         image_format=task.image_format,
         out=task.out,
         partial=task.partial,
