@@ -27,7 +27,7 @@ from tests import tiny
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
-ENDS = (0, 130, -signal.SIGKILL, -signal.SIGTERM)  # SIGTERM: before the first image, or after the last
+ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal: before the first image, or after the last
 LONGEST_S = 0.5  # of work between two kills
 
 
