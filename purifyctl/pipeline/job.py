@@ -7,16 +7,17 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
-from purifyctl.errors import ConfigError, OutputError
+from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
@@ -24,12 +25,14 @@ from purifyctl.images.sink import check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
-from purifyctl.pipeline.messages import Batch, Task
+from purifyctl.pipeline.devices import Device, gpus, process_all
+from purifyctl.pipeline.messages import Assignment, Task
+from purifyctl.pipeline.open_shards import OpenShards
 from purifyctl.pipeline.plan import PLAN, Plan, write_plan
-from purifyctl.pipeline.rows import Row, write_text
+from purifyctl.pipeline.rows import write_text
 from purifyctl.pipeline.run_folder import OnExisting, RunFolder, check_same, parts_of
-from purifyctl.pipeline.summary import summarise
-from purifyctl.pipeline.supervisor import COMMAND, Supervisor, process_all
+from purifyctl.pipeline.summary import Busy, summarise
+from purifyctl.pipeline.supervisor import COMMAND, Supervisor
 
 IMAGE_TIMEOUT_S = 60.0
 SHOWN = 5  # inputs that a dry run names
@@ -57,6 +60,8 @@ class RunOptions:
     jsonl: bool = False
     max_errors: int | None = None  # stop when more inputs than this have failed
     image_timeout: float = IMAGE_TIMEOUT_S  # seconds that a batch may stay in one stage
+    ray: str | None = None  # address of a cluster to work on; "": $RAY_ADDRESS, or a fresh one on this machine
+    workers: int | None = None  # on the cluster; None: one per GPU, or per machine where the engine is for CPUs
 
     def __post_init__(self) -> None:
         index, of = self.shard
@@ -64,6 +69,8 @@ class RunOptions:
             raise ConfigError(f"There is no shard {index} of {of}.", hint=f"they count from 0/{of} to {of - 1}/{of}")
         if self.top < 1 or self.image_timeout <= 0 or (self.limit is not None and self.limit < 1):
             raise ConfigError("top, limit and image_timeout must be positive.")
+        if self.workers is not None and (self.ray is None or self.workers < 1):
+            raise ConfigError("workers are for a cluster, and at least 1.", hint="pass --ray too")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
 
@@ -114,7 +121,7 @@ def run(
         task = Task(
             bundle=bundle,
             chain=chain,
-            out=out,
+            out=out.absolute(),  # other machines are in other folders
             partial=folder.partial,
             image_format=options.image_format,
             compare=options.compare,
@@ -221,6 +228,8 @@ class _Progress:
     errors: int = 0
     began: float | None = None  # when the first worker was ready
     seconds: float = 0.0  # from then on
+    busy: Busy = field(default_factory=Busy)
+    threads: Counter[str] = field(default_factory=Counter)  # of each stage, on all devices
     too_many: bool = False
 
     def facts(self, started: float) -> dict[str, Any]:
@@ -229,6 +238,7 @@ class _Progress:
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
             "images_per_s": round(self.rows / self.seconds, 2) if self.rows and self.seconds else None,
+            **(self.busy.figures(self.seconds, self.threads) if self.rows and self.seconds else {}),
             "startup_s": round(self.began - started, 3) if self.began is not None else None,
             "command": shlex.join(sys.argv),
         }
@@ -243,7 +253,7 @@ def _process(
     worker: tuple[str, ...],
 ) -> _Progress:
     """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
-    shards = _OpenShards(plan, folder, task.bundle.manifest.batch_size, retry_failed=options.retry_failed)
+    shards = OpenShards(plan, folder, task.bundle.manifest.batch_size, retry_failed=options.retry_failed)
     left = {number: shards.left(number) for number in mine}
     todo = [number for number in mine if left[number] or not folder.is_committed(number)]
     done = _Progress(left=sum(left.values()))
@@ -251,93 +261,46 @@ def _process(
         return done
     folder.clean(mine)
     with ExitStack() as stack:
-        gpus = _gpus(task.bundle)
-        supervisors = [Supervisor(task, image_timeout=options.image_timeout, gpu=g, command=worker) for g in gpus]
+        devices = stack.enter_context(_devices(task, folder, options, worker))
         bar = stack.enter_context(console.progress(done.left, "purifying"))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
         stack.callback(shards.keep)
         batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, shards.batches(todo))
-        stream = stack.enter_context(closing(process_all(supervisors, batches)))
+        stream = stack.enter_context(closing(process_all(devices, batches)))
         for batch, rows in stream:
             shards.add(batch, rows)
             failed = sum(row.status != "ok" for row in rows)
             bar.advance(len(rows), errors=failed)
+            done.busy.add(rows)
             done.left -= len(rows)
             done.rows += len(rows)
             done.errors += failed
             done.too_many = options.max_errors is not None and done.errors > options.max_errors
-        done.began = min((s.ready_at for s in supervisors if s.ready_at is not None), default=None)
+        for device in devices:
+            done.threads.update(device.threads)
+        done.began = min((d.ready_at for d in devices if d.ready_at is not None), default=None)
         done.seconds = time.monotonic() - done.began if done.began is not None else 0.0
     return done
 
 
-class _OpenShards:
-    """Shards of which some rows are there. Supervisors' threads take batches, the main one adds rows."""
+@contextmanager
+def _devices(task: Task, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]) -> Iterator[Sequence[Device]]:
+    """What works on batches: those of this machine, or of a cluster."""
+    if options.ray is None:
+        yield [Supervisor(task, image_timeout=options.image_timeout, gpu=g, command=worker) for g in gpus(task.bundle)]
+        return
+    from purifyctl.pipeline.cluster import ray_devices
 
-    def __init__(self, plan: Plan, folder: RunFolder, batch_size: int, *, retry_failed: bool) -> None:
-        self._plan, self._folder, self._batch_size, self._retry = plan, folder, batch_size, retry_failed
-        self._rows: dict[int, dict[int, Row]] = {}  # by shard and position
-        self._failed: dict[int, dict[int, Row]] = {}  # rows that are being tried again, of shards that were finished
-
-    def left(self, number: int) -> int:
-        """How many inputs of a shard are to be done."""
-        if self._folder.is_committed(number) and not self._retry:
-            return 0
-        statuses = self._folder.statuses(number)
-        return self._plan.size(number) - sum(status == "ok" or not self._retry for status in statuses)
-
-    def batches(self, todo: Iterable[int]) -> Iterator[Batch]:
-        """What is left of these shards, cut as the plan cuts it."""
-        per_shard = -(-self._plan.size(0) // self._batch_size)
-        for number in todo:
-            shard, rows = self._plan.shard(number), self._open(number)
-            self._commit_if_whole(number)
-            for k in range(0, len(shard.items), self._batch_size):
-                positions = tuple(p for p in range(k, min(k + self._batch_size, len(shard.items))) if p not in rows)
-                if positions:
-                    items = [shard.items[p] for p in positions]
-                    yield Batch(number, number * per_shard + k // self._batch_size, positions, items)
-
-    def _open(self, number: int) -> dict[int, Row]:
-        """The rows of a shard that need not be done again."""
-        rows = self._folder.rows(number)
-        if self._retry:
-            failed = {position: row for position, row in rows.items() if row.status != "ok"}
-            rows = {position: row for position, row in rows.items() if position not in failed}
-            if self._folder.is_committed(number):
-                self._failed[number] = failed
-        self._rows[number] = rows
-        return rows
-
-    def add(self, batch: Batch, rows: list[Row]) -> None:
-        """Take a batch's rows; commit its shard when they are its last."""
-        self._rows[batch.shard] |= zip(batch.positions, rows, strict=True)
-        self._commit_if_whole(batch.shard)
-
-    def _commit_if_whole(self, number: int) -> None:
-        if len(self._rows[number]) == self._plan.size(number):
-            self._folder.commit(number, self._rows[number])
-            del self._rows[number]
-
-    def keep(self) -> None:
-        """Save what is not finished; of what was finished earlier, beside what is still to be tried again."""
-        for number, rows in list(self._rows.items()):
-            try:
-                if number in self._failed:
-                    self._folder.commit(number, self._failed[number] | rows)
-                elif rows:
-                    self._folder.keep(number, rows)
-            except OutputError as error:  # most likely what stopped the run, too
-                console.warn(f"{len(rows)} images will be done again by the next call: {error.message}")
-
-
-def _gpus(bundle: Bundle) -> list[int | None]:
-    """The devices to work on: every GPU that this process sees, or the CPU."""
-    if bundle.device == "cpu":
-        return [None]
-    import torch
-
-    return list(range(torch.cuda.device_count())) or [None]
+    work = Assignment(
+        task=task,
+        source=folder.source,
+        marker=folder.marker,
+        marker_sha256=file_sha256(folder.marker),
+        image_timeout=options.image_timeout,
+        command=worker,
+    )
+    with ray_devices(work, address=options.ray, workers=options.workers) as devices:
+        yield devices
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

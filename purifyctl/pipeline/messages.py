@@ -1,9 +1,10 @@
 """What a run's parent and its workers tell each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import purifyctl
 from purifyctl.bundle import Bundle
 from purifyctl.pipeline.plan import Item
 from purifyctl.pipeline.rows import Row
@@ -25,6 +26,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Assignment:
+    """What a machine of a cluster is told."""
+
+    task: Task
+    source: Path
+    marker: Path  # a file in the output, by which the machine knows that it has the same folder
+    marker_sha256: str
+    image_timeout: float
+    command: tuple[str, ...]  # that starts a worker
+    version: str = purifyctl.__version__
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs that are processed together."""
 
@@ -38,6 +52,7 @@ class Batch:
 @dataclass(frozen=True)
 class Ready:
     window: int  # batches in hand that keep it busy
+    threads: Mapping[str, int]  # of each stage
 
 
 @dataclass(frozen=True)

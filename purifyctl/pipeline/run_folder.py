@@ -46,12 +46,13 @@ class RunFolder:
 
     def __init__(self, source: Path, path: Path, share: tuple[int, int]) -> None:
         check_apart(source, path)
-        self.path, self._source = path, source
+        self.path, self.source = path, source.absolute()
+        self.marker = path.absolute() / SETTINGS
         self._rows = path / ROWS
         self._share = "{}-of-{}".format(*share)
         self._of = share[1]
         # images that are being written; beside the others, so that they lie on the same file system
-        self.partial = path / IMAGES / f".{self._share}.partial"
+        self.partial = path.absolute() / IMAGES / f".{self._share}.partial"
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,7 +107,7 @@ class RunFolder:
                 never_began = (self.path / SETTINGS).is_file() and not file.is_file()
                 overwrite = on_existing == "overwrite" or never_began
                 prepare_output(
-                    self._source, self.path, makes=MAKES, marker=SETTINGS, settings=settings, overwrite=overwrite
+                    self.source, self.path, makes=MAKES, marker=SETTINGS, settings=settings, overwrite=overwrite
                 )
                 self._rows.mkdir()
                 try:

@@ -1,7 +1,7 @@
 """What a run's rows say together, one part at a time."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from purifyctl.metrics import percentiles
 from purifyctl.parquet import read_columns
+from purifyctl.pipeline.rows import Row
 
 STAGES = ("read", "decode", "purify", "classify", "encode", "write")
 _NEEDED = (
@@ -17,6 +18,33 @@ _NEEDED = (
     "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability",
     *(f"{stage}_ms" for stage in STAGES),
 )  # fmt: skip
+
+
+LIMITS = 0.8  # of its threads' time, from which on a stage is what a run waits for
+
+
+class Busy:
+    """How busy each stage's threads were, from the rows of whole batches."""
+
+    def __init__(self) -> None:
+        self._ms = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Rows that were processed together."""
+        of_batch = next((row for row in rows if row.decode_batch_ms is not None), None)
+        if of_batch is not None:
+            self._ms["decode"] += of_batch.decode_batch_ms or 0.0
+            self._ms["infer"] += (of_batch.purify_batch_ms or 0.0) + (of_batch.classify_batch_ms or 0.0)
+        self._ms["read"] += sum(row.read_ms or 0.0 for row in rows)
+        self._ms["write"] += sum((row.encode_ms or 0.0) + (row.write_ms or 0.0) for row in rows)
+
+    def figures(self, seconds: float, threads: Mapping[str, int]) -> dict[str, Any]:
+        """Shares of the time that `threads` had, and which stage limits the run: None where none is busy enough, so
+        that what it waits for lies between them.
+        """
+        busy = {stage: round(ms / 1e3 / seconds / threads[stage], 3) for stage, ms in self._ms.items()}
+        most = max(busy, key=busy.__getitem__)
+        return {"busy": busy, "limited_by": most if busy[most] >= LIMITS else None}
 
 
 def summarise(parts: Iterable[Path]) -> dict[str, Any]:

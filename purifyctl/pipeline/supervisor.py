@@ -5,17 +5,14 @@ nothing else in hand. An image that kills or hangs the worker twice like that ge
 """
 
 import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -71,13 +68,28 @@ class Supervisor:
         self._deaths: Counter[tuple[int, int]] = Counter()  # by shard and batch, of batches in any stage
         self._in_a_row = 0
         self._closed = False
-        self.ready_at: float | None = None  # when its first worker was, in time.monotonic()
+        self.ready_at: float | None = None
+        self.threads: Mapping[str, int] = {}
 
     def close(self) -> None:
         """Stop at once, from whatever thread."""
         self._closed = True
         if self._worker is not None:
             self._worker.kill()
+
+    def start(self) -> Ready:
+        """Have a worker that is ready; `process` would start one too.
+
+        Raises
+        ------
+        PurifyctlError
+            The engine does not start.
+        """
+        if self._worker is None:
+            self._worker = self._start()
+            self.threads = self._worker.ready.threads
+            self.ready_at = self.ready_at or time.monotonic()
+        return self._worker.ready
 
     def process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
         """Rows of every batch, in whatever order they are done.
@@ -97,9 +109,8 @@ class Supervisor:
     def _process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
         while not self._closed:
             try:
-                if self._worker is None:
-                    self._worker = self._start()
-                    self.ready_at = self.ready_at or time.monotonic()
+                self.start()
+                assert self._worker is not None
                 self._feed(self._worker, batches)
                 if not self._worker.in_hand:
                     self._worker.finish()
@@ -129,7 +140,7 @@ class Supervisor:
 
     def _feed(self, worker: "_Worker", batches: Iterator[Batch]) -> None:
         """Keep the worker busy; suspects go alone."""
-        while len(worker.in_hand) < worker.window:
+        while len(worker.in_hand) < worker.ready.window:
             if self._suspects:
                 if not worker.in_hand:
                     worker.send(self._suspects.popleft())
@@ -198,51 +209,6 @@ class Supervisor:
         return None if index is None else self._task.bundle.labels.name(index)
 
 
-def process_all(
-    supervisors: Sequence[Supervisor], batches: Iterator[Batch]
-) -> Generator[tuple[Batch, list[Row]], None, None]:
-    """Rows of every batch, from whichever supervisor took it. The first error of one stops all."""
-    shared = _Shared(batches)
-    results: queue.SimpleQueue[tuple[Batch, list[Row]] | BaseException | None] = queue.SimpleQueue()
-
-    def work(supervisor: Supervisor) -> None:
-        try:
-            for result in supervisor.process(shared):
-                results.put(result)
-            results.put(None)
-        except BaseException as error:
-            results.put(error)
-
-    with ExitStack() as stack:
-        for supervisor in supervisors:
-            stack.callback(supervisor.close)
-            threading.Thread(target=work, args=(supervisor,), daemon=True).start()
-        working = len(supervisors)
-        while working:
-            result = results.get()
-            if isinstance(result, BaseException):
-                raise result
-            if result is None:
-                working -= 1
-            else:
-                yield result
-
-
-class _Shared:
-    """An iterator that threads take from in turns."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
-        self._lock = threading.Lock()
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        with self._lock:
-            return next(self._batches)
-
-
 def _one_by_one(batch: Batch) -> Iterator[Batch]:
     for position, item in zip(batch.positions, batch.items, strict=True):
         yield replace(batch, positions=(position,), items=(item,))
@@ -280,7 +246,7 @@ class _Worker:
             self.kill()
             raise message.error
         assert isinstance(message, Ready)
-        self.window = message.window
+        self.ready = message
 
     def send(self, batch: Batch) -> None:
         self._sent += 1

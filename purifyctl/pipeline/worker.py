@@ -71,11 +71,12 @@ def _work(task: Task, parent: _Parent) -> None:
                 return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
 
             # entered first, left last: each hands its work to those before it
-            tell, encoders = pool(1, "tell"), pool(threads, "encode")
+            tell, encoders = pool(1, "tell"), pool(threads, "write")
             infer, decode = pool(job.purifier.concurrency, "infer"), pool(1, "decode")
             read = pool(READ_THREADS, "read")
             # one being read, one decoded, one encoded, the engine's own, and one on its way
-            parent.say(Ready(window=job.purifier.concurrency + 4))
+            pools = {"read": READ_THREADS, "decode": 1, "infer": job.purifier.concurrency, "write": threads}
+            parent.say(Ready(window=job.purifier.concurrency + 4, threads=pools))
             while (message := parent.listen()) is not None:
                 number, batch = message
                 reading = read.submit(stages.read, job, number, batch.number, batch.items)

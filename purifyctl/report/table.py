@@ -18,17 +18,24 @@ _ACCURACY = {
     "unpurified_top1_confidence": "mean confidence, unpurified",
 }
 
+_STAGES = {"read": "reading", "decode": "decoding", "infer": "the engine", "write": "encoding and writing"}
+
 
 def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Print what `run` returned: counts, speed, accuracy."""
     engine = summary["engine"]
     title = f"{summary['rows']} of {summary['inputs']} inputs"
-    if speed := summary.get("this_call", {}).get("images_per_s"):  # a merged run is no call's
+    call = summary.get("this_call", {})  # a merged run is no call's
+    if speed := call.get("images_per_s"):
         title += f", {speed} images/s of wall time"
     console.table(title, ("status", "images"), [(name, str(n)) for name, n in summary["statuses"].items()])
     columns = ("stage, ms per image", *(f"p{p}" for p in PERCENTILES))
     rows = [(stage, *(f"{v:.2f}" for v in values.values())) for stage, values in summary["stage_ms"].items()]
     console.table("", columns, rows)
+    if busy := call.get("busy"):
+        limit = call["limited_by"]
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in busy.items())
+        console.note(f"{f'Limited by {_STAGES[limit]}. ' if limit else ''}Threads' time that was used: {shares}.")
     accuracy = summary["accuracy"]
     if accuracy:
         lines = [(text, f"{accuracy[key]:.1%}") for key, text in _ACCURACY.items() if key in accuracy]

@@ -1,0 +1,231 @@
+"""Runs on Ray: a real one, on this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+import typer
+
+from purifyctl import cli
+from purifyctl.bundle import Bundle
+from purifyctl.errors import BackendError, ConfigError
+from purifyctl.files import file_sha256
+from purifyctl.pipeline import RunOptions, cluster, plan, run
+from purifyctl.pipeline.messages import Assignment, Batch, Task
+from purifyctl.pipeline.plan import Plan
+from purifyctl.pipeline.ray_actor import Purifier
+from tests import tiny
+from tests.kills import assert_same, children
+
+N = 120
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shards() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SHARD", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_ray() -> Iterator[None]:
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(N):
+        (folder / f"{i:03}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert run(many, tiny_bundle, out).exit_code == 3
+    return out
+
+
+def actors() -> list[int]:
+    """Processes of our actors, on this machine."""
+    return [
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if "Purifier" in (folder / "cmdline").read_text(errors="replace").split("\0")[0]
+    ]
+
+
+def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
+    on_ray: None, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    result = run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=2))
+    assert result.exit_code == 3
+    assert result.summary["statuses"] == {"ok": N, "not_an_image": 1}
+    assert_same(tmp_path / "out", undisturbed)
+    assert list((tmp_path / "out" / "images").glob(".*")) == []
+
+
+def test_an_actor_that_is_killed_in_its_midst_changes_nothing(
+    on_ray: None, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out, killed = tmp_path / "out", []
+
+    def kill() -> None:
+        while not killed:
+            busy = [pid for pid in actors() if children(pid)] if any(out.glob("images/*.png")) else []
+            if busy:
+                os.kill(busy[0], signal.SIGKILL)
+                killed.append(busy[0])
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    assert run(many, tiny_bundle, out, RunOptions(ray="", workers=2)).exit_code == 3
+    thread.join(1)
+    assert killed
+    assert_same(out, undisturbed)
+
+
+def test_machines_that_lose_every_worker_stop_the_run_with_the_reason(
+    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    kills_its_actor = (sys.executable, "-c", "import os, time; os.kill(os.getppid(), 9); time.sleep(9)")
+    with pytest.raises(BackendError, match="3 Ray workers were lost in a row"):
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=1), worker=kills_its_actor)
+
+
+def test_what_fails_in_a_worker_far_away_is_told_here(
+    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match=r"No module named tests\.no_such"):
+        run(
+            many,
+            tiny_bundle,
+            tmp_path / "out",
+            RunOptions(ray="", workers=1),
+            worker=(sys.executable, "-m", "tests.no_such"),
+        )
+
+
+def test_a_cluster_without_room_is_refused_at_once(
+    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="1 machines with a CPU, 2 CPUs in all: 9 workers") as caught:
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=9))
+    assert "--workers 2" in caught.value.hint
+
+
+def test_a_cluster_that_is_busy_is_given_up_with_the_reason(
+    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PLACE_S", 1.0)
+    others = ray.remote(num_cpus=2)(type("Others", (), {})).remote()
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with pytest.raises(BackendError, match="It asks for 2 CPU; free in the cluster: 0 CPU"):
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(ray=""))
+    ray.kill(others)
+
+
+def test_an_engine_for_gpus_is_refused_where_there_are_none() -> None:
+    machine = {"Alive": True, "Resources": {"CPU": 8.0}}
+    with pytest.raises(ConfigError, match="0 machines with a GPU") as caught:
+        cluster._share_out([machine], on_gpu=True, workers=None)
+    assert "engines/cpu.toml" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "workers", "expected"),
+    [
+        (False, None, (2, {"num_cpus": 4})),  # a machine each; the head has no CPU to give
+        (False, 4, (4, {"num_cpus": 2})),
+        (True, None, (6, {"num_gpus": 1, "num_cpus": 1})),
+        (True, 3, (3, {"num_gpus": 1, "num_cpus": 1})),
+    ],
+)
+def test_workers_are_shared_out_among_machines(
+    on_gpu: bool, workers: int | None, expected: tuple[int, dict[str, float]]
+) -> None:
+    machines = [
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
+        {"Alive": True, "Resources": {"memory": 1e9}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    assert cluster._share_out(machines, on_gpu=on_gpu, workers=workers) == expected
+
+
+@pytest.fixture
+def assignment(many: Path, tiny_bundle: Bundle, undisturbed: Path, tmp_path: Path) -> Assignment:
+    task = Task(tiny_bundle, ("purifier",), undisturbed, tmp_path / "partial", "png", False, 5, 10**8, False)
+    marker = undisturbed / "run.json"
+    return Assignment(task, many, marker, file_sha256(marker), 60.0, ("worker",))
+
+
+def test_a_machine_that_sees_another_output_is_refused(assignment: Assignment) -> None:
+    with pytest.raises(BackendError, match="is not the folder that the run was begun in"):
+        Purifier().open(replace(assignment, marker_sha256="0"), {})
+
+
+def test_a_machine_that_does_not_see_the_source_is_refused(assignment: Assignment) -> None:
+    with pytest.raises(BackendError, match="There is no /nowhere on "):
+        Purifier().open(replace(assignment, source=Path("/nowhere")), {})
+
+
+def test_a_machine_with_another_version_is_refused(assignment: Assignment) -> None:
+    with pytest.raises(BackendError, match=r"the run was started by 9\.9"):
+        Purifier().open(replace(assignment, version="9.9"), {})
+
+
+def test_the_engine_travels_to_machines_that_do_not_have_it(assignment: Assignment, many: Path) -> None:
+    files = cluster._files(assignment.task.bundle)
+    elsewhere = replace(assignment.task.bundle, path=Path("/nowhere"))
+    for _ in range(2):  # the second one finds it there
+        actor = Purifier()
+        actor.open(replace(assignment, task=replace(assignment.task, bundle=elsewhere)), files)
+        assert actor._supervisor is not None
+        here = actor._supervisor._task.bundle
+        assert here.sha256 == elsewhere.sha256
+        assert here.path != elsewhere.path
+        here.check_runs_here()
+
+
+def test_what_is_left_of_a_batch_is_what_has_no_rows_yet(undisturbed: Path) -> None:
+    items = Plan(undisturbed / "plan.parquet").shard(0).items[:4]
+    left = cluster._without(Batch(0, 0, (0, 1, 2, 3), items), {1, 2})
+    assert left == Batch(0, 0, (0, 3), [items[0], items[3]])
+    assert cluster._without(left, {0, 3}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [(["--ray"], ""), (["--ray", "--csv"], ""), (["--ray", "auto"], "auto"), (["--ray=a:1"], "a:1"), ([], None)],
+)
+def test_the_address_of_ray_may_be_left_out(words: list[str], address: str | None) -> None:
+    command = typer.main.get_command(cli.app).commands["run"]
+    assert command.make_context("run", ["photos", "--out", "clean", *words]).params["ray"] == address
+
+
+@pytest.mark.slow
+def test_a_fresh_ray_starts_and_ends_with_the_command(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    words = ["run", many, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--ray", "--workers", "2"]
+    done = subprocess.run([sys.executable, "-m", "purifyctl", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert actors() == []
