@@ -295,6 +295,9 @@ def run(
     image_format: Annotated[
         Format, typer.Option("--format", help="Of purified images; png and webp are lossless, none writes rows only.")
     ] = "png",
+    tar: Annotated[
+        bool, typer.Option("--tar", help="Purified images in tar files of about 1,000, and no tree of them.")
+    ] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     files_from: Annotated[
@@ -351,6 +354,7 @@ def run(
 
     options = pipeline.RunOptions(
         image_format=None if image_format == "none" else image_format,
+        packed=tar,
         classify=classifier != "none",
         compare=compare,
         top=top,

@@ -1,6 +1,6 @@
 """Kill a run at random points, go on with it, and compare what comes of it with an undisturbed run.
 
-    python -m tests.kills [--images 2000] [--kills 100] [--seed 0]
+    python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar]
 
 Each call of `purifyctl run` is killed at a random moment after its first image: the parent or its worker, by SIGKILL,
 SIGTERM or SIGINT. A run that ends before there were enough kills is compared, and another one is begun.
@@ -48,8 +48,8 @@ def assert_same(out: Path, undisturbed: Path) -> None:
     assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
 
 
-def command(source: Path, bundle: Bundle, out: Path) -> list[str]:
-    words = ["run", source, "--out", out, "--engine", bundle.path, "--quiet"]
+def command(source: Path, bundle: Bundle, out: Path, *more: str) -> list[str]:
+    words = ["run", source, "--out", out, "--engine", bundle.path, "--quiet", *more]
     return [sys.executable, "-m", "purifyctl", *map(str, words)]
 
 
@@ -71,7 +71,7 @@ def run_killed(words: list[str], out: Path, chance: random.Random) -> tuple[str,
 
 
 def images_in(out: Path) -> int:
-    return sum(1 for _ in (out / "images").glob("*.png"))
+    return sum(name.endswith(".png") for _, _, names in os.walk(out / "images") for name in names)
 
 
 def children(pid: int) -> list[int]:
@@ -82,13 +82,15 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def harass(source: Path, bundle: Bundle, folder: Path, undisturbed: Path, kills: int, seed: int) -> Counter[str]:
+def harass(
+    source: Path, bundle: Bundle, folder: Path, undisturbed: Path, *more: str, kills: int, seed: int
+) -> Counter[str]:
     """Kill runs so many times; every one that ends is the same as an undisturbed one. What was done, counted."""
     chance, done, runs = random.Random(seed), Counter[str](), 0
     while done.total() < kills:
         out = folder / f"run-{runs}"
         runs += 1
-        words = command(source, bundle, out)
+        words = command(source, bundle, out, *more)
         while done.total() < kills:
             what, code = run_killed(words, out, chance)
             assert code in ENDS, (what, code)
@@ -115,14 +117,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tar", action="store_true", help="runs that pack their images")
     arguments = parser.parse_args()
+    more = ["--tar"] if arguments.tar else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier")
         bundle = build_engine(config, tiny.checkpoint(folder / "checkpoint"), folder / "bundle")
         source = photographs(folder / "photographs", arguments.images)
-        subprocess.run(command(source, bundle, folder / "undisturbed"), cwd=ROOT, check=True)
-        done = harass(source, bundle, folder, folder / "undisturbed", arguments.kills, arguments.seed)
+        undisturbed = folder / "undisturbed"
+        subprocess.run(command(source, bundle, undisturbed, *more), cwd=ROOT, check=True)
+        done = harass(source, bundle, folder, undisturbed, *more, kills=arguments.kills, seed=arguments.seed)
     print(f"{arguments.images} images; every run ended as the undisturbed one: {dict(done)}")
 
 

@@ -171,7 +171,7 @@ def test_workers_are_shared_out_among_machines(
 
 @pytest.fixture
 def assignment(many: Path, tiny_bundle: Bundle, undisturbed: Path, tmp_path: Path) -> Assignment:
-    task = Task(tiny_bundle, ("purifier",), undisturbed, tmp_path / "partial", "png", False, 5, 10**8, False)
+    task = Task(tiny_bundle, ("purifier",), undisturbed, tmp_path / "partial", "png", False, False, 5, 10**8, False)
     marker = undisturbed / "run.json"
     return Assignment(task, many, marker, file_sha256(marker), 60.0, ("worker",))
 

@@ -44,6 +44,7 @@ class RunOptions:
 
     # what a run is, which resuming it must not change
     image_format: str | None = "png"  # "png", "webp" (lossless), "jpeg"; None: rows only
+    packed: bool = False  # the images of each shard in a tar file
     classify: bool = True
     compare: bool = False  # classify the unpurified images too
     top: int = 5  # classes per row
@@ -71,12 +72,14 @@ class RunOptions:
             raise ConfigError("top, limit and image_timeout must be positive.")
         if self.workers is not None and (self.ray is None or self.workers < 1):
             raise ConfigError("workers are for a cluster, and at least 1.", hint="pass --ray too")
+        if self.packed and self.image_format is None:
+            raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
 
     def identity(self) -> dict[str, Any]:
         """What resuming must not change."""
-        names = ("image_format", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
+        names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
         listed = {"files_from": file_sha256(self.files_from)} if self.files_from else {}
         return {name: getattr(self, name) for name in names} | listed
 
@@ -124,6 +127,7 @@ def run(
             out=out.absolute(),  # other machines are in other folders
             partial=folder.partial,
             image_format=options.image_format,
+            packed=options.packed,
             compare=options.compare,
             top=options.top,
             max_pixels=options.max_pixels,
@@ -209,6 +213,7 @@ def _prepare(
             image_format=options.image_format or "png",
             truth=TruthFromFolder(labels),
             batch_size=bundle.manifest.batch_size,
+            packed=options.packed,
         )
 
     settings = {
@@ -253,7 +258,9 @@ def _process(
     worker: tuple[str, ...],
 ) -> _Progress:
     """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
-    shards = OpenShards(plan, folder, task.bundle.manifest.batch_size, retry_failed=options.retry_failed)
+    shards = OpenShards(
+        plan, folder, task.bundle.manifest.batch_size, packed=options.packed, retry_failed=options.retry_failed
+    )
     left = {number: shards.left(number) for number in mine}
     todo = [number for number in mine if left[number] or not folder.is_committed(number)]
     done = _Progress(left=sum(left.values()))

@@ -19,6 +19,7 @@ class Task:
     out: Path
     partial: Path  # folder for images that are being written
     image_format: str | None  # None: rows only
+    packed: bool  # images wait for the archive that they go into
     compare: bool
     top: int
     max_pixels: int

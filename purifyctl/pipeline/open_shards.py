@@ -1,6 +1,6 @@
 """Shards in the making: which batches are left of them, and which rows have come."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from purifyctl import console
 from purifyctl.errors import OutputError
@@ -13,8 +13,11 @@ from purifyctl.pipeline.run_folder import RunFolder
 class OpenShards:
     """Shards of which some rows are there. Supervisors' threads take batches, the main one adds rows."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, batch_size: int, *, retry_failed: bool) -> None:
-        self._plan, self._folder, self._batch_size, self._retry = plan, folder, batch_size, retry_failed
+    def __init__(
+        self, plan: Plan, folder: RunFolder, batch_size: int, *, packed: bool = False, retry_failed: bool = False
+    ) -> None:
+        self._plan, self._folder, self._batch_size = plan, folder, batch_size
+        self._packed, self._retry = packed, retry_failed
         self._rows: dict[int, dict[int, Row]] = {}  # by shard and position
         self._failed: dict[int, dict[int, Row]] = {}  # rows that are being tried again, of shards that were finished
 
@@ -55,15 +58,21 @@ class OpenShards:
 
     def _commit_if_whole(self, number: int) -> None:
         if len(self._rows[number]) == self._plan.size(number):
-            self._folder.commit(number, self._rows[number])
+            self._commit(number, self._rows[number])
             del self._rows[number]
+
+    def _commit(self, number: int, rows: Mapping[int, Row]) -> None:
+        if self._packed:
+            items = enumerate(self._plan.shard(number).items)
+            self._folder.pack(number, [item.output for position, item in items if rows[position].output])
+        self._folder.commit(number, rows)
 
     def keep(self) -> None:
         """Save what is not finished; of what was finished earlier, beside what is still to be tried again."""
         for number, rows in list(self._rows.items()):
             try:
                 if number in self._failed:
-                    self._folder.commit(number, self._failed[number] | rows)
+                    self._commit(number, self._failed[number] | rows)
                 elif rows:
                     self._folder.keep(number, rows)
             except OutputError as error:  # most likely what stopped the run, too

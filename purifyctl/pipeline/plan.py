@@ -13,6 +13,7 @@ from purifyctl.images import ImageFile
 from purifyctl.images.listing import Found
 from purifyctl.images.sink import IMAGES, name_outputs
 from purifyctl.labels import TruthFromFolder
+from purifyctl.pipeline.packing import archive
 
 PLAN = "plan.parquet"
 SHARD = 1000  # inputs, about: whole batches
@@ -36,9 +37,20 @@ class Shard:
 
 
 def write_plan(
-    file: Path, found: Iterable[Found], *, image_format: str, truth: TruthFromFolder, batch_size: int
+    file: Path,
+    found: Iterable[Found],
+    *,
+    image_format: str,
+    truth: TruthFromFolder,
+    batch_size: int,
+    packed: bool = False,
 ) -> None:
     """Stream inputs into a plan: one row each, one row group per shard. It appears whole, or not at all.
+
+    Parameters
+    ----------
+    packed
+        The outputs of each shard go into an archive of its own.
 
     Raises
     ------
@@ -50,7 +62,10 @@ def write_plan(
 
     true_index = functools.lru_cache(maxsize=1024)(lambda folder: truth(PurePosixPath(os.fsdecode(folder), "image")))
     one, two = itertools.tee(found)
+    size = max(1, SHARD // batch_size) * batch_size
     outputs = name_outputs((f.path for f in two), image_format)
+    if packed:
+        outputs = (b"%s/%s" % (archive(i // size).encode(), output) for i, output in enumerate(outputs))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     schema = _schema()
     try:
@@ -59,7 +74,7 @@ def write_plan(
                 (*f, output, true_index(f.path.rpartition(b"/")[0])) for f, output in zip(one, outputs, strict=True)
             )
             n = 0
-            for group in _cut(rows, max(1, SHARD // batch_size) * batch_size):
+            for group in _cut(rows, size):
                 n += len(group)
                 columns = zip(*group, strict=True)
                 arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]

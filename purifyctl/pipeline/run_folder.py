@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self
 
 from purifyctl import console
@@ -23,6 +23,7 @@ from purifyctl.errors import ConfigError, OutputError
 from purifyctl.files import write_json
 from purifyctl.images.sink import IMAGES, check_apart, prepare_output
 from purifyctl.parquet import read_columns, write_part
+from purifyctl.pipeline import packing
 from purifyctl.pipeline.plan import PLAN, Plan
 from purifyctl.pipeline.rows import KeptRow, Row, read_rows
 
@@ -130,6 +131,14 @@ class RunFolder:
         """Write a finished shard's rows, given by position: from now on it is done."""
         _write([rows[position] for position in sorted(rows)], Row, self._rows / _part(shard))
         (self._rows / _kept(shard)).unlink(missing_ok=True)
+        packing.clear(self.path, shard)
+
+    def pack(self, shard: int, outputs: Iterable[PurePosixPath]) -> None:
+        """Write a finished shard's images, which wait for it, as one archive."""
+        try:
+            packing.pack(self.path, shard, outputs, temporary=self.partial)
+        except OSError as error:
+            raise _no_room(self.path / IMAGES / packing.archive(shard), error) from None
 
     def keep(self, shard: int, rows: Mapping[int, Row]) -> None:
         """Write the rows of a shard that is not finished, for the next call."""
@@ -213,9 +222,13 @@ def _write(rows: list[Any], row_type: type, file: Path) -> None:
     try:
         write_part(rows, row_type, file)
     except OSError as error:
-        raise OutputError(
-            f"{file} cannot be written: {error.strerror or error}.", hint="make room, and give the same command again"
-        ) from None
+        raise _no_room(file, error) from None
+
+
+def _no_room(file: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{file} cannot be written: {error.strerror or error}.", hint="make room, and give the same command again"
+    )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, encode, read_file
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
+from purifyctl.pipeline.packing import waiting_place
 from purifyctl.pipeline.plan import Item
 from purifyctl.pipeline.rows import Row
 
@@ -36,6 +37,7 @@ class Job:
     classifier: Runner | None  # for what `purifier` leaves unclassified
     labels: Labels
     image_format: str | None  # None: rows only
+    packed: bool  # images wait for the archive that they go into
     out: Path
     partial: Path  # folder for images that are being written; on the same file system as `out`
     compare: bool  # classify the unpurified image too
@@ -154,7 +156,8 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
         data = encode(image, job.image_format or "png")
     with _timed() as writing:
         try:
-            write_into_tree(job.out / output, data, temporary=job.partial)
+            place = waiting_place(output) if job.packed else output
+            write_into_tree(job.out / place, data, temporary=job.partial)
         except OSError as error:
             why = error.strerror or str(error)
             if error.errno in NO_ROOM:  # no fault of this image; nothing else can be written either

@@ -106,6 +106,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         classifier=classifier,
         labels=bundle.labels,
         image_format=task.image_format,
+        packed=task.packed,
         out=task.out,
         partial=task.partial,
         compare=task.compare,

@@ -1,0 +1,109 @@
+"""Purified images in tar shards."""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from purifyctl.bundle import Bundle
+from purifyctl.errors import BackendError, ConfigError, OutputError
+from purifyctl.images.listing import list_images
+from purifyctl.images.source import read_file
+from purifyctl.pipeline import RunOptions, packing, plan, run
+from tests import tiny
+from tests.kills import assert_same, files_of, rows_of
+
+PACKED = RunOptions(packed=True)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SHARD", 8)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 images in three shards, one of them with a name that is no text."""
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "cats").mkdir()
+    for i in range(19):
+        (folder / "cats" / f"{i:02}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    (folder / os.fsdecode(b"caf\xe9\n.png")).write_bytes(tiny.encoded(tiny.photograph(seed=19), "PNG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SHARD", 8)
+        assert run(many, tiny_bundle, out, PACKED).exit_code == 0
+    return out
+
+
+def images_in(out: Path) -> dict[str, bytes]:
+    """By name, of all archives."""
+    found = {}
+    for file in sorted((out / "images").glob("*.tar")):
+        with tarfile.open(file) as tar:
+            for member in tar:
+                data = tar.extractfile(member)
+                assert data is not None
+                found[member.name] = data.read()
+    return found
+
+
+def test_archives_hold_the_images_of_a_run_that_writes_a_tree(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(many, tiny_bundle, tmp_path / "tree")
+    tree = {name.removeprefix("images/"): data for name, data in files_of(tmp_path / "tree").items()}
+    assert images_in(undisturbed) == tree
+    assert sorted(p.name for p in (undisturbed / "images").iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_rows_name_images_as_a_run_over_the_archives_would(undisturbed: Path) -> None:
+    found = list_images(undisturbed / "images")
+    named = [row["output"] for row in rows_of(undisturbed)]
+    assert sorted(named) == sorted(os.fsencode(f"images/{i.path}").decode("utf-8", "backslashreplace") for i in found)
+    assert all(bytes(read_file(image)).startswith(b"\x89PNG") for image in found)
+
+
+def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_archives(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    faulty = (sys.executable, "-m", "tests.faulty_worker", "engine-fails=4")
+    with pytest.raises(BackendError, match="device is gone"):
+        run(many, tiny_bundle, tmp_path / "out", PACKED, worker=faulty)
+    assert list((tmp_path / "out" / "images").glob(".*.waiting"))  # what is done is kept
+    assert run(many, tiny_bundle, tmp_path / "out", PACKED).exit_code == 0
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_what_is_tried_again_joins_the_archive_of_its_shard(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    file = many / "cats" / "05.jpg"
+    photograph = file.read_bytes()
+    file.write_bytes(b"")
+    try:
+        assert run(many, tiny_bundle, tmp_path / "out", PACKED).exit_code == 3
+        assert "cats/05.jpg.png" not in images_in(tmp_path / "out")
+    finally:
+        file.write_bytes(photograph)
+    again = RunOptions(packed=True, retry_failed=True)
+    assert run(many, tiny_bundle, tmp_path / "out", again).exit_code == 0
+    assert_same(tmp_path / "out", undisturbed)
+
+
+def test_an_image_that_somebody_removed_before_it_was_packed_is_missed(undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"images/00000\.tar/a\.png has been written, and is gone"):
+        packing.pack(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
+    assert not (tmp_path / "images").exists()
+
+
+def test_rows_only_and_archives_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="no images to put into tar files"):
+        RunOptions(packed=True, image_format=None)
