@@ -5,6 +5,7 @@ oom=GLOB          the same, as the kernel does it when memory runs out
 hang=GLOB         the same, but it hangs
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
+gpu-jpeg=cpu      no fault: whole batches are encoded as on a GPU, but on the CPU
 
 With `FILE` appended (segfault=GLOB@FILE) it happens only as long as there is no such file, and makes one.
 """
@@ -17,11 +18,13 @@ import signal
 import sys
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from purifyctl import files
 from purifyctl.errors import BackendError
+from purifyctl.images import GpuJpegEncoder
 from purifyctl.pipeline import stages, worker
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
@@ -56,6 +59,14 @@ def arm(kind: str, what: str) -> None:
             real_write(*arguments, **options)
 
         stages.write_into_tree = write
+    elif kind == "gpu-jpeg":
+        opened = worker._open
+
+        def open_with_encoder(*arguments: Any) -> tuple[stages.Job, int]:
+            job, threads = opened(*arguments)
+            return replace(job, gpu_encoder=GpuJpegEncoder(None)), threads
+
+        worker._open = open_with_encoder
     else:
         before = stages.decode
 

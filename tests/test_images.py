@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from purifyctl.backends import to_host
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder, ImageFile, encode, list_images, read_file
+from purifyctl.images import Decoder, GpuJpegEncoder, ImageFile, encode, list_images, read_file
 from purifyctl.images.decode import Decoded
 from purifyctl.images.listing import find_images, sorted_lines
 from purifyctl.images.sketch import count_known, sketch
@@ -92,6 +92,18 @@ def test_colour_models_become_the_same_rgb(decoder: Decoder) -> None:
     assert np.array_equal(plain, alpha)
     grey = pixels(decoder.decode([as_bytes(tiny.encoded(photo.convert("L"), "PNG"))]))[0].astype(int)
     assert np.abs(grey16 - grey).max() <= 1
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=tiny.GPU)])
+def test_batches_become_the_jpeg_files_that_pillow_would_write(device: str) -> None:
+    photos = np.stack([np.asarray(tiny.photograph((96, 64), seed=i)) for i in range(3)])
+    batch = torch.from_numpy(photos).cuda() if device == "gpu" else photos
+    files = GpuJpegEncoder(0 if device == "gpu" else None).encode(batch)
+    for photo, data in zip(photos, files, strict=True):
+        assert data is not None
+        here, ours = (np.asarray(Image.open(io.BytesIO(d))).astype(int) for d in (encode(photo, "jpeg"), data))
+        assert np.abs(here - ours).mean() < 0.5
+        assert np.abs(here - photo).mean() < 3
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (481, 367), (97, 64), (65, 64), (375, 500), (64, 67)])

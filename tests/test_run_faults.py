@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from purifyctl.bundle import Bundle
 from purifyctl.config import EngineConfig, parse_share
@@ -333,3 +335,33 @@ def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
     done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", kills=5, seed=0)
     assert done.pop("runs") >= 1
     assert done.total() == 5
+
+
+def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    jpeg = RunOptions(image_format="jpeg")
+    assert run(many, tiny_bundle, tmp_path / "single", jpeg).exit_code == 0
+    assert run(many, tiny_bundle, tmp_path / "together", jpeg, worker=faulty("gpu-jpeg=cpu")).exit_code == 0
+    assert rows_of(tmp_path / "together") == rows_of(tmp_path / "single")
+    for file in (tmp_path / "single" / "images").iterdir():
+        one, two = (np.asarray(Image.open(f)).astype(int) for f in (file, tmp_path / "together" / "images" / file.name))
+        assert np.abs(one - two).mean() < 0.5
+
+
+def test_a_file_system_quota_stops_the_run_and_another_call_goes_on(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    undisturbed = tmp_path / "whole"
+    subprocess.run(command(many, tiny_bundle, undisturbed), cwd=ROOT, check=True)
+    sizes = sorted(file.stat().st_size for file in (undisturbed / "images").iterdir())
+    words = command(many, tiny_bundle, tmp_path / "out")
+    limited = ["prlimit", f"--fsize={sizes[-3]}", *words]  # the largest images do not fit
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "make room, and give the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0
+    assert_same(tmp_path / "out", undisturbed)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError, OutputError
 from purifyctl.files import write_into_tree
-from purifyctl.images import Decoder, encode, read_file
+from purifyctl.images import Decoder, GpuJpegEncoder, encode, read_file
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.pipeline.packing import waiting_place
@@ -37,6 +37,7 @@ class Job:
     classifier: Runner | None  # for what `purifier` leaves unclassified
     labels: Labels
     image_format: str | None  # None: rows only
+    gpu_encoder: GpuJpegEncoder | None  # for batches on a GPU; else they are encoded one by one on the CPU
     packed: bool  # images wait for the archive that they go into
     out: Path
     partial: Path  # folder for images that are being written; on the same file system as `out`
@@ -122,12 +123,17 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
         return work, []
     with _timed() as purify:
         purified, *fused = job.purifier.infer(work.images)
-        host = to_host(purified)
+        host = None if job.gpu_encoder else to_host(purified)
     rows = [work.rows[i] for i in work.positions]
     # encoding starts while the classifier works
     written: list[Future[None]] = []
-    if job.image_format:
-        written = [encoders.submit(_write, job, work, k, host[k]) for k in range(n)]
+    if job.gpu_encoder:
+        with _timed() as encoding:
+            files = job.gpu_encoder.encode(purified)
+        written = [encoders.submit(_write, job, work, k, files[k], encoding.ms / n) for k in range(n)]
+    elif job.image_format:
+        assert host is not None
+        written = [encoders.submit(_encode_and_write, job, work, k, host[k]) for k in range(n)]
     with _timed() as classify:
         classified = fused or (job.classifier.infer(purified) if job.classifier else ())
         probabilities = to_host(classified[0]) if classified else None
@@ -148,12 +154,20 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     return work, written
 
 
-def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
-    """Encode and write one purified image, and note it in its row."""
-    position = work.positions[k]
-    row, output = work.rows[position], work.items[position].output
+def _encode_and_write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
     with _timed() as encoding:
         data = encode(image, job.image_format or "png")
+    _write(job, work, k, data, encoding.ms)
+
+
+def _write(job: Job, work: Work, k: int, data: bytes | memoryview | None, encode_ms: float) -> None:
+    """Write one purified image, and note it in its row."""
+    position = work.positions[k]
+    row, output = work.rows[position], work.items[position].output
+    row.encode_ms = encode_ms
+    if data is None:
+        row.status, row.error = "write_failed", "The purified image could not be encoded."
+        return
     with _timed() as writing:
         try:
             place = waiting_place(output) if job.packed else output
@@ -167,7 +181,7 @@ def _write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
             row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {why}."
         else:
             row.output = printable(output)
-    row.encode_ms, row.write_ms = encoding.ms, writing.ms
+    row.write_ms = writing.ms
 
 
 def _fail(row: Row, error: ImageError) -> None:

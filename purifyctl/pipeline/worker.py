@@ -24,7 +24,7 @@ import numpy as np
 
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
-from purifyctl.images import Decoder, encode
+from purifyctl.images import Decoder, GpuJpegEncoder, encode
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
 
@@ -100,12 +100,14 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
             max_pixels=task.max_pixels,
         )
     )
+    on_gpu = purifier.device_id is not None
     job = stages.Job(
         decoder=decoder,
         purifier=purifier,
         classifier=classifier,
         labels=bundle.labels,
         image_format=task.image_format,
+        gpu_encoder=GpuJpegEncoder(purifier.device_id) if on_gpu and task.image_format == "jpeg" else None,
         packed=task.packed,
         out=task.out,
         partial=task.partial,
@@ -126,6 +128,8 @@ def _warm_up(job: stages.Job, task: Task) -> None:
     images = job.decoder.decode([picture] * task.bundle.manifest.batch_size).images
     for runner in filter(None, (job.purifier, job.classifier)):
         runner.infer(images)
+    if job.gpu_encoder:
+        job.gpu_encoder.encode(images)
 
 
 def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, list[Future[None]]]]) -> None:
