@@ -51,7 +51,7 @@ class GpuJpegEncoder:
         self._lock = threading.Lock()
 
     def encode(self, images: Any) -> list[bytes | None]:
-        """JPEG files of RGB uint8 [N, H, W, 3], a torch CUDA tensor or an array in host memory; None where it failed."""
+        """JPEG files of RGB uint8 [N, H, W, 3], torch CUDA tensor or array in host memory; None where it failed."""
         stream = 0
         if not isinstance(images, np.ndarray):
             import torch
