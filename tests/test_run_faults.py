@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.parquet import write_part
 from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
 from purifyctl.pipeline.rows import KeptRow, read_rows, write_text
-from tests import tiny
+from tests import hostile, tiny
 from tests.kills import ROOT, assert_same, command, harass, rows_of
 
 
@@ -335,6 +336,19 @@ def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
     done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", kills=5, seed=0)
     assert done.pop("runs") >= 1
     assert done.total() == 5
+
+
+def test_every_file_of_a_hostile_folder_ends_as_a_row_with_the_right_status(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    expected = hostile.build(many, tmp_path / "source", n=60, share=0.8, seed=0)
+    crasher = os.fsdecode(min(path for path, statuses in expected.items() if statuses == {"ok"}))
+    expected[os.fsencode(crasher)] = frozenset({"crashed"})
+    result = run(tmp_path / "source", tiny_bundle, tmp_path / "out", worker=faulty(f"segfault={crasher}"))
+    assert result.exit_code == 3
+    statuses = hostile.check(tmp_path / "out", expected)
+    assert statuses["crashed"] == 1
+    assert {"ok", "empty", "decode_failed", "not_an_image", "unsupported_format", "too_large"} <= set(statuses)
 
 
 def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(

@@ -1,0 +1,160 @@
+"""What `run` holds to, measured: hostile inputs, long runs, resuming.
+
+    python -m tests.benchmarks.runs hostile --photos DIR [--n 2000] [--rounds 3] [--crash]
+    python -m tests.benchmarks.runs long --photos DIR [--n 100000]
+    python -m tests.benchmarks.runs resume
+
+`hostile`: the shipped engine over photographs alone, and over as many files of which a fifth is hostile, in turns. With
+`--crash` one of them kills the process that decodes it, every time. `long`: rows only, photographs used over and over,
+with a tiny engine, so that what the pipeline itself costs shows. `resume`: a finished run of 100 shards, asked again.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from unittest import mock
+
+import pyarrow.parquet as pq
+
+from purifyctl.bundle import Bundle
+from purifyctl.config import EngineConfig
+from purifyctl.default_engine import default_engine
+from purifyctl.engine import build_engine
+from purifyctl.pipeline import RunOptions, RunResult, plan, run
+from purifyctl.pipeline.plan import PLAN, Plan
+from purifyctl.pipeline.supervisor import COMMAND
+from tests import hostile, tiny
+from tests.kills import children
+
+CRASHER = "crasher.jpg"
+
+
+def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
+    """Print throughput on a hostile folder against a clean one, and check every row."""
+    bundle = default_engine(None, "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hostile.build(photos, folder / "clean", n, 0.0, seed=0)
+        expected = hostile.build(photos, folder / "hostile", n, 0.2, seed=0)
+        worker = COMMAND
+        if crash:
+            expected[f"{n // 2:05} {CRASHER}".encode()] = frozenset({"crashed"})
+            (folder / "hostile" / f"{n // 2:05} {CRASHER}").write_bytes(tiny.encoded(tiny.photograph(), "JPEG"))
+            worker = (sys.executable, "-m", "tests.faulty_worker", f"segfault=*{CRASHER}")
+        speeds: dict[str, list[float]] = {"clean": [], "hostile": []}
+        for i in range(rounds):
+            for kind, command in (("clean", COMMAND), ("hostile", worker)):
+                done = run(folder / kind, bundle, folder / f"out-{kind}-{i}", worker=command)
+                speeds[kind].append(_ok_per_second(done))
+        statuses = hostile.check(folder / f"out-hostile-{rounds - 1}", expected)
+    shares = [one / other for one, other in zip(speeds["hostile"], speeds["clean"], strict=True)]
+    print(f"{n} files, {round(n * 0.2)} of them hostile; rows: {statuses}")
+    print(
+        f"good images/s: {statistics.median(speeds['clean']):.1f} clean, {statistics.median(speeds['hostile']):.1f} "
+        f"hostile; of clean: {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}, {rounds} rounds)"
+    )
+
+
+def _ok_per_second(done: RunResult) -> float:
+    return float(done.summary["statuses"]["ok"] / done.summary["this_call"]["seconds"])
+
+
+def measure_long(photos: Path, n: int) -> None:
+    """Print throughput and memory from the first thousand to the last."""
+    good = sorted(file for file in photos.rglob("*") if file.is_file())
+    memory: list[tuple[float, float, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            workers = children(os.getpid())
+            memory.append((time.time(), _mib(os.getpid()), sum(map(_mib, workers))))
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "photographs").mkdir()
+        for i in range(n):
+            (folder / "photographs" / f"{i:07}.jpg").symlink_to(good[i % len(good)].absolute())
+        thread = threading.Thread(target=watch)
+        thread.start()
+        run(folder / "photographs", tiny_engine(folder, batch_size=16), folder / "out", RunOptions(image_format=None))
+        stop.set()
+        thread.join()
+        finished = sorted(
+            value.as_py() for value in pq.read_table(folder / "out" / "rows", columns=["finished"])["finished"]
+        )
+    bounds = [0, *range(1000, n + 1, max(1000, (n - 1000) // 9))]
+    print("images, images/s, parent's memory in MiB, worker's")
+    for first, last in itertools.pairwise(bounds):
+        begun, ended = finished[first], finished[last - 1]
+        seen = [(here, there) for at, here, there in memory if begun <= at <= ended] or [(0.0, 0.0)]
+        here, there = (statistics.median(column) for column in zip(*seen, strict=True))
+        print(f"{first:,} to {last:,}: {(last - first - 1) / (ended - begun):.1f}, {here:.0f}, {there:.0f}")
+
+
+def _mib(pid: int) -> float:
+    """Resident memory."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure_resume() -> None:
+    """Print how long it takes to ask again for a finished run of 100 shards, and check that it writes nothing."""
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(plan, "SHARD", 4):
+        folder = Path(name)
+        (folder / "photographs").mkdir()
+        for i in range(400):
+            (folder / "photographs" / f"{i:03}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+        bundle, out = tiny_engine(folder, batch_size=4), folder / "out"
+        run(folder / "photographs", bundle, out)
+        before = _files(out)
+        began = time.perf_counter()
+        run(folder / "photographs", bundle, out)
+        seconds = time.perf_counter() - began
+        assert _files(out) == before
+        print(f"a finished run of {Plan(out / PLAN).shards} shards: {seconds:.2f} s, and nothing was written")
+
+
+def _files(out: Path) -> dict[Path, tuple[int, int]]:
+    """Every file, and when it was written last; locks aside, which hold nothing."""
+    files = [file for file in out.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
+
+
+def tiny_engine(folder: Path, batch_size: int) -> Bundle:
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=batch_size, classifier="tests.tiny:classifier")
+    return build_engine(config, tiny.checkpoint(folder / "checkpoint"), folder / "bundle")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_subparsers(dest="what", required=True)
+    bad = what.add_parser("hostile")
+    bad.add_argument("--photos", type=Path, required=True)
+    bad.add_argument("--n", type=int, default=2000)
+    bad.add_argument("--rounds", type=int, default=3)
+    bad.add_argument("--crash", action="store_true")
+    long = what.add_parser("long")
+    long.add_argument("--photos", type=Path, required=True)
+    long.add_argument("--n", type=int, default=100_000)
+    what.add_parser("resume")
+    given = parser.parse_args()
+    if given.what == "hostile":
+        measure_hostile(given.photos, given.n, given.rounds, given.crash)
+    elif given.what == "long":
+        measure_long(given.photos, given.n)
+    else:
+        measure_resume()
+
+
+if __name__ == "__main__":
+    main()
