@@ -127,11 +127,11 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None) -> Markup:
             edges = np.linspace(0, 100, len(shares) + 1)
             axes.stairs(shares, edges, color=colour, linewidth=1.4, linestyle=dashes)
             highest = max(highest, float(shares.max()))
-    for y, name, colour in ((0.96, "purified", _PURIFIED), (0.84, "unpurified", _UNPURIFIED)):
+    for x, name, colour in ((0.02, "purified", _PURIFIED), (0.26, "unpurified", _UNPURIFIED)):
         if name == "purified" or unpurified is not None:
-            axes.text(0.04, y, name, color=colour, transform=axes.transAxes, va="top", fontsize=9)
+            axes.text(x, 1.02, name, color=colour, transform=axes.transAxes, va="bottom")
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, highest * 1.1)
+    axes.set_ylim(0, highest * 1.05)
     axes.set_xlabel("confidence in the predicted class, %")
     axes.set_ylabel("images, %")
     axes.grid(axis="y")
