@@ -424,6 +424,28 @@ def merge(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: the --out of run.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl report clean[/]
+
+    Write one HTML page about a run, to look at and to pass on: counts, speed, accuracy, what changed most, what failed.
+
+    The page needs no other file and no network. It may be made while the run is still at work.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.report.run import write_report
+
+    figures = write_report(run, out)
+    console.note(f"Report of {figures['rows']:,} of {figures['inputs']:,} inputs: {figures['report']}")
+    console.result(figures)
+
+
+@app.command()
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="Engine bundle.")],
     json: Json = False,

@@ -82,6 +82,17 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_archives(
     assert_same(tmp_path / "out", undisturbed)
 
 
+def test_an_image_is_found_in_its_tree_in_its_archive_and_where_it_waits(undisturbed: Path, tmp_path: Path) -> None:
+    in_archive = plan.PurePosixPath("images/00000.tar/cats/00.jpg.png")
+    expected = packing.read_image(undisturbed, in_archive)
+    assert expected == images_in(undisturbed)["cats/00.jpg.png"]
+    waiting, in_tree = tmp_path / packing.waiting_place(in_archive), plan.PurePosixPath("images/cats/00.jpg.png")
+    for file in (waiting, tmp_path / in_tree):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(expected)
+    assert packing.read_image(tmp_path, in_archive) == packing.read_image(tmp_path, in_tree) == expected
+
+
 def test_what_is_tried_again_joins_the_archive_of_its_shard(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from purifyctl.default_engine import CLASSIFIER, WEIGHTS
 from purifyctl.engine import build_engine
 from purifyctl.errors import ConfigError
 from purifyctl.export import classifier_graph, purifier_graph
-from purifyctl.pipeline import RunOptions, plan, run
+from purifyctl.pipeline import RunOptions, plan, run, stages
 from purifyctl.pipeline.rows import COLUMNS, Row
 from purifyctl.pipeline.summary import Accuracy, Busy
 from tests import tiny
@@ -77,6 +77,36 @@ def test_what_is_saved_is_what_was_classified(photos: Path, tiny_bundle: Bundle,
             probabilities = graph(saved)[0]
         assert row["top_index"][0] == int(probabilities.argmax())
         assert row["top_probability"][0] == pytest.approx(float(probabilities.max()), abs=1e-4)
+
+
+def test_rows_say_by_how_many_grey_levels_each_image_was_changed(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(5):  # as large as the engine takes them: nothing is resized
+        tiny.photograph((tiny.SIZE, tiny.SIZE), seed=i).save(source / f"{i}.png")
+    (source / "bad.png").touch()
+    result = run(source, tiny_bundle, tmp_path / "out")
+    run(source, tiny_bundle, tmp_path / "rows", RunOptions(image_format=None))
+    changes = []
+    for row, other in zip(rows_of(tmp_path / "out"), rows_of(tmp_path / "rows"), strict=True):
+        assert row["mean_change"] == other["mean_change"]
+        if row["status"] != "ok":
+            assert row["mean_change"] is None
+            continue
+        with Image.open(source / row["path"]) as before, Image.open(tmp_path / "out" / row["output"]) as after:
+            change = np.abs(np.asarray(after).astype(int) - np.asarray(before).astype(int)).mean()
+        assert row["mean_change"] == pytest.approx(change)
+        changes.append(change)
+    assert min(changes) > 0
+    assert result.summary["mean_change"]["p50"] == pytest.approx(np.median(changes), abs=1e-3)
+
+
+def test_batches_on_a_device_are_compared_as_those_in_host_memory_are() -> None:
+    before, after = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
+    expected = np.abs(after.astype(int) - before.astype(int)).mean(axis=(1, 2, 3))
+    assert [stages.mean_change(a, b) for a, b in zip(after, before, strict=True)] == pytest.approx(expected)
+    on_device = stages.mean_changes(torch.from_numpy(after), torch.from_numpy(before))
+    assert on_device == pytest.approx(expected)
 
 
 def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -71,3 +71,22 @@ def pack(out: Path, shard: int, outputs: Iterable[PurePosixPath], *, temporary: 
 def clear(out: Path, shard: int) -> None:
     """Remove what waited for an archive that is written, and whose rows are committed."""
     shutil.rmtree(out / waiting_place(PurePosixPath(IMAGES, archive(shard))), ignore_errors=True)
+
+
+def read_image(out: Path, output: PurePosixPath) -> bytes:
+    """The file that a run made of one input, from its tree, from an archive, or from where it waits for one.
+
+    Raises
+    ------
+    OSError, tarfile.TarError, KeyError
+        It is not there.
+    """
+    its_archive = out / PurePosixPath(*output.parts[:2])
+    if not (its_archive.suffix == ".tar" and len(output.parts) > 2) or its_archive.is_dir():
+        return (out / output).read_bytes()
+    if not its_archive.is_file():
+        return (out / waiting_place(output)).read_bytes()
+    with tarfile.open(its_archive, "r:") as tar:
+        stream = tar.extractfile(str(PurePosixPath(*output.parts[2:])))
+        assert stream is not None  # only files are packed
+        return stream.read()

@@ -16,7 +16,8 @@ Time = float  # in Parquet of 64 bits: a second of today does not fit into 32
 
 @dataclass
 class Row:
-    """What became of one input. Missing values are None. Durations in ms, sizes in pixels, probabilities in [0, 1].
+    """What became of one input. Missing values are None. Durations in ms, sizes in pixels, probabilities in [0, 1],
+    grey levels in [0, 255].
 
     A batch shares its time: `*_ms` of decode, purify and classify are the batch's time divided by its images
     (amortised), and `*_batch_ms` is the batch's own. Where one engine does both, purifying holds the classifier's time.
@@ -38,6 +39,7 @@ class Row:
     unpurified_top_label: list[str] = field(default_factory=list)
     unpurified_top_probability: list[float] = field(default_factory=list)
     unpurified_true_probability: float | None = None
+    mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
     batch: int | None = None  # of the plan
     batch_size: int | None = None  # images that could be decoded of those that were processed together
     read_ms: float | None = None

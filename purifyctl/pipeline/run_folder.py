@@ -6,6 +6,7 @@ rows/part-00042.parquet the rows of a finished shard
 rows/kept-00042.parquet those of one that was stopped in its midst
 images/...              the purified tree
 summary.json            what the rows say; of several calls that share a run: summaries/0-of-4.json
+report.html             the same for people, once somebody asked for it
 """
 
 import contextlib
@@ -29,8 +30,8 @@ from purifyctl.pipeline.rows import KeptRow, Row, read_rows
 
 OnExisting = Literal["resume", "overwrite", "error"]
 
-ROWS, SETTINGS, SUMMARY, SUMMARIES = "rows", "run.json", "summary.json", "summaries"
-MAKES = (PLAN, ROWS, SUMMARY, SUMMARIES, "rows.csv", "rows.jsonl")
+ROWS, SETTINGS, SUMMARY, SUMMARIES, REPORT = "rows", "run.json", "summary.json", "summaries", "report.html"
+MAKES = (PLAN, ROWS, SUMMARY, SUMMARIES, REPORT, "rows.csv", "rows.jsonl")
 LOCK, PLAN_LOCK = ".lock", ".plan.lock"
 
 
@@ -161,7 +162,7 @@ class RunFolder:
 
     def part(self, shard: int) -> Path | None:
         """The rows of a shard that is finished, or was stopped in its midst."""
-        return next((f for f in (self._rows / _part(shard), self._rows / _kept(shard)) if f.exists()), None)
+        return next((file for file in rows_of(self.path, shard) if file.exists()), None)
 
     def _summary(self) -> Path:
         return self.path / SUMMARY if self._of == 1 else self.path / SUMMARIES / f"{self._share}.json"
@@ -208,6 +209,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def parts_of(folder: Path) -> dict[int, Path]:
     """The parts of all finished shards, by shard."""
     return {int(part.stem.removeprefix("part-")): part for part in (folder / ROWS).glob("part-*.parquet")}
+
+
+def rows_of(folder: Path, shard: int) -> list[Path]:
+    """Where a shard's rows can be, the finished ones first."""
+    return [folder / ROWS / _part(shard), folder / ROWS / _kept(shard)]
 
 
 def _part(shard: int) -> str:

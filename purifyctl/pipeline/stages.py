@@ -115,7 +115,7 @@ def decode(job: Job, reading: Future[Work]) -> Work:
 
 
 def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, list[Future[None]]]:
-    """Purify, classify what was purified, and hand each image to an encoder."""
+    """Purify, classify what was purified, and hand each image to an encoder, which also sees how much it changed."""
     work = decoding.result()
     n = len(work.positions)
     job.entered(work.number, "infer")
@@ -126,14 +126,18 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
         host = None if job.gpu_encoder else to_host(purified)
     rows = [work.rows[i] for i in work.positions]
     # encoding starts while the classifier works
-    written: list[Future[None]] = []
+    one_by_one = isinstance(work.images, np.ndarray) and job.gpu_encoder is None
+    if not one_by_one:
+        for row, change in zip(rows, mean_changes(purified, work.images), strict=True):
+            row.mean_change = change
     if job.gpu_encoder:
         with _timed() as encoding:
             files = job.gpu_encoder.encode(purified)
         written = [encoders.submit(_write, job, work, k, files[k], encoding.ms / n) for k in range(n)]
-    elif job.image_format:
+    else:
         assert host is not None
-        written = [encoders.submit(_encode_and_write, job, work, k, host[k]) for k in range(n)]
+        before = work.images if one_by_one else [None] * n
+        written = [encoders.submit(_finish, job, work, k, host[k], before[k]) for k in range(n)]
     with _timed() as classify:
         classified = fused or (job.classifier.infer(purified) if job.classifier else ())
         probabilities = to_host(classified[0]) if classified else None
@@ -152,6 +156,34 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
             row.unpurified_top_index, row.unpurified_top_label = top[:2]
             row.unpurified_top_probability, row.unpurified_true_probability = top[2:]
     return work, written
+
+
+def _finish(job: Job, work: Work, k: int, image: NDArray[np.uint8], before: NDArray[np.uint8] | None) -> None:
+    """What is left to do with one purified image. `before`: what it was made from; None where they are compared."""
+    if before is not None:
+        work.rows[work.positions[k]].mean_change = mean_change(image, before)
+    if job.image_format:
+        _encode_and_write(job, work, k, image)
+
+
+def mean_change(image: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
+    """Mean |image - before| over all values of two RGB uint8 [H, W, 3], in grey levels.
+
+    It stays in 8 bits until the sum, for every image passes here: 0.1 ms at 256x256.
+    """
+    change = np.maximum(image, before)
+    change -= np.minimum(image, before)
+    rows = change.reshape(len(change), -1).sum(axis=1, dtype=np.uint32)  # of one row they fit; it is summed the fastest
+    return int(rows.sum()) / change.size
+
+
+def mean_changes(images: Any, before: Any) -> list[float]:
+    """`mean_change` of each image of two batches, on a GPU if they lie there."""
+    if isinstance(before, np.ndarray):
+        return [mean_change(one, other) for one, other in zip(images, before, strict=True)]
+    changes = (images.short() - before.short()).abs().flatten(1).sum(dim=1)  # int64
+    found: list[float] = (changes.double() / before[0].numel()).tolist()
+    return found
 
 
 def _encode_and_write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:

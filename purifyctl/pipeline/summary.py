@@ -15,7 +15,7 @@ from purifyctl.pipeline.rows import Row
 STAGES = ("read", "decode", "purify", "classify", "encode", "write")
 _NEEDED = (
     "status", "true_index", "top_index", "top_probability", "true_probability",
-    "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability",
+    "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability", "mean_change",
     *(f"{stage}_ms" for stage in STAGES),
 )  # fmt: skip
 
@@ -48,9 +48,10 @@ class Busy:
 
 
 def summarise(parts: Iterable[Path]) -> dict[str, Any]:
-    """Counts, latency percentiles and accuracy of these Parquet parts' rows."""
+    """Counts, percentiles of latencies and of what purifying changed, and accuracy of these Parquet parts' rows."""
     statuses: Counter[str] = Counter()
     times: dict[str, list[NDArray[np.float32]]] = {stage: [] for stage in STAGES}
+    changes: list[NDArray[np.float32]] = []
     right = Accuracy()
     for part in parts:
         columns = read_columns(part, _NEEDED)
@@ -58,11 +59,14 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
         for stage, known in times.items():
             known.append(np.array([ms for ms in columns[f"{stage}_ms"] if ms is not None], np.float32))
         right.add(columns)
+        changes.append(np.array([change for change in columns["mean_change"] if change is not None], np.float32))
+    changed = np.concatenate(changes) if changes else ()
     joined = {stage: np.concatenate(known) for stage, known in times.items() if known}
     return {
         "rows": statuses.total(),
         "statuses": dict(statuses.most_common()),
         "stage_ms": {stage: percentiles(ms) for stage, ms in joined.items() if len(ms)},
+        "mean_change": percentiles(changed) if len(changed) else {},  # in grey levels, of each image's own mean
         "accuracy": right.figures(),
     }
 

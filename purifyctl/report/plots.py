@@ -1,0 +1,195 @@
+"""Plots inside an HTML page, as SVG that takes its colours and its font from the page: it may be light or dark."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from purifyctl.metrics import PERCENTILES
+from purifyctl.report.tally import Floats, Histogram, Outcome, Stretch
+
+# Drawn in these, which the page's own variables then replace.
+_INK, _MUTED, _RULE, _PURIFIED, _UNPURIFIED = "#101010", "#606060", "#d0d0d0", "#0072b2", "#d55e00"
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _RULE: "rule", _PURIFIED: "purified", _UNPURIFIED: "unpurified"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _MUTED,
+    "axes.linewidth": 0.6,
+    "axes.labelcolor": _MUTED,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.5,
+}
+_LABEL = 1.1  # inches that words beside a line take
+_UNITS = (
+    (2 * 86400.0, 86400.0, "days"),
+    (2 * 3600.0, 3600.0, "hours"),
+    (180.0, 60.0, "minutes"),
+    (0.0, 1.0, "seconds"),
+)
+
+
+def throughput_plot(stretches: Sequence[Stretch], width: float) -> Markup:
+    """Inputs/s against the time at work: pauses take no room, and no bin lies across one. `width`: inches."""
+    figure, axes = _axes(width, 2.2)
+    worked = sum(stretch.end - stretch.begin for stretch in stretches)
+    _, unit, name = next(entry for entry in _UNITS if worked >= entry[0])
+    begun = 0.0
+    highest = max((float(stretch.rates.max()) for stretch in stretches if len(stretch.rates)), default=1.0)
+    for i, stretch in enumerate(stretches):
+        if i:
+            axes.axvline(begun / unit, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+            after = stretch.end - stretch.begin
+            if after >= worked * _LABEL / width:
+                _label(axes, begun / unit, f"{duration(stretch.begin - stretches[i - 1].end)} pause")
+        if len(stretch.rates):
+            edges = (stretch.edges - stretch.begin + begun) / unit
+            axes.stairs(stretch.rates, edges, fill=True, color=_PURIFIED, alpha=0.16, linewidth=0)
+            axes.stairs(stretch.rates, edges, baseline=None, color=_PURIFIED, linewidth=1.4)
+        begun += stretch.end - stretch.begin
+    axes.set_xlim(0, max(worked, 1e-3) / unit)
+    axes.set_ylim(0, highest * 1.25)
+    axes.set_xlabel(f"{name} at work")
+    axes.set_ylabel("inputs per second")
+    axes.grid(axis="y")
+    return _svg(figure, "Inputs per second over the time at work")
+
+
+def latency_plot(stages: Mapping[str, Histogram]) -> Markup:
+    """Each stage's percentiles on one line, over ms on a logarithmic scale."""
+    figure, axes = _axes(4.2, 0.55 + 0.3 * len(stages))
+    for y, histogram in enumerate(stages.values()):
+        values = list(histogram.percentiles().values())
+        axes.plot([values[0], values[-1]], [y, y], color=_PURIFIED, linewidth=1.4, solid_capstyle="butt")
+        axes.plot(values[1:], [y] * (len(values) - 1), color=_PURIFIED, marker="|", markersize=8, linestyle="none")
+        axes.plot(values[:1], [y], color=_PURIFIED, marker="o", markersize=5, linestyle="none")
+    axes.set_yticks(range(len(stages)), list(stages))
+    axes.set_ylim(len(stages) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high < 100 * low else (1,)
+    ticks = [step * 10.0**d for d in decades for step in steps if low <= step * 10.0**d <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("ms per image")
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    return _svg(figure, f"Latency of each stage: p{PERCENTILES[0]} as a dot, then a line to p{PERCENTILES[-1]}")
+
+
+def change_plot(change: Histogram) -> Markup:
+    """How many images were changed by how many grey levels."""
+    figure, axes = _axes(4.2, 2.2)
+    # a few far outliers must not press everything else against the axis
+    farthest = max(0.1, min(change.largest * 1.02, change.percentile(99) * 3))
+    bins = max(8, min(40, round(math.sqrt(change.n) * 1.5)))
+    edges = np.linspace(0, farthest, bins + 1)
+    counts = change.rebinned(edges)
+    axes.stairs(counts, edges, fill=True, color=_PURIFIED, alpha=0.16, linewidth=0)
+    axes.stairs(counts, edges, color=_PURIFIED, linewidth=1.4)
+    median = change.percentile(50)
+    axes.axvline(median, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    _label(axes, median, f"median {median:.2f}")
+    axes.set_xlim(0, farthest)
+    axes.set_ylim(0, max(1.0, counts.max()) * 1.18)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    beyond = change.n - round(counts.sum())
+    axes.set_xlabel("mean change of an image, grey levels" + (f" ({beyond:,} farther out)" if beyond else ""))
+    axes.set_ylabel("images")
+    axes.grid(axis="y")
+    return _svg(figure, "Histogram of the mean change of each image")
+
+
+def confidence_plot(purified: Outcome, unpurified: Outcome | None) -> Markup:
+    """How sure the classifier is of what it says, with the purifier and, where that is known, without."""
+    figure, axes = _axes(4.2, 2.2)
+    highest = 0.0
+    for outcome, colour, dashes in ((unpurified, _UNPURIFIED, (0, (4, 2))), (purified, _PURIFIED, "solid")):
+        if outcome is not None and outcome.classified:
+            shares: Floats = 100 * outcome.confidences / outcome.classified
+            edges = np.linspace(0, 100, len(shares) + 1)
+            axes.stairs(shares, edges, color=colour, linewidth=1.4, linestyle=dashes)
+            highest = max(highest, float(shares.max()))
+    for x, name, colour in ((0.02, "purified", _PURIFIED), (0.26, "unpurified", _UNPURIFIED)):
+        if name == "purified" or unpurified is not None:
+            axes.text(x, 1.02, name, color=colour, transform=axes.transAxes, va="bottom")
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, highest * 1.05)
+    axes.set_xlabel("confidence in the predicted class, %")
+    axes.set_ylabel("images, %")
+    axes.grid(axis="y")
+    return _svg(figure, "Histogram of the confidence in the predicted class")
+
+
+def duration(seconds: float) -> str:
+    """In two units: `1 h 20 min`."""
+    parts: list[str] = []
+    left = round(seconds) if seconds >= 10 else round(seconds, 1)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or (unit == "s" and not parts):
+            whole = left if unit == "s" else int(left // size)
+            parts.append(f"{whole:g} {unit}")
+            left -= whole * size
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _label(axes: Axes, x: float, text: str) -> None:
+    """Words at the top, to the right of a line."""
+    axes.annotate(
+        text,
+        (x, 1),
+        (4, -1),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        va="top",
+        fontsize=8,
+        color=_MUTED,
+    )
+
+
+def _svg(figure: Figure, text: str) -> Markup:
+    """`text` says to those who cannot see it what it is."""
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    stream = io.StringIO()
+    # the salt keeps ids of several plots in one page apart, and those of one the same at every call
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": text}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found.group() if found.group(1) in used else "", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
+    for colour, name in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{text}" ', 1))
