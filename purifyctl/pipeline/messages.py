@@ -1,7 +1,7 @@
 """What a run's parent and its workers tell each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from purifyctl.bundle import Bundle
@@ -22,6 +22,7 @@ class Task:
     top: int
     max_pixels: int
     verbose: bool
+    url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,12 @@ class RunFolder:
     Parameters
     ----------
     source
-        Must not be what the run writes into.
+        Must not be what the run writes into. None: it is not on this machine.
     share
         Which of several calls, on one machine or many, this one is: (i, n).
     """
 
-    def __init__(self, source: Path, path: Path, share: tuple[int, int]) -> None:
+    def __init__(self, source: Path | None, path: Path, share: tuple[int, int]) -> None:
         check_apart(source, path)
         self.path, self._source = path, source
         self._rows = path / ROWS
