@@ -281,7 +281,12 @@ def build_engine(
 
 @app.command(cls=_WithRay)
 def run(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="Folder tree of images, or one image; or a URL of one: s3://, gs://, https:// ..."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder for images, rows and summary.")],
     engine: Annotated[
         Path | None, typer.Option(help="Engine bundle. Default: the shipped purifier, built here on first use.")
@@ -301,7 +306,8 @@ def run(
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     files_from: Annotated[
-        Path | None, typer.Option(metavar="LIST", help="File that names the files in SRC to take, one per line.")
+        Path | None,
+        typer.Option(metavar="LIST", help="File that names the files in SRC to take, one per line; SRC is not listed."),
     ] = None,
     include: Annotated[list[str] | None, typer.Option(help="Glob of paths to read; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Glob of paths to leave out; repeatable.")] = None,
@@ -340,7 +346,8 @@ def run(
 ) -> None:
     """[bold]purifyctl run photos --out clean[/]
 
-    Purify and classify every file of a folder tree, or every image in tar shards.
+    Purify and classify every file of a folder tree, or every image in tar shards; on this machine, in an object store,
+    or on a web server that lists its folders ([bold]pip install 'purifyctl\\[cloud]'[/]).
 
     Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. Inputs that
     cannot be read become rows that say why; the exit code is then 3. The same command goes on where an earlier call

@@ -137,6 +137,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         (["train", "train/fast.toml"], 2, "names no photographs"),
         (["build-engine", "--checkpoint", "no.safetensors", "--out", "OUT"], 1, "no checkpoint"),
         (["evaluate", "--photos", "/no/such/folder", "--out", "OUT"], 2, "no folder or file /no/such/folder"),
+        (["attack", "s3://bucket/photos", "--out", "OUT"], 2, "only run reads from URLs"),
         (["evaluate", "--photos", "tests", "--out", "OUT", "--attack", "pdg"], 2, "no attack 'pdg'"),
         (["evaluate", "--photos", "tests", "--out", "OUT", "--rungs", "grey"], 2, "no rung 'grey'"),
         (["evaluate", "--photos", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),

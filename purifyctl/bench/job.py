@@ -178,7 +178,7 @@ def _peers(
             if name == "loop":
                 calls[name] = partial(
                     loop,
-                    [image.file for image in files[:LOOP_PHOTOGRAPHS]],
+                    [Path(image.file) for image in files[:LOOP_PHOTOGRAPHS]],
                     networks,
                     image_size=bundle.manifest.image_size,
                     batch=n,
@@ -244,7 +244,7 @@ def _readable(bundle: Bundle, photos: Path | None) -> list[Path]:
     good: list[Path] = []
     with _decoder(bundle) as decoder:
         for i in range(0, len(listed), full):
-            good += [listed[i + position].file for position in read_some(listed[i : i + full], decoder).positions]
+            good += [Path(listed[i + position].file) for position in read_some(listed[i : i + full], decoder).positions]
             if len(good) >= most:
                 break
     if not good:

@@ -9,30 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from purifyctl.errors import ConfigError
+from purifyctl.images.remote import RemoteTree, without_secrets
 from purifyctl.images.source import ImageFile
+from purifyctl.images.trees import Found, LocalTree, Tree
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm")  # in tar shards
-
-
-class Found(NamedTuple):
-    """One input of a source. Names are bytes, as the file system has them."""
-
-    path: bytes  # relative to the source; a folder's ends in a slash
-    file: bytes  # where its bytes lie
-    start: int = 0  # of its bytes, within the file
-    length: int | None = None  # None: the whole file
-    problem: str = ""  # why it cannot be read, where that is known already
-
-    def as_image(self) -> ImageFile:
-        return ImageFile(
-            Path(os.fsdecode(self.file)),
-            PurePosixPath(os.fsdecode(self.path)),
-            None if self.length is None else (self.start, self.length),
-            self.problem,
-        )
 
 
 def list_images(
@@ -55,7 +39,7 @@ def list_images(
 
 
 def find_images(
-    source: Path,
+    source: Path | RemoteTree,
     *,
     files_from: Path | None = None,
     include: Sequence[str] = (),
@@ -63,6 +47,8 @@ def find_images(
     skip_folder: Path | None = None,
 ) -> Iterator[Found]:
     """Every file of a folder tree (or the one file `source`), sorted by path; of tar shards, every image inside.
+
+    What a URL names is asked for when the first input is taken, so that a plan that is there needs no answer.
 
     A file need not look like an image: what it is shows when it is read, and it gets its row either way. So does a
     folder that cannot be listed, and a link to a folder, which is not followed. Hidden files and folders (leading dot)
@@ -76,6 +62,7 @@ def find_images(
     files_from
         A list of paths in the folder `source`, which is then not listed: one per line, or with NUL bytes between them
         (`find -print0`). What is named twice counts once; what is not there gets its row when it is read.
+        Lines may also be whole paths or URLs in the source.
     include, exclude
         Globs on the relative path, such as `*.jpg` or `cats/*`; `*` also matches slashes. Without `include`
         everything is included.
@@ -87,16 +74,19 @@ def find_images(
     ConfigError
         The source or the list does not exist or cannot be read.
     """
-    where = os.fsencode(source)
+    tree: Tree = source if isinstance(source, RemoteTree) else LocalTree(source, skip_folder)
     if files_from is not None:
-        found = _listed(files_from, source)
-    elif source.is_file():
-        name = os.fsencode(source.name)
-        found = _members(where, name) if name.endswith(b".tar") else iter([Found(name, where)])
-    elif source.is_dir():
-        found = _walk(where, os.path.realpath(os.fsencode(skip_folder)) if skip_folder else None)
+        if isinstance(source, Path) and not source.is_dir():
+            raise ConfigError(f"{source} is no folder, in which the files of a list could lie.", hint="check SRC")
+        if not files_from.is_file():
+            raise ConfigError(
+                f"There is no file {files_from}.", hint="check --files-from; a list is read twice, so no pipe will do"
+            )
+        found = _listed(files_from, tree)
+    elif isinstance(source, Path):
+        found = _all(tree, is_folder=tree.is_folder())
     else:
-        raise ConfigError(f"There is no folder or file {source}.", hint="check SRC")
+        found = _all(tree)
     return filter(_chosen_by(include, exclude), found)
 
 
@@ -112,65 +102,66 @@ def _chosen_by(include: Sequence[str], exclude: Sequence[str]) -> Callable[[Foun
     return chosen
 
 
-def _walk(source: bytes, skip: bytes | None) -> Iterator[Found]:
+def _all(tree: Tree, *, is_folder: bool | None = None) -> Iterator[Found]:
+    if tree.is_folder() if is_folder is None else is_folder:
+        yield from _walk(tree)
+    elif tree.name.endswith(b".tar"):
+        yield from _members(tree, tree.root, tree.name)
+    else:
+        yield Found(tree.name, tree.root)
+
+
+def _walk(tree: Tree) -> Iterator[Found]:
     """Depth first, each folder's entries in the order of what they put into paths: a folder's name with its slash."""
-    levels = [(source, b"", iter(_entries(source, skip)))]
-    while levels:
-        folder, path, names = levels[-1]
-        name = next(names, None)
-        if name is None:
-            levels.pop()
-            continue
-        inside, file = path + name, os.path.join(folder, name.rstrip(b"/"))
-        if not name.endswith(b"/"):
-            yield Found(inside, file)
-        elif name.endswith(b".tar/") and not os.path.isdir(file):
-            yield from _members(file, inside[:-1])
-        elif os.path.islink(file):
-            yield Found(inside, file, problem="It is a link to a folder; those are not followed.")
-        else:
-            try:
-                levels.append((file, inside, iter(_entries(file, skip))))
-            except OSError as error:
-                yield Found(inside, file, problem=f"It is a folder that cannot be listed: {error.strerror}.")
-
-
-def _listed(file: Path, source: Path) -> Iterator[Found]:
-    """The files that a list names, sorted. Raises ConfigError at once where there is none."""
-    if not source.is_dir():
-        raise ConfigError(f"{source} is no folder, in which the files of a list could lie.", hint="check SRC")
-    if not file.is_file():
+    try:
+        levels = [tree.entries(tree.root, b"")]
+    except OSError as error:
         raise ConfigError(
-            f"There is no file {file}.", hint="check --files-from; a list is read twice, so no pipe will do"
-        )
-    where = os.fsencode(source)
-
-    def found() -> Iterator[Found]:
-        with file.open("rb") as stream:
-            for path, _ in itertools.groupby(sorted_lines(_paths(stream, where))):
-                there = os.path.join(where, path.rstrip(b"/"))
-                if path.endswith(b".tar/"):
-                    yield from _members(there, path[:-1])
+            f"{os.fsdecode(tree.root)} cannot be listed: {error.strerror or error}.",
+            hint="check SRC, and what lets you read it",
+        ) from None
+    while levels:
+        for found in levels[-1]:
+            if found.problem or not found.path.endswith(b"/"):
+                yield found
+            elif tree.is_shard(found):
+                yield from _members(tree, found.file, found.path[:-1])
+            else:
+                try:
+                    levels.append(tree.entries(found.file, found.path))
+                except OSError as error:
+                    why = f"It is a folder that cannot be listed: {error.strerror or error}."
+                    yield found._replace(problem=why)
                 else:
-                    yield Found(path, there)
+                    break  # into it
+        else:
+            levels.pop()
 
-    return found()
+
+def _listed(file: Path, tree: Tree) -> Iterator[Found]:
+    """The files that a list names, sorted."""
+    with file.open("rb") as stream:
+        for path, _ in itertools.groupby(sorted_lines(_paths(stream, tree))):
+            there = tree.file(path.rstrip(b"/"))
+            if path.endswith(b".tar/"):
+                yield from _members(tree, there, path[:-1])
+            else:
+                yield Found(path, there)
 
 
-def _paths(stream: BinaryIO, source: bytes) -> Iterator[bytes]:
-    """Paths of a list, as `_walk` names them. Absolute ones lose the source's part."""
+def _paths(stream: BinaryIO, tree: Tree) -> Iterator[bytes]:
+    """Paths of a list, as `_walk` names them. Whole ones lose the source's part."""
     separator = b"\0" if b"\0" in stream.read(1 << 16) else b"\n"
     stream.seek(0)
-    root = os.path.join(os.path.abspath(source), b"")
     for line in _split(stream, separator):
         line = line.removesuffix(b"\r") if separator == b"\n" else line
-        path = os.path.normpath(line).removeprefix(root) if line else b""
-        if path.startswith((b"/", b"../")) or path in (b".", b".."):
-            raise ConfigError(
-                f"The list names {os.fsdecode(line)!r}, which is no file in SRC.", hint="correct the list"
-            )
-        if path:
-            yield path + b"/" if path.endswith(b".tar") else path
+        if not line:
+            continue
+        path = tree.inside(line)
+        if path is None:
+            named = without_secrets(os.fsdecode(line))
+            raise ConfigError(f"The list names {named!r}, which is no file in SRC.", hint="correct the list")
+        yield path + b"/" if path.endswith(b".tar") else path
 
 
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
@@ -196,36 +187,12 @@ def sorted_lines(lines: Iterator[bytes], in_memory: int = 1_000_000) -> Iterator
         yield from heapq.merge(*runs)
 
 
-def _entries(folder: bytes, skip: bytes | None) -> list[bytes]:
-    """Names in a folder, sorted; those of folders and of tar shards end in a slash.
-
-    Raises
-    ------
-    OSError
-        It cannot be listed.
-    """
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(b"."):
-                continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:
-                is_folder = False  # a link in a circle; reading it will say so
-            if is_folder and skip is not None and os.path.realpath(entry.path) == skip:
-                continue
-            names.append(entry.name + b"/" if is_folder or entry.name.endswith(b".tar") else entry.name)
-    names.sort()
-    return names
-
-
-def _members(file: bytes, path: bytes) -> Iterator[Found]:
+def _members(tree: Tree, file: bytes, path: bytes) -> Iterator[Found]:
     """The images in a tar shard, sorted; of two with one name the last one counts, as when it is unpacked."""
     inside: dict[bytes, Found] = {}
     problem = ""
     try:
-        with tarfile.open(os.fsdecode(file), "r:") as shard:
+        with tree.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as shard:
             for member in shard:
                 name = os.fsencode(member.name.lstrip("/"))
                 if b".." not in name.split(b"/"):
@@ -239,8 +206,8 @@ def _members(file: bytes, path: bytes) -> Iterator[Found]:
                 elif not member.isfile():
                     found = found._replace(problem="It is no file, but a link or a device.")
                 inside[name] = found
-            shard.fileobj.seek(shard.offset)
-            if shard.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            stream.seek(shard.offset)
+            if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 problem = "The shard has no end: it was cut short."
     except (OSError, tarfile.TarError) as error:
         problem = f"The shard cannot be read{' to its end' if inside else ''}: {error}."

@@ -15,12 +15,14 @@ IMAGES = "images"  # the folder of every job's output that holds the mirrored tr
 
 
 def prepare_output(
-    source: Path, out: Path, *, makes: Sequence[str], marker: str, settings: Mapping[str, Any], overwrite: bool
+    source: Path | None, out: Path, *, makes: Sequence[str], marker: str, settings: Mapping[str, Any], overwrite: bool
 ) -> None:
     """Make a job's output folder. Only what an earlier such job made is ever removed, and never an input.
 
     Parameters
     ----------
+    source
+        None: it is not on this machine.
     makes
         Names of all other files and folders that the job makes in `out`, besides `IMAGES`. They are removed in this
         order, then the images, then the marker: what says that the others are whole comes first.
@@ -51,8 +53,10 @@ def prepare_output(
         raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
 
 
-def check_apart(source: Path, out: Path) -> None:
-    """Raises ConfigError where `out` would overwrite the source."""
+def check_apart(source: Path | None, out: Path) -> None:
+    """Raises ConfigError where `out` would overwrite the source. None: it is not on this machine."""
+    if source is None:
+        return
     inputs, images = source.resolve(), (out / IMAGES).resolve()
     if inputs == out.resolve() or inputs == images or images in inputs.parents:
         raise ConfigError(

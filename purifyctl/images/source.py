@@ -1,22 +1,31 @@
 """One input: where it lies, and its bytes."""
 
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.errors import ImageError
 
+if TYPE_CHECKING:
+    from purifyctl.images.remote import RemoteTree
+
 MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
+
+
+def is_url(text: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.:-]*://", text) is not None
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """One input: where it lies, and its path relative to the source, by which every result names it."""
 
-    file: Path
+    file: Path | str  # a str is a URL, which Path would change
     path: PurePosixPath
     span: tuple[int, int] | None = None  # first byte and length within `file`; None: the whole file
     problem: str = ""  # why it cannot be read, where that is known already
@@ -25,13 +34,18 @@ class ImageFile:
     def size(self) -> int:
         """Bytes; -1 of what is not there, such as the target of a broken link. It gets its row when it is read."""
         try:
-            return self.span[1] if self.span else self.file.stat().st_size
+            return self.span[1] if self.span else Path(self.file).stat().st_size
         except OSError:
             return -1
 
 
-def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+def read_file(image: ImageFile, max_bytes: int = MAX_BYTES, *, remote: "RemoteTree | None" = None) -> NDArray[np.uint8]:
     """The bytes of one input.
+
+    Parameters
+    ----------
+    remote
+        The source that a URL lies in.
 
     Raises
     ------
@@ -40,6 +54,10 @@ def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]
     """
     if image.problem:
         raise ImageError("unreadable", image.problem)
+    if isinstance(image.file, str):
+        if remote is None:
+            raise ValueError("a URL is read through its source")
+        return np.frombuffer(remote.read(image.file, image.span, max_bytes), np.uint8)
     try:
         facts = image.file.stat()
         if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever

@@ -21,6 +21,7 @@ from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
+from purifyctl.images.remote import RemoteTree, open_source
 from purifyctl.images.sink import check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
@@ -91,7 +92,7 @@ class RunResult:
 
 
 def run(
-    source: Path,
+    source: Path | str,
     bundle: Bundle,
     out: Path,
     options: RunOptions | None = None,
@@ -108,17 +109,25 @@ def run(
 
     A call with the same source, engine and options goes on where an earlier one stopped.
 
+    Parameters
+    ----------
+    source
+        A folder or a file; as text it may also be a URL. User, password and query of that are not written anywhere.
+
     Raises
     ------
     ConfigError
-        The source holds nothing or is the output, or `out` holds an earlier run of something else.
+        The source holds nothing or is the output, cannot be listed, or `out` holds an earlier run of something else.
+    MissingDependencyError
+        The source is a URL whose protocol comes from a package that is not installed.
     OutputError
         The disk is full. What is finished is kept.
     """
     options = options or RunOptions()
     started = time.monotonic()
-    chain, settings, make_plan = _prepare(source, bundle, out, options)
-    with RunFolder(source, out, options.shard) as folder:
+    tree = open_source(source)
+    chain, settings, make_plan = _prepare(tree, bundle, out, options)
+    with RunFolder(_on_this_machine(tree), out, options.shard) as folder:
         plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
         mine = range(options.shard[0], plan.shards, options.shard[1])
         task = Task(
@@ -132,6 +141,7 @@ def run(
             top=options.top,
             max_pixels=options.max_pixels,
             verbose=console.is_verbose(),
+            url=str(source) if isinstance(tree, RemoteTree) else None,
         )
         done = _process(task, plan, folder, mine, options, worker)
         parts = [part for number in mine if (part := folder.part(number))]
@@ -139,7 +149,12 @@ def run(
             "inputs": sum(map(plan.size, mine)),
             "finished": all(map(folder.is_committed, mine)) and not done.left,
             **summarise(parts),
-            "this_call": {**done.facts(started), "bundle": str(bundle.path), "bundle_sha256": bundle.sha256},
+            "this_call": {
+                **done.facts(started),
+                "command": _command(source, tree),
+                "bundle": str(bundle.path),
+                "bundle_sha256": bundle.sha256,
+            },
             **settings,
             "share": "{}/{}".format(*options.shard),
             "purifyctl": purifyctl.__version__,
@@ -158,7 +173,7 @@ def run(
     return RunResult(summary, 0 if set(summary["statuses"]) <= {"ok"} else 3)
 
 
-def dry_run(source: Path, bundle: Bundle, out: Path, options: RunOptions) -> dict[str, Any]:
+def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) -> dict[str, Any]:
     """What `run` would do, told without doing or writing anything.
 
     Raises
@@ -166,8 +181,9 @@ def dry_run(source: Path, bundle: Bundle, out: Path, options: RunOptions) -> dic
     ConfigError
         As `run` would.
     """
-    _, settings, make_plan = _prepare(source, bundle, out, options)
-    check_apart(source, out)
+    tree = open_source(source)
+    _, settings, make_plan = _prepare(tree, bundle, out, options)
+    check_apart(_on_this_machine(tree), out)
     resumes = options.on_existing == "resume" and (out / PLAN).is_file()
     if resumes:
         check_same(out, settings)
@@ -189,8 +205,18 @@ def dry_run(source: Path, bundle: Bundle, out: Path, options: RunOptions) -> dic
         }
 
 
+def _on_this_machine(source: Path | RemoteTree) -> Path | None:
+    return source if isinstance(source, Path) else None
+
+
+def _command(source: Path | str, tree: Path | RemoteTree) -> str:
+    """What was typed, but for what a URL holds that is not to be written."""
+    shown = tree.url if isinstance(tree, RemoteTree) else str(source)
+    return shlex.join(shown if word == str(source) else word for word in sys.argv)
+
+
 def _prepare(
-    source: Path, bundle: Bundle, out: Path, options: RunOptions
+    source: Path | RemoteTree, bundle: Bundle, out: Path, options: RunOptions
 ) -> tuple[tuple[str, ...], dict[str, Any], Callable[[Path], None]]:
     """The networks to run, what identifies the run, and what writes its plan into a file."""
     bundle.check_runs_here()
@@ -198,8 +224,10 @@ def _prepare(
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
     chain = bundle.chain(classify=options.classify, apart=options.compare)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
+    if isinstance(source, Path):
+        source = source.absolute()  # a later call may be given in another folder
     found = find_images(
-        source.absolute(),  # a later call may be given in another folder
+        source,
         files_from=options.files_from,
         include=options.include,
         exclude=options.exclude,
@@ -217,7 +245,7 @@ def _prepare(
         )
 
     settings = {
-        "source": str(source.absolute()),
+        "source": str(source) if isinstance(source, Path) else source.url,
         "options": options.identity(),
         "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
     }
@@ -245,7 +273,6 @@ class _Progress:
             "images_per_s": round(self.rows / self.seconds, 2) if self.rows and self.seconds else None,
             **(self.busy.figures(self.seconds, self.threads) if self.rows and self.seconds else {}),
             "startup_s": round(self.began - started, 3) if self.began is not None else None,
-            "command": shlex.join(sys.argv),
         }
 
 

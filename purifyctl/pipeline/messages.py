@@ -1,7 +1,7 @@
 """What a run's parent and its workers tell each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import purifyctl
@@ -24,6 +24,7 @@ class Task:
     top: int
     max_pixels: int
     verbose: bool
+    url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Assignment:
     """What a machine of a cluster is told."""
 
     task: Task
-    source: Path
+    source: Path | None  # None: a URL
     marker: Path  # a file in the output, by which the machine knows that it has the same folder
     marker_sha256: str
     image_timeout: float

@@ -10,8 +10,8 @@ from typing import Any
 
 from purifyctl.errors import ConfigError
 from purifyctl.images import ImageFile
-from purifyctl.images.listing import Found
 from purifyctl.images.sink import IMAGES, name_outputs
+from purifyctl.images.trees import Found
 from purifyctl.labels import TruthFromFolder
 from purifyctl.pipeline.packing import archive
 

@@ -46,7 +46,7 @@ class Purifier:
                 f"{work.task.out} on {here} is not the folder that the run was begun in.",
                 hint="choose an --out on storage that all machines share",
             )
-        if not work.source.exists():
+        if work.source is not None and not work.source.exists():
             raise BackendError(
                 f"There is no {work.source} on {here}.", hint="put the source on storage that all machines share"
             )

@@ -41,14 +41,14 @@ class RunFolder:
     Parameters
     ----------
     source
-        Must not be what the run writes into.
+        Must not be what the run writes into. None: it is not on this machine.
     share
         Which of several calls, on one machine or many, this one is: (i, n).
     """
 
-    def __init__(self, source: Path, path: Path, share: tuple[int, int]) -> None:
+    def __init__(self, source: Path | None, path: Path, share: tuple[int, int]) -> None:
         check_apart(source, path)
-        self.path, self.source = path, source.absolute()
+        self.path, self.source = path, source.absolute() if source else None
         self.marker = path.absolute() / SETTINGS
         self._rows = path / ROWS
         self._share = "{}-of-{}".format(*share)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError, OutputError
 from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, GpuJpegEncoder, encode, read_file
+from purifyctl.images.remote import RemoteTree
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.pipeline.packing import waiting_place
@@ -44,6 +46,8 @@ class Job:
     compare: bool  # classify the unpurified image too
     top: int  # classes per row
     bundle_sha256: str
+    remote: RemoteTree | None  # the source, where it is a URL,
+    readers: Executor | None  # and what then reads the images of a batch at once
     entered: Callable[
         [int, str | None], None
     ]  # called with a batch's number and the stage that it comes to; None: waits
@@ -82,16 +86,27 @@ def read(job: Job, number: int, batch: int, items: Sequence[Item]) -> Work:
         path = printable(item.image.path)
         rows.append(Row(path, true_index=index, true_label=label, batch=batch, bundle=job.bundle_sha256))
     work = Work(number, items, rows, [], [])
-    for i, (item, row) in enumerate(zip(items, rows, strict=True)):
-        with _timed() as clock:
-            try:
-                work.files.append(read_file(item.image))
-                work.positions.append(i)
-            except ImageError as error:
-                _fail(row, error)
-        row.read_ms = clock.ms
+    at_once = job.readers.map if job.readers else map
+    for i, (row, (data, ms)) in enumerate(zip(rows, at_once(partial(_read, job), items), strict=True)):
+        row.read_ms = ms
+        if isinstance(data, ImageError):
+            _fail(row, data)
+        else:
+            work.files.append(data)
+            work.positions.append(i)
     job.entered(number, None)
     return work
+
+
+def _read(job: Job, item: Item) -> tuple[NDArray[np.uint8] | ImageError, float]:
+    """A file's bytes, or why there are none; and milliseconds."""
+    data: NDArray[np.uint8] | ImageError
+    with _timed() as clock:
+        try:
+            data = read_file(item.image, remote=job.remote)
+        except ImageError as error:
+            data = error
+    return data, clock.ms
 
 
 def decode(job: Job, reading: Future[Work]) -> Work:

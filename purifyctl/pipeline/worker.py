@@ -25,10 +25,12 @@ import numpy as np
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
+from purifyctl.images.remote import RemoteTree
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
 
-READ_THREADS = 4  # reading waits for disks and networks, not for the processor
+READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
+REMOTE_READERS = 32  # images of these batches, from a server that each has to wait for
 
 
 def main() -> None:
@@ -114,6 +116,8 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         compare=task.compare,
         top=task.top,
         bundle_sha256=bundle.sha256,
+        remote=RemoteTree(task.url) if task.url else None,
+        readers=stack.enter_context(ThreadPoolExecutor(REMOTE_READERS, "remote")) if task.url else None,
         entered=lambda number, stage: parent.say(Entered(number, stage)),
     )
     return job, threads

@@ -42,6 +42,8 @@ def thumbnails(item: Item, folder: Path, size: int, *, written: bool, max_pixels
     missing = []
     before = after = None
     try:
+        if isinstance(item.image.file, str):
+            raise ImageError("unreadable", "It lies behind a URL, and a report asks no server.")
         before = _square(Image.open(io.BytesIO(read_file(item.image).data)), size, max_pixels)
     except ImageError as error:
         missing.append(f"The input: {error}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from purifyctl.images.listing import Found
+from purifyctl.images.trees import Found
 from purifyctl.labels import TruthFromFolder, imagenet_labels
 from purifyctl.pipeline.plan import Plan, write_plan
 

@@ -1,0 +1,157 @@
+"""Web servers: files by one request each, and folders by the links on their index pages.
+
+fsspec's own listing takes sort links and other pages for files, does not undo HTML's escapes, and writes some names in
+another way than the server does; its own reading has no limit. Its session, its thread and its settings are used.
+"""
+
+import html
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urljoin, urlsplit
+
+from purifyctl.errors import ImageError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+
+STALLED_S = 12.0  # without a byte; three times that is less than --image-timeout, which would blame the image
+PIECE = 1 << 18  # bytes
+INDEX_BYTES = 1 << 30  # of an index page: millions of links
+BUSY = (408, 425, 429)  # and all from 500 on: another time it may succeed
+LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""", re.IGNORECASE)
+
+
+def encoded(path: bytes) -> bytes:
+    """A path as URLs have it."""
+    return quote_from_bytes(path).encode()
+
+
+def decoded(path: str) -> bytes:
+    """The bytes that a URL's path stands for."""
+    return unquote_to_bytes(os.fsencode(path))
+
+
+class Web:
+    """What web servers have. `user` ("name:password") and `query` go with every request."""
+
+    def __init__(self, system: Any, user: str, query: str) -> None:
+        self._system, self._user, self._query = system, user, query
+
+    def is_folder(self, url: str) -> bool:
+        """Servers send whoever asks for a folder to its name with a slash."""
+        return bool(self._wait(self._where, url))
+
+    def names(self, folder: str) -> list[tuple[bytes, bool]]:
+        page, base = self._wait(self._page, f"{folder}/")
+        return _children(page, base)
+
+    def size(self, url: str) -> int:
+        return int(self._wait(self._size, url))
+
+    def get(self, url: str, span: tuple[int, int] | None, max_bytes: int) -> bytes:
+        if span is not None and span[1] == 0:
+            return b""
+        return bytes(self._wait(self._get, url, span, max_bytes))
+
+    def _wait(self, question: Callable[..., Awaitable[Any]], *about: Any) -> Any:
+        """Ask in the thread of fsspec's session, and wait."""
+        from fsspec.asyn import sync
+
+        return sync(self._system.loop, question, *about)
+
+    async def _where(self, url: str) -> bool:
+        async with await self._request(url) as answer:
+            _check(answer)
+            return bool(answer.url.raw_path.endswith("/"))
+
+    async def _page(self, url: str) -> tuple[bytes, str]:
+        async with await self._request(url) as answer:
+            _check(answer)
+            if answer.content_type not in ("text/html", "application/xhtml+xml"):
+                raise OSError(f"the server sends no index page, but {answer.content_type}")
+            return await _body(answer, INDEX_BYTES), str(answer.url)
+
+    async def _size(self, url: str) -> int:
+        async with await self._request(url, "bytes=0-0") as answer:
+            told = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+            if answer.status in (206, 416) and told:
+                return int(told[1])
+            _check(answer)
+            raise OSError("the server does not send parts of files, which is how tar shards are read")
+
+    async def _get(self, url: str, span: tuple[int, int] | None, max_bytes: int) -> bytes:
+        start, length = span or (0, 0)
+        async with await self._request(url, f"bytes={start}-{start + length - 1}" if span else "") as answer:
+            if span and answer.status == 416:
+                raise OSError("it is shorter than it was when the run was planned")
+            _check(answer)
+            if span and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise OSError("the server does not send parts of files, which is how tar shards are read")
+            data = await _body(answer, length if span else max_bytes)
+        if span and len(data) != length:
+            raise OSError("it is shorter than it was when the run was planned")
+        return data
+
+    async def _request(self, url: str, part: str = "") -> Any:
+        from aiohttp import ClientTimeout
+        from yarl import URL
+
+        protocol, _, rest = url.partition("://")
+        whole = f"{protocol}://{self._user}{'@' if self._user else ''}{rest}{'?' if self._query else ''}{self._query}"
+        session = await self._system.set_session()
+        options = dict(self._system.kwargs)
+        headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}  # sizes are those of the file
+        if part:
+            headers["Range"] = part
+        timeout = ClientTimeout(total=None, sock_connect=STALLED_S, sock_read=STALLED_S)
+        return session.get(URL(whole, encoded=True), headers=headers, **{"timeout": timeout, **options})
+
+
+def _check(answer: "ClientResponse") -> None:
+    """Raises OSError for an answer that is not what was asked for."""
+    if answer.status < 400:
+        return
+    said = f"{answer.status} {answer.reason or ''}".strip()
+    if answer.status in (404, 410):
+        raise FileNotFoundError(said)
+    if answer.status in (401, 403):
+        raise PermissionError(said)
+    if answer.status in BUSY or answer.status >= 500:
+        raise ConnectionError(f"the server answered {said}")
+    raise OSError(f"the server answered {said}")
+
+
+async def _body(answer: "ClientResponse", max_bytes: int) -> bytes:
+    """No more of it than `max_bytes` and one. Raises ImageError where there is more."""
+    size = answer.content_length
+    data = bytearray()
+    while size is None or size <= max_bytes:
+        piece = await answer.content.read(min(PIECE, max_bytes + 1 - len(data)))
+        data += piece
+        if not piece:
+            return bytes(data)
+        if len(data) > max_bytes:
+            break
+    told = f"The file has {size:,} bytes" if size else "The file has more bytes than that"
+    raise ImageError("too_large", f"{told}; {max_bytes:,} are allowed.")
+
+
+def _children(page: bytes, base: str) -> list[tuple[bytes, bool]]:
+    """Names of what lies directly in the folder `base`, as its index page links to it, and whether each is a folder."""
+    server, folder = urlsplit(base).hostname, decoded(urlsplit(base).path)
+    found = {}
+    for groups in LINK.findall(page):
+        href = html.unescape(os.fsdecode(b"".join(groups))).partition("#")[0].strip()
+        if not href or "?" in href:  # pages in another order
+            continue
+        try:
+            link = urlsplit(urljoin(base, href))
+            host = link.hostname
+        except ValueError:  # no URL
+            continue
+        parent, _, name = link.path.removesuffix("/").rpartition("/")
+        if host == server and name and decoded(parent + "/") == folder:
+            found[decoded(name), link.path.endswith("/")] = True
+    return list(found)
