@@ -7,7 +7,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -482,22 +482,3 @@ def _wanted(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(repr, args))}"
     return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}.get(hint, str(hint))
-
-
-def differences(earlier: Any, asked: Any, where: str = "") -> Iterator[str]:
-    """Each setting of plain data that differs, as `seed was 0, is 1`."""
-    if isinstance(earlier, dict) and isinstance(asked, dict):
-        for key in dict.fromkeys([*earlier, *asked]):
-            yield from differences(earlier.get(key), asked.get(key), f"{where}.{key}" if where else key)
-    elif isinstance(earlier, list) and isinstance(asked, list):
-        gone, new = ([item for item in one if item not in other] for one, other in ((earlier, asked), (asked, earlier)))
-        if gone or new or earlier != asked:
-            sides = (f"without {_short(gone)}" if gone else "", f"with {_short(new)} new" if new else "")
-            yield f"{where} is now {' and '.join(filter(None, sides)) or 'in another order'}"
-    elif earlier != asked:
-        yield f"{where} was {_short(earlier)}, is {_short(asked)}"
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

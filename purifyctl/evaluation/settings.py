@@ -1,13 +1,12 @@
 """What an evaluation was asked for: it marks the folder, and decides whether a later call may go on with it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from purifyctl.config import differences
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
+from purifyctl.settings import check_same
 
 SETTINGS, RECORDS = "settings.json", "records"
 
@@ -21,22 +20,18 @@ def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
         The folder holds an evaluation with other settings (the message names them), or something else.
     """
     file = out / SETTINGS
-    asked = json.loads(json.dumps(settings))  # as it reads back
     if not file.exists():
         if (out / RECORDS).exists():
             raise ConfigError(f"{out / RECORDS} exists, and no evaluation made it.", hint="choose another --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            write_json(file, asked)
+            write_json(file, settings)
         except OSError as error:
             raise ConfigError(f"{out} cannot be written to: {error.strerror}.", hint="check --out") from None
         return
-    try:
-        earlier = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
-    if changed := list(differences(earlier, asked)):
-        raise ConfigError(
-            f"{out} holds an evaluation with other settings: {'; '.join(changed)}.",
-            hint="choose another --out, or ask for the same as then",
-        )
+    check_same(
+        file,
+        settings,
+        what="an evaluation with other settings",
+        hint="choose another --out, or ask for the same as then",
+    )

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import purifyctl
-from purifyctl.config import differences
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256, write_json
 from purifyctl.pipeline.plan import PLAN, Plan
 from purifyctl.pipeline.run_folder import SUMMARY, parts_of, read_settings
 from purifyctl.pipeline.summary import summarise
+from purifyctl.settings import differences
 
 
 def merge(folders: Sequence[Path]) -> dict[str, Any]:

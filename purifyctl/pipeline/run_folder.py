@@ -18,8 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self
 
-from purifyctl import console
-from purifyctl.config import differences
+from purifyctl import console, settings
 from purifyctl.errors import ConfigError, OutputError
 from purifyctl.files import write_json
 from purifyctl.images.sink import IMAGES, check_apart, prepare_output
@@ -81,7 +80,7 @@ class RunFolder:
 
     def begin_or_resume(
         self,
-        settings: Mapping[str, Any],
+        asked: Mapping[str, Any],
         on_existing: OnExisting,
         make_plan: Callable[[Path], None],
     ) -> Plan:
@@ -100,7 +99,7 @@ class RunFolder:
         file = self.path / PLAN
         with _locked(self.path / PLAN_LOCK, fcntl.LOCK_EX):  # the first of several calls plans for all
             if on_existing == "resume" and file.is_file():
-                check_same(self.path, settings)
+                check_same(self.path, asked)
             else:
                 if self._of > 1 and on_existing == "overwrite":
                     raise ConfigError(
@@ -109,7 +108,7 @@ class RunFolder:
                 never_began = (self.path / SETTINGS).is_file() and not file.is_file()
                 overwrite = on_existing == "overwrite" or never_began
                 prepare_output(
-                    self.source, self.path, makes=MAKES, marker=SETTINGS, settings=settings, overwrite=overwrite
+                    self.source, self.path, makes=MAKES, marker=SETTINGS, settings=asked, overwrite=overwrite
                 )
                 self._rows.mkdir()
                 try:
@@ -184,26 +183,21 @@ class RunFolder:
         return self.path / f"rows{ending}" if self._of == 1 else self.path / SUMMARIES / f"{self._share}{ending}"
 
 
-def check_same(folder: Path, settings: Mapping[str, Any]) -> None:
+def check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     """Raises ConfigError where a run was asked for something else; the message names the differences."""
-    asked = json.loads(json.dumps(settings))  # as it reads back
-    if changed := list(differences(read_settings(folder), asked)):
-        raise ConfigError(
-            f"{folder} holds a run of something else: {'; '.join(changed)}.",
-            hint="choose another --out, ask for the same as then, or pass --on-existing overwrite",
-        )
+    settings.check_same(
+        folder / SETTINGS,
+        asked,
+        what="a run of something else",
+        hint="choose another --out, ask for the same as then, or pass --on-existing overwrite",
+    )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """What a run was asked for. Raises ConfigError where there is none."""
-    file = folder / SETTINGS
-    try:
-        settings: dict[str, Any] = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} holds no run.", hint="name the --out of a run") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
-    return settings
+    if not (folder / SETTINGS).exists():
+        raise ConfigError(f"{folder} holds no run.", hint="name the --out of a run")
+    return settings.read_settings(folder / SETTINGS)
 
 
 def parts_of(folder: Path) -> dict[int, Path]:

@@ -1,0 +1,42 @@
+"""What a job was asked for, as JSON in its folder: a later call may go on if it asks for the same."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from purifyctl.errors import ConfigError
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Raises ConfigError where they cannot be read."""
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
+    return settings
+
+
+def check_same(file: Path, asked: Mapping[str, Any], *, what: str, hint: str) -> None:
+    """Raises ConfigError where a job was asked for something else: `what`, and the differences."""
+    if changed := list(differences(read_settings(file), json.loads(json.dumps(asked)))):  # as it reads back
+        raise ConfigError(f"{file.parent} holds {what}: {'; '.join(changed)}.", hint=hint)
+
+
+def differences(earlier: Any, asked: Any, where: str = "") -> Iterator[str]:
+    """Each setting of plain data that differs, as `seed was 0, is 1`."""
+    if isinstance(earlier, dict) and isinstance(asked, dict):
+        for key in dict.fromkeys([*earlier, *asked]):
+            yield from differences(earlier.get(key), asked.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(earlier, list) and isinstance(asked, list):
+        gone, new = ([item for item in one if item not in other] for one, other in ((earlier, asked), (asked, earlier)))
+        if gone or new or earlier != asked:
+            sides = (f"without {_short(gone)}" if gone else "", f"with {_short(new)} new" if new else "")
+            yield f"{where} is now {' and '.join(filter(None, sides)) or 'in another order'}"
+    elif earlier != asked:
+        yield f"{where} was {_short(earlier)}, is {_short(asked)}"
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
