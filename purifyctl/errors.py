@@ -7,6 +7,7 @@
     ├── ImageError              one image cannot be read; carries the status its row gets
     ├── TrainingError           a training cannot go on
     ├── BackendError            an inference library or device refuses
+    ├── BusyError               another call is at work on it, or a server does not answer: later it may go well
     ├── OutputError             results cannot be written: a full or read-only disk
     ├── BundleError             an engine bundle is damaged, foreign, or does not fit
     └── ParityError             an engine does not agree with its torch reference
@@ -84,6 +85,10 @@ class TrainingError(PurifyctlError):
 
 
 class BackendError(PurifyctlError):
+    pass
+
+
+class BusyError(PurifyctlError):
     pass
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 import typer
+from ray.cluster_utils import Cluster
 
 from purifyctl import cli
 from purifyctl.bundle import Bundle
@@ -36,11 +37,14 @@ def small_shards() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def on_ray() -> Iterator[None]:
+def on_ray() -> Iterator[Cluster]:
+    """A cluster of one machine with two CPUs, and this process at work on it."""
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    yield
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    ray.init(address=machines.address, logging_level="ERROR", log_to_driver=False)
+    yield machines
     ray.shutdown()
+    machines.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,7 @@ def actors() -> list[int]:
 
 
 def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
-    on_ray: None, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+    on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     result = run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=2))
     assert result.exit_code == 3
@@ -79,7 +83,7 @@ def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
 
 
 def test_an_actor_that_is_killed_in_its_midst_changes_nothing(
-    on_ray: None, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+    on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     out, killed = tmp_path / "out", []
 
@@ -100,15 +104,40 @@ def test_an_actor_that_is_killed_in_its_midst_changes_nothing(
 
 
 def test_machines_that_lose_every_worker_stop_the_run_with_the_reason(
-    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+    on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     kills_its_actor = (sys.executable, "-c", "import os, time; os.kill(os.getppid(), 9); time.sleep(9)")
     with pytest.raises(BackendError, match="3 Ray workers were lost in a row"):
         run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=1), worker=kills_its_actor)
 
 
+def test_a_machine_that_is_lost_for_good_leaves_its_work_to_the_others(
+    on_ray: Cluster,
+    many: Path,
+    undisturbed: Path,
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "PLACE_S", 5.0)
+    other, out = on_ray.add_node(num_cpus=1), tmp_path / "out"
+
+    def remove() -> None:
+        while not any(out.glob("images/*.png")):
+            time.sleep(0.01)
+        on_ray.remove_node(other, allow_graceful=False)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    assert run(many, tiny_bundle, out, RunOptions(ray="", workers=3)).exit_code == 3
+    thread.join()
+    assert_same(out, undisturbed)
+    while sum(node["Alive"] for node in ray.nodes()) > 1:
+        time.sleep(0.1)
+
+
 def test_what_fails_in_a_worker_far_away_is_told_here(
-    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+    on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match=r"No module named tests\.no_such"):
         run(
@@ -121,7 +150,7 @@ def test_what_fails_in_a_worker_far_away_is_told_here(
 
 
 def test_a_cluster_without_room_is_refused_at_once(
-    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path
+    on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="1 machines with a CPU, 2 CPUs in all: 9 workers") as caught:
         run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=9))
@@ -129,7 +158,7 @@ def test_a_cluster_without_room_is_refused_at_once(
 
 
 def test_a_cluster_that_is_busy_is_given_up_with_the_reason(
-    on_ray: None, many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "PLACE_S", 1.0)
     others = ray.remote(num_cpus=2)(type("Others", (), {})).remote()
@@ -139,6 +168,20 @@ def test_a_cluster_that_is_busy_is_given_up_with_the_reason(
     with pytest.raises(BackendError, match="It asks for 2 CPU; free in the cluster: 0 CPU"):
         run(many, tiny_bundle, tmp_path / "out", RunOptions(ray=""))
     ray.kill(others)
+
+
+def test_rays_client_is_refused_since_it_cannot_stream(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is for Ray's client") as caught:
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="ray://head:10001"))
+    assert "--ray auto" in caught.value.hint
+
+
+def test_a_password_is_not_given_to_ray_which_would_note_it(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    options = RunOptions(ray="", files_from=tmp_path / "list.txt")
+    with pytest.raises(ConfigError, match="SRC holds a password") as caught:
+        run("http://me:sesame@127.0.0.1:9/photos", tiny_bundle, tmp_path / "out", options)
+    assert "sesame" not in str(caught.value)
 
 
 def test_an_engine_for_gpus_is_refused_where_there_are_none() -> None:
@@ -173,7 +216,8 @@ def test_workers_are_shared_out_among_machines(
 def assignment(many: Path, tiny_bundle: Bundle, undisturbed: Path, tmp_path: Path) -> Assignment:
     task = Task(tiny_bundle, ("purifier",), undisturbed, tmp_path / "partial", "png", False, False, 5, 10**8, False)
     marker = undisturbed / "run.json"
-    return Assignment(task, many, marker, file_sha256(marker), 60.0, ("worker",))
+    probe = Plan(undisturbed / "plan.parquet").shard(0).items[0].image
+    return Assignment(task, probe, marker, file_sha256(marker), 60.0, None)
 
 
 def test_a_machine_that_sees_another_output_is_refused(assignment: Assignment) -> None:
@@ -181,9 +225,18 @@ def test_a_machine_that_sees_another_output_is_refused(assignment: Assignment) -
         Purifier().open(replace(assignment, marker_sha256="0"), {})
 
 
-def test_a_machine_that_does_not_see_the_source_is_refused(assignment: Assignment) -> None:
-    with pytest.raises(BackendError, match="There is no /nowhere on "):
-        Purifier().open(replace(assignment, source=Path("/nowhere")), {})
+def test_a_machine_that_cannot_read_what_the_first_one_can_is_refused(assignment: Assignment) -> None:
+    assert assignment.probe is not None
+    elsewhere = replace(assignment.probe, file=Path("/nowhere/000.jpg"))
+    with pytest.raises(BackendError, match=r"cannot read 000\.jpg, which can be read where the run was started"):
+        Purifier().open(replace(assignment, probe=elsewhere), {})
+
+
+def test_a_machine_that_cannot_write_there_is_refused(assignment: Assignment, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    task = replace(assignment.task, partial=tmp_path / "file")
+    with pytest.raises(BackendError, match=r"cannot write .*/file/"):
+        Purifier().open(replace(assignment, task=task), {})
 
 
 def test_a_machine_with_another_version_is_refused(assignment: Assignment) -> None:

@@ -1,6 +1,7 @@
 """Purified images in tar shards."""
 
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -113,6 +114,26 @@ def test_an_image_that_somebody_removed_before_it_was_packed_is_missed(undisturb
     with pytest.raises(OutputError, match=r"images/00000\.tar/a\.png has been written, and is gone"):
         packing.pack(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
     assert not (tmp_path / "images").exists()
+
+
+def test_an_archive_that_a_power_cut_damaged_is_written_anew_from_what_waits(tmp_path: Path) -> None:
+    output = plan.PurePosixPath("images/00000.tar/a.png")
+    (tmp_path / packing.waiting_place(output)).parent.mkdir(parents=True)
+    (tmp_path / packing.waiting_place(output)).write_bytes(b"pixels")
+    (tmp_path / "images" / "00000.tar").touch()
+    packing.pack(tmp_path, 0, [output], temporary=tmp_path)
+    assert packing.read_image(tmp_path, output) == b"pixels"
+
+
+def test_what_a_kill_between_rows_and_tidying_left_is_removed_by_the_next_call(
+    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "images" / ".00001.tar.waiting" / "cats").mkdir(parents=True)
+    assert run(many, tiny_bundle, out, PACKED).exit_code == 0
+    assert_same(out, undisturbed)
+    assert not list((out / "images").glob(".*"))
 
 
 def test_rows_only_and_archives_exclude_each_other() -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from purifyctl.bundle import Bundle
-from purifyctl.errors import ConfigError, ImageError, MissingDependencyError
+from purifyctl.errors import BusyError, ConfigError, ImageError, MissingDependencyError
 from purifyctl.images import list_images, read_file
 from purifyctl.images.listing import find_images
 from purifyctl.images.remote import RemoteTree, open_source, split_url, without_secrets
@@ -218,12 +218,12 @@ def test_a_listing_that_breaks_off_is_no_plan(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     server.faults = {"/dogs/": [503] * 3}
-    with pytest.raises(ConfigError, match="cannot be listed: the server answered 503"):
+    with pytest.raises(BusyError, match="cannot be listed: the server answered 503"):
         run(server.url, tiny_bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     shard(photos / "part.tar", {f"{i}.jpg": os.urandom(1 << 20) for i in range(3)})
     server.requests_left = 5  # three folders, the shard's size, its first header
-    with pytest.raises(ConfigError, match="cannot be listed"):
+    with pytest.raises(BusyError, match="cannot be listed"):
         list(find_images(tree(server.url)))
 
 
@@ -311,7 +311,6 @@ def test_no_more_than_the_limit_is_loaded(photos: Path, server: Server) -> None:
         ("teleport://photos", "knows no protocol teleport"),
         ("simplecache::https://host/photos", "URLs within URLs"),
         ("https:///photos", "names no server"),
-        ("http://127.0.0.1:9/", "cannot be listed"),
     ],
 )
 def test_urls_that_cannot_be_read_are_refused(url: str, said: str, tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -319,6 +318,24 @@ def test_urls_that_cannot_be_read_are_refused(url: str, said: str, tiny_bundle: 
         with pytest.raises(ConfigError, match=said):
             begin(url, tiny_bundle, tmp_path / "out", RunOptions())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_is_not_there_may_be_there_later(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BusyError, match="cannot be listed") as caught:
+        run("http://127.0.0.1:9/", tiny_bundle, tmp_path / "out")
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_from_which_the_server_sends_people_away_is_a_row(
+    server: Server, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    server.faults = {"/cats/": ["/dogs/"]}
+    result = run(f"{server.url}/", tiny_bundle, tmp_path / "out")
+    assert result.exit_code == 3
+    (row,) = (row for row in rows_of(tmp_path / "out") if row["status"] != "ok")
+    assert row["path"] == "cats"
+    assert "sends whoever asks for it to /dogs/" in row["error"]
 
 
 def test_a_protocol_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

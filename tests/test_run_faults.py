@@ -16,7 +16,7 @@ from PIL import Image
 from purifyctl.bundle import Bundle
 from purifyctl.config import EngineConfig, parse_share
 from purifyctl.engine import build_engine
-from purifyctl.errors import BackendError, ConfigError, OutputError
+from purifyctl.errors import BackendError, BusyError, ConfigError, OutputError
 from purifyctl.parquet import write_part
 from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
 from purifyctl.pipeline.rows import KeptRow, read_rows, write_text
@@ -281,12 +281,12 @@ def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, 
     with (tmp_path / "out" / ".lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for share in ((0, 1), (0, 2)):
-            with pytest.raises(ConfigError, match="Another call is at work"):
+            with pytest.raises(BusyError, match="Another call is at work"):
                 run(many, tiny_bundle, tmp_path / "out", RunOptions(shard=share))
         lock.write("3")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_SH)  # as one of three does
-        with pytest.raises(ConfigError, match="among 3 are at work"):
+        with pytest.raises(BusyError, match="among 3 are at work"):
             run(many, tiny_bundle, tmp_path / "out", RunOptions(shard=(0, 2)))
         assert run(many, tiny_bundle, tmp_path / "out", RunOptions(shard=(0, 3))).exit_code == 0
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 class Server(ThreadingHTTPServer):
     """What it is to do may be changed while it runs. `faults` belong to a path, and each is used up by one request:
-    a status to answer with, "reset", "truncate", or "endless" (a body without a length).
+    a status to answer with, a path to be sent to, "reset", "truncate", or "endless" (a body without a length).
     """
 
     daemon_threads = True
@@ -78,6 +78,12 @@ class Handler(SimpleHTTPRequestHandler):
         fault = server.faults.get(url.path, [None]).pop(0) if server.faults.get(url.path) else None
         if isinstance(fault, int):
             self.send_error(fault)
+            return
+        if isinstance(fault, str) and fault.startswith("/"):
+            self.send_response(302)
+            self.send_header("Location", fault)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if fault == "reset":
             self.close_connection = True

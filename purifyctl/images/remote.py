@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from purifyctl.errors import ConfigError, ImageError, MissingDependencyError
+from purifyctl.errors import BusyError, ConfigError, ImageError, MissingDependencyError, PurifyctlError
 from purifyctl.images.source import is_url
 from purifyctl.images.trees import Found
 from purifyctl.images.web import Web, decoded, encoded
@@ -86,7 +86,9 @@ class RemoteTree:
         Raises
         ------
         ConfigError
-            The root cannot be listed, or the server does not answer.
+            The root cannot be listed.
+        BusyError
+            The server does not answer.
         """
         folder = folder.removesuffix(b"/")
         try:
@@ -144,7 +146,7 @@ class RemoteTree:
 
         Raises
         ------
-        ConfigError
+        BusyError
             When it is read: the server does not answer. What it holds is not known then.
         """
         url = os.fsdecode(file)
@@ -213,7 +215,9 @@ class RemoteTree:
             return ConnectionError("no answer in time" if isinstance(error, TimeoutError) else text)
         return OSError(text)
 
-    def _unlisted(self, error: OSError) -> ConfigError:
+    def _unlisted(self, error: OSError) -> PurifyctlError:
+        if isinstance(error, ConnectionError):
+            return BusyError(f"{self.url} cannot be listed: {error}.", hint="give the same command again later")
         return ConfigError(
             f"{self.url} cannot be listed: {error}.",
             hint="check SRC and your credentials for it; a server that lists no folders needs --files-from LIST",

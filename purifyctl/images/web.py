@@ -69,6 +69,8 @@ class Web:
     async def _page(self, url: str) -> tuple[bytes, str]:
         async with await self._request(url) as answer:
             _check(answer)
+            if decoded(answer.url.raw_path) != decoded(urlsplit(url).path):  # to a login, most likely
+                raise OSError(f"the server sends whoever asks for it to {answer.url.raw_path}")
             if answer.content_type not in ("text/html", "application/xhtml+xml"):
                 raise OSError(f"the server sends no index page, but {answer.content_type}")
             return await _body(answer, INDEX_BYTES), str(answer.url)

@@ -7,7 +7,6 @@ in hand, which goes to the one that takes its place.
 
 import os
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 from purifyctl import console
 from purifyctl.bundle import MANIFEST, Bundle
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, PurifyctlError
+from purifyctl.pipeline.devices import Batches, LostDeviceError
 from purifyctl.pipeline.messages import Assignment, Batch, Ready
 from purifyctl.pipeline.rows import Row
 
@@ -46,6 +46,12 @@ def ray_devices(work: Assignment, *, address: str, workers: int | None) -> Itera
         import ray
     except ImportError:
         raise MissingDependencyError("ray", needed_for="--ray", extra="ray") from None
+    address = address or os.environ.get("RAY_ADDRESS") or "local"  # else Ray looks for one that somebody left here
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"{address} is for Ray's client, which cannot stream results.",
+            hint="start the run on a machine of the cluster, or as a job of it: --ray auto",
+        )
     mine = not ray.is_initialized()
     if mine:
         _connect(address)
@@ -71,15 +77,12 @@ def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # a GPU that an actor did not ask for is not hidden by an empty variable, which Ray is about to change anyway
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"address": address} if address else {}
-    if not address and "RAY_ADDRESS" not in os.environ:
-        options["include_dashboard"] = False
+    options = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(logging_level="ERROR", log_to_driver=True, **options)
+        ray.init(address=address, logging_level="ERROR", log_to_driver=True, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = address or os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigError(
-            f"There is no Ray to work with at {where}: {error}",
+            f"There is no Ray to work with at {address}: {error}",
             hint="check the address, and that both sides have the same versions of Ray and Python",
         ) from None
 
@@ -120,6 +123,10 @@ def _files(bundle: Bundle) -> dict[str, bytes]:
     return {name: (bundle.path / name).read_bytes() for name in (MANIFEST, *bundle.manifest.files)}
 
 
+class NoRoomError(BackendError):
+    """Ray finds no place for a worker."""
+
+
 class RayDevice:
     """An actor somewhere in the cluster; where it is lost, another."""
 
@@ -140,7 +147,7 @@ class RayDevice:
         return actor, actor.open.remote(self._work, self._files)
 
     def wait_until_placed(self) -> None:
-        """Raises BackendError where Ray finds no place for it, or its machine cannot do the work."""
+        """Raises NoRoomError where Ray finds no place for it, BackendError where its machine cannot do the work."""
         import ray
 
         try:
@@ -150,7 +157,7 @@ class RayDevice:
                 f"{n:g} {name.removeprefix('num_').removesuffix('s').upper()}" for name, n in self._needs.items()
             )
             free = ", ".join(f"{ray.available_resources().get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
-            raise BackendError(
+            raise NoRoomError(
                 f"Ray has not placed a worker in {PLACE_S:.0f} s. It asks for {wants}; free in the cluster: {free}.",
                 hint="wait for other jobs, or ask for fewer --workers",
             ) from None
@@ -172,22 +179,23 @@ class RayDevice:
         with suppress(Exception):  # it is gone, or the whole cluster is
             ray.kill(self._actor)
 
-    def process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
+    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
         """Rows of every batch, in whatever order they are done.
 
         Raises
         ------
+        LostDeviceError
+            Its actor is gone, and Ray has no place for another.
         PurifyctlError
             As `Supervisor.process`; or one actor after another is lost.
         """
         import ray
 
-        in_hand: dict[tuple[int, int], Batch] = {}  # by shard and batch: what is left of it
         lost = 0
         while not self._closed:
-            again = deque(in_hand.values())
+            in_hand: dict[tuple[int, int], Batch] = {}  # by shard and batch: what is left of it
             try:
-                for done in self._stream(batches, again, in_hand):
+                for done in self._stream(batches, in_hand):
                     lost = 0
                     yield done
                 return
@@ -195,6 +203,7 @@ class RayDevice:
                 raise _cause(error) from None
             except ray.exceptions.RayError as error:
                 lost += 1
+                batches.give_back(in_hand.values())
                 self._replace(lost, error)
 
     def _replace(self, lost: int, why: Exception) -> None:
@@ -203,14 +212,17 @@ class RayDevice:
             return
         if lost == STARTS:
             raise BackendError(f"{STARTS} Ray workers were lost in a row, the last one so: {why}", hint="ray status")
-        console.warn("A Ray worker was lost. Another one takes its place, and what it had in hand.")
+        console.warn("A Ray worker was lost. What it had in hand is done again; Ray is asked for another one.")
         self._kill()
         self._actor, self._placed = self._begin()
-        self.wait_until_placed()
+        try:
+            self.wait_until_placed()
+        except NoRoomError as error:
+            if not self._closed:
+                console.warn(f"It is not replaced: {error.message}")
+            raise LostDeviceError(error.message, hint=error.hint) from None
 
-    def _stream(
-        self, batches: Iterator[Batch], again: deque[Batch], in_hand: dict[tuple[int, int], Batch]
-    ) -> Iterator[tuple[Batch, list[Row]]]:
+    def _stream(self, batches: Batches, in_hand: dict[tuple[int, int], Batch]) -> Iterator[tuple[Batch, list[Row]]]:
         """What one actor does, as long as it lives."""
         import ray
 
@@ -219,7 +231,7 @@ class RayDevice:
         def feed() -> None:
             nonlocal fed, ended
             while fed < ready.window + AHEAD and not ended:
-                batch = again.popleft() if again else next(batches, None)
+                batch = next(batches, None)
                 self._actor.feed.remote(batch)
                 if batch is None:
                     ended = True

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, ImageError
 from purifyctl.files import file_sha256
+from purifyctl.images import ImageFile, read_file
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
-from purifyctl.images.remote import RemoteTree, open_source
+from purifyctl.images.remote import RemoteTree, open_source, split_url
 from purifyctl.images.sink import check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
@@ -37,6 +38,7 @@ from purifyctl.pipeline.supervisor import COMMAND, Supervisor
 
 IMAGE_TIMEOUT_S = 60.0
 SHOWN = 5  # inputs that a dry run names
+PROBES = 5  # inputs of which one that can be read is tried on every machine of a cluster
 
 
 @dataclass(frozen=True)
@@ -291,11 +293,11 @@ def _process(
     left = {number: shards.left(number) for number in mine}
     todo = [number for number in mine if left[number] or not folder.is_committed(number)]
     done = _Progress(left=sum(left.values()))
+    folder.clean(mine)
     if not todo:
         return done
-    folder.clean(mine)
     with ExitStack() as stack:
-        devices = stack.enter_context(_devices(task, folder, options, worker))
+        devices = stack.enter_context(_devices(task, plan, folder, options, worker))
         bar = stack.enter_context(console.progress(done.left, "purifying"))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
         stack.callback(shards.keep)
@@ -318,23 +320,40 @@ def _process(
 
 
 @contextmanager
-def _devices(task: Task, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]) -> Iterator[Sequence[Device]]:
+def _devices(
+    task: Task, plan: Plan, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]
+) -> Iterator[Sequence[Device]]:
     """What works on batches: those of this machine, or of a cluster."""
     if options.ray is None:
         yield [Supervisor(task, image_timeout=options.image_timeout, gpu=g, command=worker) for g in gpus(task.bundle)]
         return
     from purifyctl.pipeline.cluster import ray_devices
 
+    if task.url and any(split_url(task.url)[1:]):
+        raise ConfigError(
+            "Ray notes the words of commands, and SRC holds a password or a signature.",
+            hint="give the credentials to all machines in their environment, as the protocol's library reads it",
+        )
     work = Assignment(
         task=task,
-        source=folder.source,
+        probe=_readable(plan, task.url),
         marker=folder.marker,
         marker_sha256=file_sha256(folder.marker),
         image_timeout=options.image_timeout,
-        command=worker,
+        command=worker if worker != COMMAND else None,  # which names this machine's Python
     )
     with ray_devices(work, address=options.ray, workers=options.workers) as devices:
         yield devices
+
+
+def _readable(plan: Plan, url: str | None) -> ImageFile | None:
+    """One of the first inputs, for other machines to try."""
+    tree = RemoteTree(url) if url else None
+    for item in plan.shard(0).items[:PROBES]:
+        with suppress(ImageError):
+            read_file(item.image, remote=tree)
+            return item.image
+    return None
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import purifyctl
 from purifyctl.bundle import Bundle
+from purifyctl.images import ImageFile
 from purifyctl.pipeline.plan import Item
 from purifyctl.pipeline.rows import Row
 
@@ -32,11 +33,11 @@ class Assignment:
     """What a machine of a cluster is told."""
 
     task: Task
-    source: Path | None  # None: a URL
+    probe: ImageFile | None  # an input that can be read where the run was started; None: the first ones cannot
     marker: Path  # a file in the output, by which the machine knows that it has the same folder
     marker_sha256: str
     image_timeout: float
-    command: tuple[str, ...]  # that starts a worker
+    command: tuple[str, ...] | None  # that starts a worker; None: as the machine does it
     version: str = purifyctl.__version__
 
 

@@ -4,11 +4,12 @@ Until a shard is finished its images lie in a hidden folder beside the archives,
 loses none. The archive appears by one rename, before the shard's rows.
 """
 
+import io
 import shutil
 import tarfile
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from purifyctl.errors import OutputError
 from purifyctl.images.sink import IMAGES, printable
@@ -43,29 +44,46 @@ def pack(out: Path, shard: int, outputs: Iterable[PurePosixPath], *, temporary: 
         The archive cannot be written.
     """
     file, part = out / IMAGES / archive(shard), temporary / archive(shard)
-    with ExitStack() as stack:
-        new = stack.enter_context(tarfile.open(part, "w"))
-        earlier = stack.enter_context(tarfile.open(file, "r:")) if file.exists() else None
-        for output in outputs:
-            member = tarfile.TarInfo(str(PurePosixPath(*output.parts[2:])))  # no times, no owners
-            waiting = out / waiting_place(output)
-            try:
-                if waiting.exists():
-                    member.size = waiting.stat().st_size
-                    with waiting.open("rb") as stream:
-                        new.addfile(member, stream)
-                elif earlier is not None:
-                    known = earlier.getmember(member.name)
-                    member.size = known.size
-                    new.addfile(member, earlier.extractfile(known))
-                else:
-                    raise KeyError
-            except KeyError:
-                raise OutputError(
-                    f"{printable(output)} has been written, and is gone.",
-                    hint=f"remove {out / 'rows'}/kept-{shard:05d}.parquet, and give the same command again",
-                ) from None
-    part.replace(file)
+    try:
+        with tarfile.open(part, "w") as new, _Earlier(file) as earlier:
+            for output in outputs:
+                waiting, name = out / waiting_place(output), str(PurePosixPath(*output.parts[2:]))
+                data = waiting.read_bytes() if waiting.exists() else earlier.read(name)
+                if data is None:
+                    raise OutputError(
+                        f"{printable(output)} has been written, and is gone.",
+                        hint=f"remove {out / 'rows'}/*-{shard:05d}.parquet, and give the same command again",
+                    )
+                member = tarfile.TarInfo(name)  # no times, no owners
+                member.size = len(data)
+                new.addfile(member, io.BytesIO(data))
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)  # rows may need the room
+
+
+class _Earlier:
+    """An archive's earlier edition, opened when something of it is wanted."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._tar: tarfile.TarFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._tar is not None:
+            self._tar.close()
+
+    def read(self, name: str) -> bytes | None:
+        """A member; None: there is none, or the archive is damaged."""
+        try:
+            self._tar = self._tar or tarfile.open(self._file, "r:")  # noqa: SIM115
+            stream = self._tar.extractfile(name)
+        except (FileNotFoundError, KeyError, tarfile.TarError):
+            return None
+        return stream.read() if stream else None
 
 
 def clear(out: Path, shard: int) -> None:
@@ -78,7 +96,7 @@ def read_image(out: Path, output: PurePosixPath) -> bytes:
 
     Raises
     ------
-    OSError, tarfile.TarError, KeyError
+    OSError
         It is not there.
     """
     its_archive = out / PurePosixPath(*output.parts[:2])
@@ -86,7 +104,7 @@ def read_image(out: Path, output: PurePosixPath) -> bytes:
         return (out / output).read_bytes()
     if not its_archive.is_file():
         return (out / waiting_place(output)).read_bytes()
-    with tarfile.open(its_archive, "r:") as tar:
-        stream = tar.extractfile(str(PurePosixPath(*output.parts[2:])))
-        assert stream is not None  # only files are packed
-        return stream.read()
+    with _Earlier(its_archive) as tar:
+        if (data := tar.read(str(PurePosixPath(*output.parts[2:])))) is None:
+            raise FileNotFoundError(output)
+        return data

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -103,6 +104,7 @@ class Plan:
             raise ConfigError(
                 f"The plan {file} cannot be read: {error}.", hint="pass --on-existing overwrite"
             ) from None
+        self._lock = threading.Lock()  # pyarrow's files are for one thread at a time
         self.inputs: int = self._parquet.metadata.num_rows
         self.shards: int = self._parquet.metadata.num_row_groups
 
@@ -112,7 +114,8 @@ class Plan:
 
     def shard(self, number: int) -> Shard:
         """Read one shard's inputs."""
-        columns = self._parquet.read_row_group(number).to_pydict()
+        with self._lock:
+            columns = self._parquet.read_row_group(number).to_pydict()
         return Shard(number, [_item(*row) for row in zip(*columns.values(), strict=True)])
 
 

@@ -11,11 +11,14 @@ import ray
 
 import purifyctl
 from purifyctl.bundle import Bundle, load_bundle
-from purifyctl.errors import BackendError, PurifyctlError
+from purifyctl.errors import BackendError, ConfigError, ImageError, MissingDependencyError, PurifyctlError
 from purifyctl.files import file_sha256, write_atomically
+from purifyctl.images import read_file
+from purifyctl.images.remote import RemoteTree
+from purifyctl.images.sink import printable
 from purifyctl.machine import cache_folder
 from purifyctl.pipeline.messages import Assignment, Batch
-from purifyctl.pipeline.supervisor import Supervisor
+from purifyctl.pipeline.supervisor import COMMAND, Supervisor
 
 
 class Purifier:
@@ -31,7 +34,7 @@ class Purifier:
         Raises
         ------
         BackendError
-            It lacks the source or the output, or has another version of purifyctl.
+            It does not see the source or the output, or has another version of purifyctl.
         BundleError
             The engine does not fit it.
         """
@@ -46,17 +49,25 @@ class Purifier:
                 f"{work.task.out} on {here} is not the folder that the run was begun in.",
                 hint="choose an --out on storage that all machines share",
             )
-        if work.source is not None and not work.source.exists():
-            raise BackendError(
-                f"There is no {work.source} on {here}.", hint="put the source on storage that all machines share"
-            )
-        bundle = _bundle_here(work.task.bundle, files)
-        bundle.check_runs_here()
+        if work.probe is not None:
+            try:
+                read_file(work.probe, remote=RemoteTree(work.task.url) if work.task.url else None)
+            except (ImageError, ConfigError, MissingDependencyError) as error:
+                raise BackendError(
+                    f"{here} cannot read {printable(work.probe.path)}, which can be read where the run was started: "
+                    f"{error}",
+                    hint="put the source on storage that all machines share, or give them all the credentials",
+                ) from None
         # a folder of its own: names in it come from process numbers, which two machines may share
         partial = work.task.partial / f"{here}-{os.getpid()}"
-        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            bundle = _bundle_here(work.task.bundle, files)
+            partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BackendError(f"{here} cannot write {error.filename}: {error.strerror}.", hint="check it") from None
+        bundle.check_runs_here()
         task = replace(work.task, bundle=bundle, partial=partial)
-        self._supervisor = Supervisor(task, image_timeout=work.image_timeout, command=work.command)
+        self._supervisor = Supervisor(task, image_timeout=work.image_timeout, command=work.command or COMMAND)
 
     @ray.method(concurrency_group="feed")  # type: ignore[untyped-decorator]
     def feed(self, batch: Batch | None) -> None:

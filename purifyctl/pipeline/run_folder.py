@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self
 
 from purifyctl import console, settings
-from purifyctl.errors import ConfigError, OutputError
+from purifyctl.errors import BusyError, ConfigError, OutputError
 from purifyctl.files import write_json
 from purifyctl.images.sink import IMAGES, check_apart, prepare_output
 from purifyctl.parquet import read_columns, write_part
@@ -123,6 +123,7 @@ class RunFolder:
         """Remove what a killed call left, and make the folder for images that are being written."""
         for number in filter(self.is_committed, shards):
             (self._rows / _kept(number)).unlink(missing_ok=True)
+            packing.clear(self.path, number)
         for partial in self.partial.parent.glob(".*.partial") if self._of == 1 else (self.partial,):
             shutil.rmtree(partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)
@@ -245,7 +246,7 @@ def _shared(file: Path, of: int) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_SH)
             stream.seek(0)
             if (others := stream.read()) not in ("", str(of)):
-                raise ConfigError(
+                raise BusyError(
                     f"Calls that share {file.parent} among {others} are at work on it.", hint=f"--shard I/{others}"
                 )
         yield
@@ -262,7 +263,7 @@ def _locked(file: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[IO
         try:
             fcntl.flock(stream, how)
         except BlockingIOError:
-            raise ConfigError(
+            raise BusyError(
                 f"Another call is at work on {file.parent}.", hint="wait for it, or choose another --out"
             ) from None
         except OSError as error:

@@ -89,6 +89,8 @@ def read(job: Job, number: int, batch: int, items: Sequence[Item]) -> Work:
     at_once = job.readers.map if job.readers else map
     for i, (row, (data, ms)) in enumerate(zip(rows, at_once(partial(_read, job), items), strict=True)):
         row.read_ms = ms
+        if job.remote is not None:
+            job.entered(number, "read")  # anew: a link may be slow, but each image shows that it is alive
         if isinstance(data, ImageError):
             _fail(row, data)
         else:
@@ -138,7 +140,8 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
         return work, []
     with _timed() as purify:
         purified, *fused = job.purifier.infer(work.images)
-        host = None if job.gpu_encoder else to_host(purified)
+        wanted = job.image_format is not None and job.gpu_encoder is None
+        host = to_host(purified) if wanted or isinstance(work.images, np.ndarray) else None
     rows = [work.rows[i] for i in work.positions]
     # encoding starts while the classifier works
     one_by_one = isinstance(work.images, np.ndarray) and job.gpu_encoder is None
@@ -149,8 +152,7 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
         with _timed() as encoding:
             files = job.gpu_encoder.encode(purified)
         written = [encoders.submit(_write, job, work, k, files[k], encoding.ms / n) for k in range(n)]
-    else:
-        assert host is not None
+    elif host is not None:
         before = work.images if one_by_one else [None] * n
         written = [encoders.submit(_finish, job, work, k, host[k], before[k]) for k in range(n)]
     with _timed() as classify:

@@ -20,7 +20,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
-LIMITS = 0.8  # of its threads' time, from which on a stage is what a run waits for
+SATURATED = 0.8  # of its threads' time, from which on a stage is what a run waits for
 
 
 class Busy:
@@ -44,7 +44,7 @@ class Busy:
         """
         busy = {stage: round(ms / 1e3 / seconds / threads[stage], 3) for stage, ms in self._ms.items()}
         most = max(busy, key=busy.__getitem__)
-        return {"busy": busy, "limited_by": most if busy[most] >= LIMITS else None}
+        return {"busy": busy, "limited_by": most if busy[most] >= SATURATED else None}
 
 
 def summarise(parts: Iterable[Path]) -> dict[str, Any]:

@@ -77,7 +77,12 @@ def _work(task: Task, parent: _Parent) -> None:
             infer, decode = pool(job.purifier.concurrency, "infer"), pool(1, "decode")
             read = pool(READ_THREADS, "read")
             # one being read, one decoded, one encoded, the engine's own, and one on its way
-            pools = {"read": READ_THREADS, "decode": 1, "infer": job.purifier.concurrency, "write": threads}
+            pools = {
+                "read": REMOTE_READERS if task.url else READ_THREADS,
+                "decode": 1,
+                "infer": job.purifier.concurrency,
+                "write": threads,
+            }
             parent.say(Ready(window=job.purifier.concurrency + 4, threads=pools))
             while (message := parent.listen()) is not None:
                 number, batch = message
