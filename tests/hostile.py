@@ -66,9 +66,9 @@ def fuzzed(data: bytes, chance: random.Random) -> bytes:
     """A file with bytes changed, cut out, doubled, or its end lost."""
     changed = bytearray(data)
     for _ in range(chance.randint(1, 20)):
-        at = chance.randrange(len(changed))
+        at = chance.randrange(len(changed) or 1)
         what = chance.random()
-        if what < 0.7:
+        if what < 0.7 and changed:
             changed[at] = chance.randrange(256)
         elif what < 0.8:
             del changed[at : at + chance.randint(1, 64)]
