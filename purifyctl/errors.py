@@ -25,8 +25,8 @@ Status = Literal[
     "unsupported_format",  # an image, of a kind that is not decoded here
     "too_large",  # more pixels than allowed
     "decode_failed",  # damaged or cut short
-    "crashed",  # the process died of it, twice, with no other image in hand
-    "timeout",  # it took longer than --image-timeout, twice, with no other image in hand
+    "crashed",  # the process died of it, twice, the second time with no other image in hand
+    "timeout",  # it took longer than --image-timeout, likewise
     "write_failed",  # the purified image could not be written
 ]
 

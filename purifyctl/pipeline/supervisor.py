@@ -1,7 +1,8 @@
 """The parent's side of a worker: feeds it batches, and starts another when one dies or hangs.
 
 Which image did it is found out by elimination: the batches that were being worked on go one image at a time, with
-nothing else in hand. An image that kills or hangs the worker twice like that gets its row, and is not tried again.
+nothing else in hand. An image that kills or hangs the worker then, for the second time, gets its row, and is not tried
+again.
 """
 
 import os
@@ -26,7 +27,7 @@ from purifyctl.pipeline.rows import Row
 COMMAND = (sys.executable, "-m", "purifyctl.pipeline.worker")
 STARTS = 3  # tries to start a worker that is killed while it starts
 START_S = 600.0  # a worker that has not begun by then never will: engines are loaded, and some compiled, before
-STRIKES = 2  # deaths or hangs alone in hand, until an image gives up
+STRIKES = 2  # deaths or hangs until an image is given up; the last one with nothing else in hand
 HOPELESS = 100  # images in a row that it died of, or deaths in a row with nothing begun: it is not the images
 FINISH_S = 30.0  # to close what is open
 
@@ -166,6 +167,8 @@ class Supervisor:
                 self._again.append(batch)
             elif len(in_hand) > 1 or len(batch.items) > 1:
                 self._suspects.extend(_one_by_one(batch))
+                if held in suspects:
+                    self._strikes.update((batch.shard, position) for position in batch.positions)
             elif (row := self._strike(batch, death)) is not None:
                 yield batch, [row]
             else:
@@ -189,7 +192,7 @@ class Supervisor:
         return Row(
             printable(item.image.path),
             status,
-            f"Twice, with nothing else in hand, the worker died of it: {death}.",
+            f"The worker died of it twice, the second time with nothing else in hand: {death}.",
             true_index=item.true_index,
             true_label=self._label(item.true_index),
             batch=batch.number,
