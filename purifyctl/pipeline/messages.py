@@ -49,6 +49,7 @@ class Batch:
     number: int  # of the plan's batches
     positions: tuple[int, ...]  # of the items, within their shard
     items: Sequence[Item]
+    decode_only: bool = False  # to see whether it can be; there are no rows of it then
 
 
 # What a worker tells its parent; `batch` is the number under which the parent sent it.

@@ -131,6 +131,11 @@ def decode(job: Job, reading: Future[Work]) -> Work:
     return work
 
 
+def leave_it_there(decoding: Future[Work]) -> tuple[Work, list[Future[None]]]:
+    """Nothing more is to be done with what was decoded."""
+    return decoding.result(), []
+
+
 def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, list[Future[None]]]:
     """Purify, classify what was purified, and hand each image to an encoder, which also sees how much it changed."""
     work = decoding.result()

@@ -1,8 +1,8 @@
 """The parent's side of a worker: feeds it batches, and starts another when one dies or hangs.
 
 Which image did it is found out by elimination: the batches that were being worked on go one image at a time, with
-nothing else in hand. An image that kills or hangs the worker then, for the second time, gets its row, and is not tried
-again.
+nothing else in hand; where one was being decoded, they are decoded only, and those that come through it go on together.
+An image that kills or hangs the worker then, for the second time, gets its row, and is not tried again.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -35,6 +35,7 @@ FINISH_S = 30.0  # to close what is open
 @dataclass(eq=False)
 class _InHand:
     batch: Batch
+    alone: bool  # nothing else may be sent meanwhile
     stage: str | None = None  # None: it waits
     since: float = 0.0  # of the stage
 
@@ -65,6 +66,8 @@ class Supervisor:
         self._worker: _Worker | None = None
         self._again: deque[Batch] = deque()  # were in hand when a worker died, but not what it died of
         self._suspects: deque[Batch] = deque()  # of one image each
+        self._cleared: list[Batch] = []  # were suspects, and could be decoded
+        self._probed: set[tuple[int, int]] = set()  # batches whose images were decoded one by one
         self._strikes: Counter[tuple[int, int]] = Counter()  # by shard and position
         self._deaths: Counter[tuple[int, int]] = Counter()  # by shard and batch, of batches in any stage
         self._in_a_row = 0
@@ -123,7 +126,11 @@ class Supervisor:
                 continue
             if isinstance(message, Done):
                 self._in_a_row = 0
-                yield self._worker.in_hand.pop(message.batch).batch, message.rows
+                batch = self._worker.in_hand.pop(message.batch).batch
+                if batch.decode_only:
+                    self._cleared.append(batch)
+                else:
+                    yield batch, message.rows
             elif isinstance(message, Entered):
                 self._worker.enter(message)
             elif isinstance(message, Failed):
@@ -141,11 +148,14 @@ class Supervisor:
 
     def _feed(self, worker: "_Worker", batches: Iterator[Batch]) -> None:
         """Keep the worker busy; suspects go alone."""
-        while len(worker.in_hand) < worker.ready.window:
+        while len(worker.in_hand) < worker.ready.window and not worker.is_taken():
             if self._suspects:
                 if not worker.in_hand:
-                    worker.send(self._suspects.popleft())
+                    worker.send(self._suspects.popleft(), alone=True)
                 return
+            if self._cleared:
+                self._again.extend(_together(self._cleared))
+                self._cleared = []
             batch = self._again.popleft() if self._again else next(batches, None)
             if batch is None:
                 return
@@ -166,11 +176,13 @@ class Supervisor:
             if held not in suspects and self._deaths[key] < STRIKES:
                 self._again.append(batch)
             elif len(in_hand) > 1 or len(batch.items) > 1:
-                self._suspects.extend(_one_by_one(batch))
+                decode_only = held.stage == "decode" and key not in self._probed
+                self._probed.add(key)
+                self._suspects.extend(_one_by_one(batch, decode_only))
                 if held in suspects:
                     self._strikes.update((batch.shard, position) for position in batch.positions)
             elif (row := self._strike(batch, death)) is not None:
-                yield batch, [row]
+                yield replace(batch, decode_only=False), [row]
             else:
                 self._suspects.appendleft(batch)
         if suspects:
@@ -212,9 +224,19 @@ class Supervisor:
         return None if index is None else self._task.bundle.labels.name(index)
 
 
-def _one_by_one(batch: Batch) -> Iterator[Batch]:
+def _one_by_one(batch: Batch, decode_only: bool) -> Iterator[Batch]:
     for position, item in zip(batch.positions, batch.items, strict=True):
-        yield replace(batch, positions=(position,), items=(item,))
+        yield replace(batch, positions=(position,), items=(item,), decode_only=decode_only)
+
+
+def _together(pieces: Iterable[Batch]) -> Iterator[Batch]:
+    """Whole batches of pieces of theirs."""
+    by_batch: dict[tuple[int, int], list[Batch]] = {}
+    for piece in pieces:
+        by_batch.setdefault((piece.shard, piece.number), []).append(piece)
+    for some in by_batch.values():
+        positions = tuple(position for piece in some for position in piece.positions)
+        yield replace(some[0], positions=positions, items=[i for piece in some for i in piece.items], decode_only=False)
 
 
 class _Worker:
@@ -251,10 +273,14 @@ class _Worker:
         assert isinstance(message, Ready)
         self.ready = message
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: Batch, *, alone: bool = False) -> None:
         self._sent += 1
-        self.in_hand[self._sent] = _InHand(batch)
+        self.in_hand[self._sent] = _InHand(batch, alone)
         self._tell((self._sent, batch))
+
+    def is_taken(self) -> bool:
+        """Whether it works on a batch beside which there must be no other."""
+        return any(held.alone for held in self.in_hand.values())
 
     def enter(self, message: Entered) -> None:
         held = self.in_hand[message.batch]

@@ -88,7 +88,10 @@ def _work(task: Task, parent: _Parent) -> None:
                 number, batch = message
                 reading = read.submit(stages.read, job, number, batch.number, batch.items)
                 decoding = decode.submit(stages.decode, job, reading)
-                inferring = infer.submit(stages.infer, job, decoding, encoders)
+                if batch.decode_only:
+                    inferring = infer.submit(stages.leave_it_there, decoding)
+                else:
+                    inferring = infer.submit(stages.infer, job, decoding, encoders)
                 tell.submit(partial(_tell, parent, number, inferring))
     except PurifyctlError as error:
         parent.say(Failed(error))
