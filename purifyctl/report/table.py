@@ -1,5 +1,6 @@
 """A run's summary, and an engine bundle, as tables on the terminal."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     console.note(
         f"Times of decode, purify and classify are a batch's time divided by its images (amortised; batch "
         f"{engine['batch_size']}, {engine['backend']} {engine['precision']}).\nResults: {out}"
+        f"    As one page: purifyctl report {shlex.quote(str(out))}"
     )
 
 
@@ -51,7 +53,8 @@ def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
     """What `run --dry-run` found."""
     left = would["shards"] - would["finished_shards"]
     rows = [
-        ("inputs", f"{would['inputs']:,} in {would['shards']:,} shards, {left:,} of them left to do"),
+        ("inputs", f"{would['inputs']:,}"),
+        ("shards", f"{would['shards']:,}, left to do: {left:,}"),
         *(("such as", f"{path} -> {out / made if made else 'a row'}") for path, made in would["first"].items()),
     ]
     console.facts("Nothing was done. It would be:", rows)
