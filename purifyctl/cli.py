@@ -303,6 +303,10 @@ def run(
     tar: Annotated[
         bool, typer.Option("--tar", help="Purified images in tar files of about 1,000, and no tree of them.")
     ] = False,
+    images_to: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Purified images into an object store, such as s3://bucket/folder, not OUT."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     files_from: Annotated[
@@ -362,6 +366,7 @@ def run(
     options = pipeline.RunOptions(
         image_format=None if image_format == "none" else image_format,
         packed=tar,
+        images_to=images_to,
         classify=classifier != "none",
         compare=compare,
         top=top,

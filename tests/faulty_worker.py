@@ -5,6 +5,8 @@ oom=GLOB          the same, as the kernel does it when memory runs out
 hang=GLOB         the same, but it hangs
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
+store-gone=N      the object store does not answer from the N-th image on
+slow-read=S       storage that takes so many seconds for each file
 gpu-jpeg=cpu      no fault: whole batches are encoded as on a GPU, but on the CPU
 
 With `FILE` appended (segfault=GLOB@FILE) it happens only as long as there is no such file, and makes one.
@@ -25,6 +27,7 @@ from typing import Any
 from purifyctl import files
 from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
+from purifyctl.images.remote import RemoteFolder
 from purifyctl.pipeline import stages, worker
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
@@ -59,6 +62,23 @@ def arm(kind: str, what: str) -> None:
             real_write(*arguments, **options)
 
         stages.write_into_tree = write
+    elif kind == "store-gone":
+        images, put = itertools.count(1), RemoteFolder.write
+
+        def write_there(folder: RemoteFolder, *arguments: Any) -> None:
+            if next(images) >= int(what):
+                raise ConnectionError("no answer in time")
+            put(folder, *arguments)
+
+        RemoteFolder.write = write_there
+    elif kind == "slow-read":
+        read_file = stages.read_file
+
+        def read_slowly(*arguments: Any, **options: Any) -> Any:
+            time.sleep(float(what))
+            return read_file(*arguments, **options)
+
+        stages.read_file = read_slowly
     elif kind == "gpu-jpeg":
         opened = worker._open
 

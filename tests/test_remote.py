@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from purifyctl.bundle import Bundle
-from purifyctl.errors import BusyError, ConfigError, ImageError, MissingDependencyError
+from purifyctl.errors import BackendError, BusyError, ConfigError, ImageError, MissingDependencyError, OutputError
 from purifyctl.images import list_images, read_file
 from purifyctl.images.listing import find_images
 from purifyctl.images.remote import RemoteTree, open_source, split_url, without_secrets
@@ -447,3 +447,61 @@ def test_no_more_of_an_object_than_the_limit_is_loaded(bucket: Any, monkeypatch:
         with pytest.raises(ImageError) as caught:
             source.read("s3://photos/large.jpg", None, limit)
         assert caught.value.status == "too_large"
+
+
+def faulty(fault: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "tests.faulty_worker", fault)
+
+
+def keys_of(prefix: str) -> dict[str, bytes]:
+    import boto3
+
+    client = boto3.client("s3")
+    listed = client.list_objects_v2(Bucket="photos", Prefix=prefix).get("Contents", [])
+    found = {o["Key"]: client.get_object(Bucket="photos", Key=o["Key"])["Body"].read() for o in listed}
+    client.close()
+    return {key.removeprefix(prefix): data for key, data in found.items()}
+
+
+def test_images_go_into_a_bucket_and_a_run_that_stops_goes_on(
+    photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    (photos / "zero.jpg").touch()
+    (photos / os.fsdecode(b"caf\xe9.jpg")).write_bytes((photos / "cats" / "1.jpg").read_bytes())  # no name for a key
+    options = RunOptions(images_to="s3://photos/clean/")
+    with pytest.raises(BackendError, match="device is gone"):
+        run(photos, tiny_bundle, tmp_path / "out", options, worker=faulty("engine-fails=2"))
+    result = run(photos, tiny_bundle, tmp_path / "out", options)
+    assert result.summary["statuses"] == {"ok": 10, "empty": 1, "write_failed": 1}
+    assert not (tmp_path / "out" / "images").exists()
+    run(photos, tiny_bundle, tmp_path / "here")
+    written = keys_of("clean/")
+    assert written.pop("run.json") == (tmp_path / "out" / "run.json").read_bytes()
+    assert written == {k.removeprefix("images/"): v for k, v in images_of(tmp_path / "here").items() if "caf" not in k}
+    for row in rows_of(tmp_path / "out"):
+        if row["status"] == "ok":
+            assert row["output"].removeprefix("s3://photos/clean/") in written
+
+
+def test_a_bucket_that_cannot_be_written_to_is_told_before_anything_is_done(
+    photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="s3://no-such-bucket/clean cannot be written to"):
+        run(photos, tiny_bundle, tmp_path / "out", RunOptions(images_to="s3://no-such-bucket/clean"))
+    with pytest.raises(ConfigError, match="would lie among the inputs"):
+        run("s3://photos/all", tiny_bundle, tmp_path / "out", RunOptions(images_to="s3://photos/all/clean"))
+    for url in ("https://server/clean", "file:///tmp/clean", "clean"):
+        with pytest.raises(ConfigError, match="is for object stores"):
+            run(photos, tiny_bundle, tmp_path / "out", RunOptions(images_to=url))
+    with pytest.raises(ConfigError, match="one by one"):
+        RunOptions(images_to="s3://photos/clean", packed=True)
+
+
+def test_a_store_that_is_gone_stops_the_run_and_does_not_fail_every_image(
+    photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    options = RunOptions(images_to="s3://photos/clean")
+    with pytest.raises(OutputError, match="s3://photos/clean cannot be written to"):
+        run(photos, tiny_bundle, tmp_path / "out", options, worker=faulty("store-gone=5"))
+    assert run(photos, tiny_bundle, tmp_path / "out", options).exit_code == 0
+    assert len(keys_of("clean/")) == 11

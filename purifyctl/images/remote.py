@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from purifyctl.errors import BusyError, ConfigError, ImageError, MissingDependencyError, PurifyctlError
@@ -40,7 +40,47 @@ class Place(Protocol):
         """A file's bytes, or so many from one on. Raises ImageError, before it loads more than `max_bytes`."""
 
 
-class RemoteTree:
+class _Server:
+    """Who is asked, with patience. `secrets` are kept out of what it says."""
+
+    def __init__(self, *secrets: str) -> None:
+        # shorter ones would be found in any word; URLs in a text lose theirs anyway
+        self._secrets = [secret for secret in secrets if len(secret) > 3]
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """Ask, and ask again where the server stumbles.
+
+        Raises
+        ------
+        OSError
+            Its one argument says why, without secrets. A ConnectionError: another time it may succeed.
+        """
+        for pause in (*PAUSES_S, None):
+            try:
+                return question()
+            except ImageError:
+                raise
+            except Exception as error:  # every library has its own kinds
+                plain = self._plain(error)
+            if pause is None or not isinstance(plain, ConnectionError):
+                break
+            time.sleep(pause)
+        raise plain
+
+    def _plain(self, error: Exception) -> OSError:
+        text = without_secrets(str(error) or type(error).__name__)
+        for secret in self._secrets:
+            text = text.replace(secret, "...")
+        if isinstance(error, FileNotFoundError):
+            return OSError("it is not there")
+        if isinstance(error, PermissionError):
+            return PermissionError(f"access is denied ({text})")
+        if STUMBLES & {kind.__name__ for kind in type(error).__mro__}:
+            return ConnectionError("no answer in time" if isinstance(error, TimeoutError) else text)
+        return OSError(text)
+
+
+class RemoteTree(_Server):
     """A source that a URL names. Safe to use from several threads.
 
     User, password and the query, which may be a signature, are sent along with whatever is asked for, but are no part
@@ -58,8 +98,7 @@ class RemoteTree:
         self.url, user, query = split_url(url)
         self._protocol = self.url.partition("://")[0]
         self._is_web = self._protocol in ("http", "https")
-        # shorter ones would be found in any word; URLs in a text lose theirs anyway
-        self._secrets = [secret for secret in (user, user.partition(":")[2], query) if len(secret) > 3]
+        super().__init__(user, user.partition(":")[2], query)
         path = self.url.partition("://")[2].partition("/")[2]
         # a bucket, a server's top; and s3://bucket/cats/ may be a folder beside an object s3://bucket/cats
         self._must_be_folder = not path or url.partition("?")[0].endswith("/")
@@ -183,38 +222,6 @@ class RemoteTree:
     def _join(self, folder: bytes, name: bytes) -> bytes:
         return b"%s/%s" % (folder, encoded(name) if self._is_web else name)
 
-    def _ask(self, question: Callable[[], Answer]) -> Answer:
-        """Ask, and ask again where the server stumbles.
-
-        Raises
-        ------
-        OSError
-            Its one argument says why, without secrets. A ConnectionError: another time it may succeed.
-        """
-        for pause in (*PAUSES_S, None):
-            try:
-                return question()
-            except ImageError:
-                raise
-            except Exception as error:  # every library has its own kinds
-                plain = self._plain(error)
-            if pause is None or not isinstance(plain, ConnectionError):
-                break
-            time.sleep(pause)
-        raise plain
-
-    def _plain(self, error: Exception) -> OSError:
-        text = without_secrets(str(error) or type(error).__name__)
-        for secret in self._secrets:
-            text = text.replace(secret, "...")
-        if isinstance(error, FileNotFoundError):
-            return OSError("it is not there")
-        if isinstance(error, PermissionError):
-            return OSError(f"access is denied ({text})")
-        if STUMBLES & {kind.__name__ for kind in type(error).__mro__}:
-            return ConnectionError("no answer in time" if isinstance(error, TimeoutError) else text)
-        return OSError(text)
-
     def _unlisted(self, error: OSError) -> PurifyctlError:
         if isinstance(error, ConnectionError):
             return BusyError(f"{self.url} cannot be listed: {error}.", hint="give the same command again later")
@@ -222,6 +229,32 @@ class RemoteTree:
             f"{self.url} cannot be listed: {error}.",
             hint="check SRC and your credentials for it; a server that lists no folders needs --files-from LIST",
         )
+
+
+class RemoteFolder(_Server):
+    """A place for images in an object store. Safe to use from several threads; a file appears whole, or not at all.
+
+    Raises
+    ------
+    ConfigError
+        The URL is malformed, or names no object store.
+    MissingDependencyError
+        The package for its protocol is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not is_url(url) or url.lower().startswith(("file://", "local://", "http://", "https://")):
+            raise ConfigError(
+                "--images-to is for object stores, such as s3://bucket/folder.", hint="here, --out will do"
+            )
+        self.url, user, _ = split_url(url)
+        super().__init__(user, user.partition(":")[2])
+        self._system = _file_system(self.url.partition("://")[0], url)
+        self._store = _Store(self._system, self.url)
+
+    def write(self, path: PurePosixPath, data: bytes) -> None:
+        """Raises OSError: a ConnectionError or a PermissionError has to do with the store, others with this file."""
+        self._ask(lambda: self._system.pipe_file(self._store.path(f"{self.url}/{path}"), data))
 
 
 class _Store:
@@ -234,10 +267,10 @@ class _Store:
         self._patience = {"timeout": PATIENCE_S} if getattr(system, "async_impl", False) else {}
 
     def is_folder(self, url: str) -> bool:
-        return bool(self._system.info(self._path(url))["type"] == "directory")
+        return bool(self._system.info(self.path(url))["type"] == "directory")
 
     def names(self, folder: str) -> list[tuple[bytes, bool]]:
-        path = self._path(folder)
+        path = self.path(folder)
         found = []
         for entry in self._system.ls(path or "/", detail=True):
             is_folder = entry["type"] == "directory"
@@ -249,10 +282,10 @@ class _Store:
         return found
 
     def size(self, url: str) -> int:
-        return int(self._system.size(self._path(url)))
+        return int(self._system.size(self.path(url)))
 
     def get(self, url: str, span: tuple[int, int] | None, max_bytes: int) -> bytes:
-        path = self._path(url)
+        path = self.path(url)
         if span:
             start, length = span
             data = self._part(path, start, start + length)
@@ -277,7 +310,7 @@ class _Store:
     def _part(self, path: str, start: int, end: int) -> bytes:
         return bytes(self._system.cat_file(path, start=start, end=end, **self._patience)) if end > start else b""
 
-    def _path(self, url: str) -> str:
+    def path(self, url: str) -> str:
         return self._top + url[len(self._root) :]
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import purifyctl
@@ -22,7 +22,7 @@ from purifyctl.files import file_sha256
 from purifyctl.images import ImageFile, read_file
 from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
-from purifyctl.images.remote import RemoteTree, open_source, split_url
+from purifyctl.images.remote import RemoteFolder, RemoteTree, open_source, split_url, without_secrets
 from purifyctl.images.sink import check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
@@ -47,6 +47,7 @@ class RunOptions:
 
     # what a run is, which resuming it must not change
     image_format: str | None = "png"  # "png", "webp" (lossless), "jpeg"; None: rows only
+    images_to: str | None = None  # URL of a folder in an object store that they go into, instead of the output folder
     packed: bool = False  # the images of each shard in a tar file
     classify: bool = True
     compare: bool = False  # classify the unpurified images too
@@ -75,6 +76,8 @@ class RunOptions:
             raise ConfigError("top, limit and image_timeout must be positive.")
         if self.workers is not None and (self.ray is None or self.workers < 1):
             raise ConfigError("workers are for a cluster, and at least 1.", hint="pass --ray too")
+        if self.images_to and (self.packed or self.image_format is None):
+            raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
         if self.packed and self.image_format is None:
             raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
         if self.compare and not self.classify:
@@ -84,7 +87,8 @@ class RunOptions:
         """What resuming must not change."""
         names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
         listed = {"files_from": file_sha256(self.files_from)} if self.files_from else {}
-        return {name: getattr(self, name) for name in names} | listed
+        stored = {"images_to": split_url(self.images_to)[0]} if self.images_to else {}
+        return {name: getattr(self, name) for name in names} | listed | stored
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def run(
             top=options.top,
             max_pixels=options.max_pixels,
             verbose=console.is_verbose(),
+            images_to=options.images_to,
             url=str(source) if isinstance(tree, RemoteTree) else None,
         )
         done = _process(task, plan, folder, mine, options, worker)
@@ -214,7 +219,7 @@ def _on_this_machine(source: Path | RemoteTree) -> Path | None:
 def _command(source: Path | str, tree: Path | RemoteTree) -> str:
     """What was typed, but for what a URL holds that is not to be written."""
     shown = tree.url if isinstance(tree, RemoteTree) else str(source)
-    return shlex.join(shown if word == str(source) else word for word in sys.argv)
+    return shlex.join(shown if word == str(source) else without_secrets(word) for word in sys.argv)
 
 
 def _prepare(
@@ -224,6 +229,8 @@ def _prepare(
     bundle.check_runs_here()
     if options.compare and "classifier" not in bundle.manifest.networks:
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
+    if options.images_to:
+        _check_apart(source, RemoteFolder(options.images_to))
     chain = bundle.chain(classify=options.classify, apart=options.compare)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
     if isinstance(source, Path):
@@ -296,6 +303,8 @@ def _process(
     folder.clean(mine)
     if not todo:
         return done
+    if task.images_to:
+        _mark(RemoteFolder(task.images_to), folder.marker)
     with ExitStack() as stack:
         devices = stack.enter_context(_devices(task, plan, folder, options, worker))
         bar = stack.enter_context(console.progress(done.left, "purifying"))
@@ -329,9 +338,9 @@ def _devices(
         return
     from purifyctl.pipeline.cluster import ray_devices
 
-    if task.url and any(split_url(task.url)[1:]):
+    if any(any(split_url(url)[1:]) for url in (task.url, task.images_to) if url):
         raise ConfigError(
-            "Ray notes the words of commands, and SRC holds a password or a signature.",
+            "Ray notes the words of commands, and a URL among them holds a password or a signature.",
             hint="give the credentials to all machines in their environment, as the protocol's library reads it",
         )
     work = Assignment(
@@ -354,6 +363,26 @@ def _readable(plan: Plan, url: str | None) -> ImageFile | None:
             read_file(item.image, remote=tree)
             return item.image
     return None
+
+
+def _check_apart(source: Path | RemoteTree, store: RemoteFolder) -> None:
+    """Raises ConfigError where images would come to lie among the inputs."""
+    if isinstance(source, RemoteTree):
+        inputs, images = f"{source.url}/", f"{store.url}/"
+        if inputs.startswith(images) or images.startswith(inputs):
+            raise ConfigError(
+                f"Images in {store.url} would lie among the inputs in {source.url}.", hint="choose another --images-to"
+            )
+
+
+def _mark(store: RemoteFolder, settings: Path) -> None:
+    """Leave word of what makes the images in a store, before they are made. Raises ConfigError where that fails."""
+    try:
+        store.write(PurePosixPath(settings.name), settings.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{store.url} cannot be written to: {error}.", hint="check --images-to, and your credentials for it"
+        ) from None
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

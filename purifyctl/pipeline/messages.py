@@ -25,6 +25,7 @@ class Task:
     top: int
     max_pixels: int
     verbose: bool
+    images_to: str | None = field(default=None, repr=False)  # where images go instead of `out`; may hold a password
     url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 
 

@@ -44,7 +44,8 @@ class Purifier:
                 f"{here} has purifyctl {purifyctl.__version__}, and the run was started by {work.version}.",
                 hint="install the same version on every machine of the cluster",
             )
-        if not work.marker.is_file() or file_sha256(work.marker) != work.marker_sha256:
+        writes_here = work.task.image_format is not None and not work.task.images_to
+        if writes_here and (not work.marker.is_file() or file_sha256(work.marker) != work.marker_sha256):
             raise BackendError(
                 f"{work.task.out} on {here} is not the folder that the run was begun in.",
                 hint="choose an --out on storage that all machines share",
@@ -62,7 +63,8 @@ class Purifier:
         partial = work.task.partial / f"{here}-{os.getpid()}"
         try:
             bundle = _bundle_here(work.task.bundle, files)
-            partial.mkdir(parents=True, exist_ok=True)
+            if writes_here:
+                partial.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BackendError(f"{here} cannot write {error.filename}: {error.strerror}.", hint="check it") from None
         bundle.check_runs_here()

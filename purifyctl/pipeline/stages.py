@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from purifyctl.backends import Runner, to_host
 from purifyctl.errors import ImageError, OutputError
 from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, GpuJpegEncoder, encode, read_file
-from purifyctl.images.remote import RemoteTree
+from purifyctl.images.remote import RemoteFolder, RemoteTree
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.pipeline.packing import waiting_place
@@ -40,6 +40,7 @@ class Job:
     labels: Labels
     image_format: str | None  # None: rows only
     gpu_encoder: GpuJpegEncoder | None  # for batches on a GPU; else they are encoded one by one on the CPU
+    store: RemoteFolder | None  # where images go instead of `out`
     packed: bool  # images wait for the archive that they go into
     out: Path
     partial: Path  # folder for images that are being written; on the same file system as `out`
@@ -224,17 +225,25 @@ def _write(job: Job, work: Work, k: int, data: bytes | memoryview | None, encode
         return
     with _timed() as writing:
         try:
-            place = waiting_place(output) if job.packed else output
-            write_into_tree(job.out / place, data, temporary=job.partial)
+            if job.store:
+                inside = PurePosixPath(*output.parts[1:])
+                job.store.write(inside, bytes(data))
+                row.output = f"{job.store.url}/{printable(inside)}"
+            else:
+                place = waiting_place(output) if job.packed else output
+                write_into_tree(job.out / place, data, temporary=job.partial)
+                row.output = printable(output)
         except OSError as error:
             why = error.strerror or str(error)
             if error.errno in NO_ROOM:  # no fault of this image; nothing else can be written either
                 raise OutputError(
                     f"{job.out} cannot be written to: {why}.", hint="make room, and give the same command again"
                 ) from None
+            if job.store and isinstance(error, (ConnectionError, PermissionError)):
+                raise OutputError(
+                    f"{job.store.url} cannot be written to: {why}.", hint="mend that, and give the same command again"
+                ) from None
             row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {why}."
-        else:
-            row.output = printable(output)
     row.write_ms = writing.ms
 
 

@@ -25,12 +25,13 @@ import numpy as np
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
-from purifyctl.images.remote import RemoteTree
+from purifyctl.images.remote import RemoteFolder, RemoteTree
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
 
 READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
 REMOTE_READERS = 32  # images of these batches, from a server that each has to wait for
+REMOTE_WRITERS = 32  # likewise, to a store
 
 
 def main() -> None:
@@ -99,6 +100,7 @@ def _work(task: Task, parent: _Parent) -> None:
 
 def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, int]:
     bundle, threads = task.bundle, len(os.sched_getaffinity(0))
+    writers = REMOTE_WRITERS if task.images_to else threads
     purifier = stack.enter_context(bundle.open(task.chain[0]))
     classifier = stack.enter_context(bundle.open(task.chain[1])) if len(task.chain) > 1 else None
     decoder = stack.enter_context(
@@ -118,6 +120,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         labels=bundle.labels,
         image_format=task.image_format,
         gpu_encoder=GpuJpegEncoder(purifier.device_id) if on_gpu and task.image_format == "jpeg" else None,
+        store=RemoteFolder(task.images_to) if task.images_to else None,
         packed=task.packed,
         out=task.out,
         partial=task.partial,
@@ -128,7 +131,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         readers=stack.enter_context(ThreadPoolExecutor(REMOTE_READERS, "remote")) if task.url else None,
         entered=lambda number, stage: parent.say(Entered(number, stage)),
     )
-    return job, threads
+    return job, writers
 
 
 def _warm_up(job: stages.Job, task: Task) -> None:

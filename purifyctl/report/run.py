@@ -151,6 +151,9 @@ def _worst(found: Tally, compared: bool) -> list[dict[str, Any]]:
 def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally) -> list[dict[str, Any]]:
     """The images that were changed most, with pictures."""
     options, engine = settings.get("options", {}), settings.get("engine", {})
+    unwritten = "" if options.get("image_format") else "The run wrote no images."
+    if options.get("images_to"):
+        unwritten = "The purified image lies in an object store, and a report asks no server."
     shown = []
     for change, shard, position, row in sorted(found.most_changed, key=lambda entry: entry[:3], reverse=True):
         item = plan.shard(-shard).items[-position]
@@ -158,7 +161,7 @@ def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally
             item,
             folder,
             int(engine.get("image_size", 256)),
-            written=bool(options.get("image_format")),
+            unwritten=unwritten,
             max_pixels=int(options.get("max_pixels", 100_000_000)),
         )
         says = {

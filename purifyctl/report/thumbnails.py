@@ -27,15 +27,15 @@ class Thumbnails:
     missing: str = ""
 
 
-def thumbnails(item: Item, folder: Path, size: int, *, written: bool, max_pixels: int) -> Thumbnails:
+def thumbnails(item: Item, folder: Path, size: int, *, unwritten: str, max_pixels: int) -> Thumbnails:
     """Pictures of one input of a run.
 
     Parameters
     ----------
     size
         The engine's, pixels.
-    written
-        Whether the run writes images at all.
+    unwritten
+        Why there is no purified image here; empty: there is.
     max_pixels
         Inputs that have come to be larger are not opened.
     """
@@ -49,8 +49,8 @@ def thumbnails(item: Item, folder: Path, size: int, *, written: bool, max_pixels
         missing.append(f"The input: {error}")
     except Exception as error:  # Pillow's readers raise many kinds
         missing.append(f"The input cannot be opened any more ({type(error).__name__}).")
-    if not written:
-        missing.append("The run wrote no images.")
+    if unwritten:
+        missing.append(unwritten)
     else:
         try:
             after = Image.open(io.BytesIO(read_image(folder, item.output))).convert("RGB")
