@@ -20,7 +20,6 @@ from purifyctl.bundle import Bundle
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.files import file_sha256
 from purifyctl.images import ImageFile, read_file
-from purifyctl.images.decode import MAX_PIXELS
 from purifyctl.images.listing import find_images
 from purifyctl.images.remote import RemoteFolder, RemoteTree, open_source, split_url, without_secrets
 from purifyctl.images.sink import check_apart, printable
@@ -30,65 +29,15 @@ from purifyctl.machine import machine
 from purifyctl.pipeline.devices import Device, gpus, process_all
 from purifyctl.pipeline.messages import Assignment, Task
 from purifyctl.pipeline.open_shards import OpenShards
+from purifyctl.pipeline.options import RunOptions
 from purifyctl.pipeline.plan import PLAN, Plan, write_plan
 from purifyctl.pipeline.rows import write_text
-from purifyctl.pipeline.run_folder import OnExisting, RunFolder, check_same, parts_of
+from purifyctl.pipeline.run_folder import RunFolder, check_same, parts_of
 from purifyctl.pipeline.summary import Busy, summarise
 from purifyctl.pipeline.supervisor import COMMAND, Supervisor
 
-IMAGE_TIMEOUT_S = 60.0
 SHOWN = 5  # inputs that a dry run names
 PROBES = 5  # inputs of which one that can be read is tried on every machine of a cluster
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What `purifyctl run` can be told, beyond source, engine and output."""
-
-    # what a run is, which resuming it must not change
-    image_format: str | None = "png"  # "png", "webp" (lossless), "jpeg"; None: rows only
-    images_to: str | None = None  # URL of a folder in an object store that they go into, instead of the output folder
-    packed: bool = False  # the images of each shard in a tar file
-    classify: bool = True
-    compare: bool = False  # classify the unpurified images too
-    top: int = 5  # classes per row
-    files_from: Path | None = None  # a list of the files in the source to take
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    limit: int | None = None  # the first so many inputs
-    max_pixels: int = MAX_PIXELS
-    # how it is gone about
-    on_existing: OnExisting = "resume"
-    retry_failed: bool = False  # what an earlier call could not read or write
-    shard: tuple[int, int] = (0, 1)  # of the plan's shards every n-th, from this one on
-    csv: bool = False
-    jsonl: bool = False
-    max_errors: int | None = None  # stop when more inputs than this have failed
-    image_timeout: float = IMAGE_TIMEOUT_S  # seconds that a batch may stay in one stage
-    ray: str | None = None  # address of a cluster to work on; "": $RAY_ADDRESS, or a fresh one on this machine
-    workers: int | None = None  # on the cluster; None: one per GPU, or per machine where the engine is for CPUs
-
-    def __post_init__(self) -> None:
-        index, of = self.shard
-        if not 0 <= index < of:
-            raise ConfigError(f"There is no shard {index} of {of}.", hint=f"they count from 0/{of} to {of - 1}/{of}")
-        if self.top < 1 or self.image_timeout <= 0 or (self.limit is not None and self.limit < 1):
-            raise ConfigError("top, limit and image_timeout must be positive.")
-        if self.workers is not None and (self.ray is None or self.workers < 1):
-            raise ConfigError("workers are for a cluster, and at least 1.", hint="pass --ray too")
-        if self.images_to and (self.packed or self.image_format is None):
-            raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
-        if self.packed and self.image_format is None:
-            raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
-        if self.compare and not self.classify:
-            raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
-
-    def identity(self) -> dict[str, Any]:
-        """What resuming must not change."""
-        names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
-        listed = {"files_from": file_sha256(self.files_from)} if self.files_from else {}
-        stored = {"images_to": split_url(self.images_to)[0]} if self.images_to else {}
-        return {name: getattr(self, name) for name in names} | listed | stored
 
 
 @dataclass(frozen=True)
