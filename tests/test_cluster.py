@@ -179,7 +179,7 @@ def test_rays_client_is_refused_since_it_cannot_stream(many: Path, tiny_bundle: 
 def test_a_password_is_not_given_to_ray_which_would_note_it(tiny_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.jpg\n")
     options = RunOptions(ray="", files_from=tmp_path / "list.txt")
-    with pytest.raises(ConfigError, match="SRC holds a password") as caught:
+    with pytest.raises(ConfigError, match="holds a password or a signature") as caught:
         run("http://me:sesame@127.0.0.1:9/photos", tiny_bundle, tmp_path / "out", options)
     assert "sesame" not in str(caught.value)
 
