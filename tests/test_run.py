@@ -1,10 +1,12 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,21 @@ def test_batches_on_a_device_are_compared_as_those_in_host_memory_are() -> None:
     assert [stages.mean_change(a, b) for a, b in zip(after, before, strict=True)] == pytest.approx(expected)
     on_device = stages.mean_changes(torch.from_numpy(after), torch.from_numpy(before))
     assert on_device == pytest.approx(expected)
+
+
+def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None:
+    class Device:
+        def infer(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+            return (images + 2,)
+
+    settings = dict.fromkeys(field.name for field in dataclasses.fields(stages.Job))
+    job = stages.Job(**{**settings, "purifier": Device(), "entered": lambda *_: None})
+    work = stages.Work(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+    decoded = Future[stages.Work]()
+    decoded.set_result(work)
+    done, written = stages.infer(job, decoded, ThreadPoolExecutor(1))
+    assert written == []
+    assert [row.mean_change for row in done.rows] == [2, 2]
 
 
 def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class OpenShards:
         if len(self._rows[number]) == self._plan.size(number):
             self._commit(number, self._rows[number])
             del self._rows[number]
+            self._failed.pop(number, None)
 
     def _commit(self, number: int, rows: Mapping[int, Row]) -> None:
         if self._packed:

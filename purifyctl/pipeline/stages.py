@@ -144,22 +144,23 @@ def infer(job: Job, decoding: Future[Work], encoders: Executor) -> tuple[Work, l
     job.entered(work.number, "infer")
     if n == 0:
         return work, []
+    compare_here = isinstance(work.images, np.ndarray) and job.gpu_encoder is None  # one by one, as they are encoded
     with _timed() as purify:
         purified, *fused = job.purifier.infer(work.images)
-        wanted = job.image_format is not None and job.gpu_encoder is None
-        host = to_host(purified) if wanted or isinstance(work.images, np.ndarray) else None
+        needed_here = compare_here or (job.image_format is not None and job.gpu_encoder is None)
+        host = to_host(purified) if needed_here else None
     rows = [work.rows[i] for i in work.positions]
-    # encoding starts while the classifier works
-    one_by_one = isinstance(work.images, np.ndarray) and job.gpu_encoder is None
-    if not one_by_one:
+    if not compare_here:
         for row, change in zip(rows, mean_changes(purified, work.images), strict=True):
             row.mean_change = change
+    # encoding starts while the classifier works
+    written: list[Future[None]] = []
     if job.gpu_encoder:
         with _timed() as encoding:
             files = job.gpu_encoder.encode(purified)
         written = [encoders.submit(_write, job, work, k, files[k], encoding.ms / n) for k in range(n)]
     elif host is not None:
-        before = work.images if one_by_one else [None] * n
+        before = work.images if compare_here else [None] * n
         written = [encoders.submit(_finish, job, work, k, host[k], before[k]) for k in range(n)]
     with _timed() as classify:
         classified = fused or (job.classifier.infer(purified) if job.classifier else ())
