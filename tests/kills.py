@@ -16,18 +16,21 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pyarrow.parquet as pq
 
 from purifyctl.bundle import Bundle
 from purifyctl.config import EngineConfig
 from purifyctl.engine import build_engine
+from purifyctl.pipeline import RunOptions, plan, run
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
 ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal: before the first image, or after the last
+SHARD = 8  # images, for runs of a few: two batches
 LONGEST_S = 0.5  # of work between two kills
 
 
@@ -46,6 +49,13 @@ def assert_same(out: Path, undisturbed: Path) -> None:
     assert rows_of(out) == rows_of(undisturbed)
     assert files_of(out) == files_of(undisturbed)
     assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
+
+
+def run_in_small_shards(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = None) -> Path:
+    """A run that nothing disturbs, in this process: where it is."""
+    with mock.patch.object(plan, "SHARD", SHARD):
+        assert run(source, bundle, out, options).exit_code == 0
+    return out
 
 
 def command(source: Path, bundle: Bundle, out: Path, *more: str) -> list[str]:

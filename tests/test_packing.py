@@ -14,14 +14,14 @@ from purifyctl.images.listing import list_images
 from purifyctl.images.source import read_file
 from purifyctl.pipeline import RunOptions, packing, plan, run
 from tests import tiny
-from tests.kills import assert_same, files_of, rows_of
+from tests.kills import SHARD, assert_same, files_of, rows_of, run_in_small_shards
 
 PACKED = RunOptions(packed=True)
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SHARD", 8)
+    monkeypatch.setattr(plan, "SHARD", SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "SHARD", 8)
-        assert run(many, tiny_bundle, out, PACKED).exit_code == 0
-    return out
+    return run_in_small_shards(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out", PACKED)
 
 
 def images_in(out: Path) -> dict[str, bytes]:

@@ -21,12 +21,12 @@ from purifyctl.parquet import write_part
 from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
 from purifyctl.pipeline.rows import KeptRow, read_rows, write_text
 from tests import hostile, tiny
-from tests.kills import ROOT, assert_same, command, harass, rows_of
+from tests.kills import ROOT, SHARD, assert_same, command, harass, rows_of, run_in_small_shards
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SHARD", 8)  # two batches
+    monkeypatch.setattr(plan, "SHARD", SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "SHARD", 8)
-        assert run(many, tiny_bundle, out).exit_code == 0
-    return out
+    return run_in_small_shards(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
 def faulty(*faults: str) -> tuple[str, ...]:
