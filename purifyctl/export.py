@@ -35,15 +35,14 @@ class PurifierGraph(nn.Module):
 
     def __init__(self, purifier: nn.Module, precision: Precision = "fp32") -> None:
         super().__init__()
-        self.dtype = _DTYPES[precision]
-        self.purifier = purifier.to(self.dtype)
+        self.purifier = purifier.to(_DTYPES[precision])
 
     def forward(self, images: Tensor) -> Tensor:
         return _to_pixels(self.levels(images))
 
     def levels(self, images: Tensor) -> Tensor:
         """The purified image in whole grey levels 0 to 255, float32 NCHW."""
-        x_pur = self.purifier(_from_pixels(images, self.dtype)).float()
+        x_pur = self.purifier(_from_pixels(images, torch.float32))  # which takes and gives FP32 in any precision
         return torch.round(torch.clamp(x_pur * 255, 0, 255))
 
 

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Pass = Callable[[nn.Module], nn.Module]
@@ -50,22 +50,9 @@ def deconvs_as_conv3(net: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        There is a transposed convolution other than 4x4, stride 2, padding 1. The two below raise it too.
+        There is a transposed convolution other than 4x4, stride 2, padding 1.
     """
     return _rebuilt(net, _conv3)
-
-
-def deconvs_as_conv2(net: nn.Module) -> nn.Module:
-    """Transposed convolutions as one 2x2 convolution, a pixel shuffle and a crop by one pixel.
-
-    No wasted taps; computes one row and one column of positions more than needed, which counts in small maps only.
-    """
-    return _rebuilt(net, _conv2)
-
-
-def deconvs_as_four_conv2(net: nn.Module) -> nn.Module:
-    """Transposed convolutions as four 2x2 convolutions, each padded on two sides, and an interleave: nothing wasted."""
-    return _rebuilt(net, _four_conv2)
 
 
 def _rebuilt(net: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Module:
@@ -102,73 +89,20 @@ def _folded(module: nn.Module) -> nn.Module:
 _TAPS = torch.tensor([[3, 1], [2, 0]])
 
 
-def _kernels(deconv: nn.ConvTranspose2d) -> Tensor:
-    """The 2x2 kernels of the four outputs around each input: [row, column, n_out, n_in, 2, 2]."""
-    shape = (deconv.kernel_size, deconv.stride, deconv.padding, deconv.output_padding, deconv.dilation, deconv.groups)
-    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
-        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {deconv}")
-    w = deconv.weight.detach()[:, :, _TAPS][..., _TAPS]  # [n_in, n_out, row, 2, column, 2]
-    return w.permute(2, 4, 1, 0, 3, 5)
-
-
-def _conv(kernel: Tensor, bias: Tensor | None, padding: int = 0) -> nn.Conv2d:
-    """A convolution with these weights [n_out, n_in, k, k]."""
-    n_out, n_in, k, _ = kernel.shape
-    conv = nn.Conv2d(n_in, n_out, k, padding=padding, bias=bias is not None, dtype=kernel.dtype)
-    conv.weight = nn.Parameter(kernel.contiguous())
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.detach().clone())
-    return conv
-
-
 def _conv3(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.ConvTranspose2d):
         return module
-    kernels = _kernels(module)
-    _, _, n_out, n_in, _, _ = kernels.shape
-    kernel = kernels.new_zeros(n_out, 2, 2, n_in, 3, 3)  # pixel shuffle's order: channel, row, column
+    shape = (module.kernel_size, module.stride, module.padding, module.output_padding, module.dilation, module.groups)
+    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
+        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {module}")
+    taps = module.weight.detach()[:, :, _TAPS][..., _TAPS].permute(1, 2, 4, 0, 3, 5)  # [n_out, row, col, n_in, 2, 2]
+    n_out, _, _, n_in, _, _ = taps.shape
+    kernel = taps.new_zeros(n_out, 2, 2, n_in, 3, 3)  # pixel shuffle's order: channel, row, column
     for row in range(2):
         for col in range(2):
-            kernel[:, row, col, :, row : row + 2, col : col + 2] = kernels[row, col]
-    return nn.Sequential(_conv(kernel.flatten(0, 2), _fourfold(module.bias), padding=1), nn.PixelShuffle(2))
-
-
-def _conv2(module: nn.Module) -> nn.Module:
-    if not isinstance(module, nn.ConvTranspose2d):
-        return module
-    # Position i of the padded convolution sees inputs i-1 and i: what output 2i needs, and output 2i-1. Shuffled with
-    # the odd output first, they lie in order, after one row and one column that belong to no output.
-    kernel = _kernels(module).flip(0, 1).permute(2, 0, 1, 3, 4, 5)
-    return nn.Sequential(_conv(kernel.flatten(0, 2), _fourfold(module.bias), padding=1), nn.PixelShuffle(2), _Crop())
-
-
-def _fourfold(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.repeat_interleave(4)
-
-
-class _Crop(nn.Module):
-    """[N, C, H, W] without its outermost pixels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[..., 1:-1, 1:-1]
-
-
-def _four_conv2(module: nn.Module) -> nn.Module:
-    return _FourConv2(module) if isinstance(module, nn.ConvTranspose2d) else module
-
-
-class _FourConv2(nn.Module):
-    """[N, n_in, H, W] -> [N, n_out, 2H, 2W]."""
-
-    def __init__(self, deconv: nn.ConvTranspose2d) -> None:
-        super().__init__()
-        kernels = _kernels(deconv)
-        self.convs = nn.ModuleList(
-            nn.Sequential(nn.ZeroPad2d((1 - col, col, 1 - row, row)), _conv(kernels[row, col], deconv.bias))
-            for row in range(2)
-            for col in range(2)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = torch.stack([conv(x) for conv in self.convs], dim=2)  # [N, n_out, 4, H, W]
-        return nn.functional.pixel_shuffle(outputs.flatten(1, 2), 2)
+            kernel[:, row, col, :, row : row + 2, col : col + 2] = taps[:, row, col]
+    conv = nn.Conv2d(n_in, 4 * n_out, 3, padding=1, bias=module.bias is not None, dtype=kernel.dtype)
+    conv.weight = nn.Parameter(kernel.flatten(0, 2))
+    if module.bias is not None:
+        conv.bias = nn.Parameter(module.bias.detach().repeat_interleave(4))
+    return nn.Sequential(conv, nn.PixelShuffle(2))

@@ -55,6 +55,15 @@ def test_an_fp16_graph_computes_in_fp16_and_takes_uint8(tmp_path: Path) -> None:
     assert weights == {onnx.TensorProto.FLOAT16}
 
 
+@torch.no_grad()
+def test_an_fp16_purifier_adds_its_correction_in_fp32_which_halves_its_difference_at_least() -> None:
+    images, net = natural_images(4, 64), tiny.purifier()
+    reference = purifier_graph(net).levels(torch.from_numpy(images))
+    made = purifier_graph(net, "fp16").levels(torch.from_numpy(images))
+    in_fp16 = torch.round(net.half()(torch.from_numpy(images).permute(0, 3, 1, 2).half() / 255).float() * 255)
+    assert (made != reference).float().mean() < 0.5 * (in_fp16 != reference).float().mean()
+
+
 def test_exporting_leaves_the_network_as_it_was() -> None:
     net = tiny.purifier()
     before = {k: v.clone() for k, v in net.state_dict().items()}

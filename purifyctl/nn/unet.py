@@ -34,6 +34,7 @@ class UNetPurifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = x * 2 - 1  # the network works in [-1, 1], and only here
+        h = h.to(next(self.parameters()).dtype)
         skips = []
         for down in self.down:
             h = down(h)

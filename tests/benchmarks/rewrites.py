@@ -27,14 +27,12 @@ from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import machine
 from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
-from purifyctl.rewrites import Pass, deconvs_as_conv2, deconvs_as_conv3, deconvs_as_four_conv2, fold_norms
+from purifyctl.rewrites import Pass, deconvs_as_conv3, fold_norms
 
 FORMS: dict[str, tuple[Pass, ...]] = {
     "as it is": (),
     "norms folded": (fold_norms,),
     "3x3 convolution": (fold_norms, deconvs_as_conv3),
-    "2x2 convolution": (fold_norms, deconvs_as_conv2),
-    "four 2x2 convolutions": (fold_norms, deconvs_as_four_conv2),
 }
 ENGINES = {"OpenVINO FP32": ("openvino", "fp32"), "ONNX Runtime FP32": ("onnxruntime", "fp32")}
 if supports_bf16():
