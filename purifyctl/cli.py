@@ -119,6 +119,42 @@ def train(
 
 
 @app.command()
+def train_gate(
+    recipe: Annotated[Path, typer.Argument(help="Recipe of a gate (TOML), such as train/gate.toml.")],
+    photos: Annotated[Path, typer.Option(help="Folder tree of clean photographs, or of tar shards.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """[bold]purifyctl train-gate train/gate.toml --photos DIR[/]
+
+    Train a gate: a small network that tells which images look attacked; [bold]run --gate[/] purifies only those.
+
+    Attacked crops are made once and kept in the run folder; the same call after a stop goes on with them.
+    """
+    console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.config import GateConfig, read_recipe, with_classifier_weights
+    from purifyctl.training.gate import train_gate
+
+    config = read_recipe(recipe, GateConfig)
+    for name, _, file in (given.partition("=") for given in weights or ()):
+        config = with_classifier_weights(config, name, file)
+    result = train_gate(config, photos.absolute(), out or Path("runs") / recipe.stem)
+    if result.interrupted:
+        raise typer.Exit(130)
+    for name, found in result.figures["attacked"].items():
+        shares = ", ".join(f"{value:.1%} at {float(rate):.1%}" for rate, value in found["tpr"].items())
+        console.note(f"{name}: AUROC {found['auroc']:.4f}; found {shares} of clean ones (n = {found['n']})")
+    console.note(f"Gate: {result.checkpoint} ({result.seconds:.0f} s)")
+    console.result({"checkpoint": str(result.checkpoint), "held_out": result.figures})
+
+
+@app.command()
 def attack(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder tree of images, or one image.")],
     out: Annotated[Path, typer.Option(help="Folder for attacked images, rows and manifest.")],

@@ -346,7 +346,46 @@ class TrainConfig:
         _require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
 
 
-def with_classifier_weights(config: TrainConfig, name: str, weights: str) -> TrainConfig:
+@dataclass(frozen=True)
+class GateConfig:
+    """A recipe of `purifyctl train-gate`: everything that decides what gate it makes, but for the photographs."""
+
+    classifiers: tuple[ClassifierConfig, ...]  # each step attacks one of them
+    attacks: tuple[TrainingAttack, ...]
+    width: int = 24  # channels of the network's first layer
+    resize: int = 288  # pixels; photographs are brought to this side, ...
+    largest: int = 240  # ... squares of image_size to this many pixels are cut from them at random ...
+    image_size: int = 160  # ... and brought to this side: photographs are as sharp as their size makes them
+    batch_size: int = 16
+    attack_epochs: int = 1  # crops of each photograph that are attacked; made once, and used again
+    epochs: int = 20
+    learning_rate: float = 2e-3  # Adam, with a cosine schedule
+    disturbed: float = 0.5  # share of the clean crops that are compressed as JPEG, or made noisy
+    held_out: float = 0.1  # share of the photographs that thresholds and calibration come from
+    validation_size: int = 256  # pixels; what `run` purifies
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
+        _require(len(self.classifiers) > 0, "classifiers: at least one classifier is needed.")
+        classifier = all(attack.through == "classifier" for attack in self.attacks)
+        _require(classifier, "attacks.through: a gate has no purifier to attack through.")
+        _require(
+            32 <= self.image_size <= self.largest <= self.resize,
+            f"image_size {self.image_size}, largest {self.largest} and resize {self.resize} must rise from 32 on.",
+        )
+        _require(min(self.image_size, self.validation_size) % 2 == 0, "sizes must be even.")
+        _require(min(self.width, self.batch_size, self.attack_epochs, self.epochs) >= 1, "counts must be at least 1.")
+        _require(self.learning_rate > 0, "learning_rate must be positive.")
+        _require(0 <= self.disturbed <= 1, f"disturbed is {self.disturbed}; it must lie in [0, 1].")
+        _require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
+        _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie in 0 to 2147483647.")
+
+
+Trained = TypeVar("Trained", TrainConfig, GateConfig)
+
+
+def with_classifier_weights(config: Trained, name: str, weights: str) -> Trained:
     """The recipe with other weights for its classifier `name`.
 
     Raises

@@ -7,6 +7,7 @@ interval; a share of nothing has no value.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,15 @@ def recovery_interval(
     drawn = both + lost > 0
     low, high = np.percentile(((both + gained)[drawn] / (both + lost)[drawn]), (2.5, 97.5))
     return float(low), float(high)
+
+
+def auroc(negatives: NDArray[np.floating[Any]], positives: NDArray[np.floating[Any]]) -> float | None:
+    """The probability that, of one each, the positive has the higher score, a tie counting half; None of nothing."""
+    if not (len(negatives) and len(positives)):
+        return None
+    ordered = np.sort(negatives)
+    below, not_above = (np.searchsorted(ordered, positives, side) for side in ("left", "right"))
+    return float((below + not_above).mean() / 2 / len(ordered))
 
 
 def mean(values: NDArray[np.float64]) -> float | None:

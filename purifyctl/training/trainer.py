@@ -7,7 +7,7 @@ x_pur      G(x_adv), the purified images
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from purifyctl.attacks import behind, make_attack
+from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import Purifier, load_purifier, shipped_checkpoint
 from purifyctl.classifiers import Classifier
-from purifyctl.config import TrainConfig
+from purifyctl.config import TrainConfig, TrainingAttack
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.nn import PatchDiscriminator, build_purifier
 from purifyctl.training.cache import AttackCache
+from purifyctl.training.mix import all_of, attack_each, draw
 from purifyctl.training.perceptual import load_perceptual
 from purifyctl.training.workers import Workers
 
@@ -131,31 +132,23 @@ class Trainer:
         self, x: Tensor, y: Tensor, classifier: Classifier, rng: np.random.Generator, places: Sequence[int]
     ) -> Tensor:
         """Attack all of `x` but the identity share, each image with an attack and a budget of its own."""
-        n, attacks = len(x) * self.workers.count, self.config.attacks  # drawn for the whole batch, then shared out
-        shares = np.array([attack.share for attack in attacks])
-        kinds = rng.choice(len(attacks), size=n, p=shares / shares.sum())
-        # whole grey levels, both ends included: images are 8 bits deep
-        low, high = np.maximum(1, np.floor(np.array([attack.eps for attack in attacks]).T[:, kinds] * 255 + 1e-6))
-        eps_drawn = rng.integers(low.astype(int), high.astype(int), endpoint=True) / 255
-        drawn = torch.from_numpy(np.stack([kinds, eps_drawn, rng.random(n) >= self.config.identity_share]))
+        n = len(x) * self.workers.count  # drawn for the whole batch, then shared out
+        kinds, budgets = draw(self.config.attacks, n, rng)
+        drawn = torch.from_numpy(np.stack([kinds, budgets, rng.random(n) >= self.config.identity_share]))
         kind, eps, wanted = self.workers.share(drawn.T).T.to(x.device)
 
-        def attack_all(chosen: Tensor) -> Tensor:
-            x_adv = x.clone()
-            for number, attack in enumerate(attacks):
-                of_this = chosen & (kind == number)
-                if of_this.any():
-                    model = classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
-                    budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
-                    x_adv[of_this] = make_attack(attack, model, x[of_this], y[of_this], budget)
-            return x_adv
+        def model_of(attack: TrainingAttack) -> Model:
+            return classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
+
+        def attacked(chosen: Tensor) -> Tensor:
+            return attack_each(self.config.attacks, kind, eps, chosen, x, y, model_of)
 
         if self.cache is None:
-            return attack_all(wanted.bool())
-        cached = self.cache.get(places, lambda: attack_all(torch.ones_like(wanted).bool()))
+            return attacked(wanted.bool())
+        cached = self.cache.get(places, lambda: attacked(all_of(x)))
         return torch.where(wanted.bool().view(-1, 1, 1, 1), cached.to(x), x)
 
-    def _through_purifier(self, classifier: Classifier) -> Callable[[Tensor], Tensor]:
+    def _through_purifier(self, classifier: Classifier) -> Model:
         self.generator.eval()  # what an attacker would face
         return behind(self.generator, classifier.logits)
 

@@ -1,0 +1,244 @@
+"""`train-gate`: a detector of attacked images, its calibration and its thresholds.
+
+x          clean crops, RGB NCHW float in [0, 1], in whole grey levels
+y          the frozen classifier's own predictions on x
+x_adv      attacked x; made once, and kept in the run folder, for they cost far more than the rest
+"""
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from purifyctl import __version__, console
+from purifyctl.attacks import make_attack
+from purifyctl.classifiers import Classifier, load_classifier
+from purifyctl.config import AttackConfig, GateConfig, to_dict
+from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, threshold_at
+from purifyctl.errors import ConfigError
+from purifyctl.images import list_images
+from purifyctl.images.sketch import sketch
+from purifyctl.interrupt import drain_on_interrupt
+from purifyctl.metrics import auroc
+from purifyctl.nn.gate import GateNetwork
+from purifyctl.photographs import read_all, to_pixels, to_tensor
+from purifyctl.training.batches import Batch, TrainingBatches, split
+from purifyctl.training.cache import AttackCache
+from purifyctl.training.mix import all_of, attack_each, draw
+from purifyctl.training.workers import Workers
+
+HELD_OUT_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd"), AttackConfig("mi-fgsm"))
+HELD_OUT_EPS = (4 / 255, 8 / 255)
+LOOKED_AT = 64  # held-out photographs that are attacked for the figures
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class GateResult:
+    checkpoint: Path
+    figures: dict[str, Any]  # on held-out photographs
+    seconds: float
+    interrupted: bool  # by Ctrl-C, before the end; there is no checkpoint
+
+
+def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
+    """Train as `config` says on the photographs under `photos`; write `gate.safetensors` and its figures.
+
+    Attacked crops are kept in the run folder: the same call after a stop makes only those that are missing.
+
+    Raises
+    ------
+    ConfigError
+        Too few photographs, or a run folder that holds another recipe's attacked crops.
+    """
+    started = time.monotonic()
+    files = list_images(photos, skip_folder=run_dir)
+    training_files, held_out_files = split(files, config.held_out, config.seed)
+    if len(held_out_files) < 1 / max(FALSE_POSITIVE_RATES):
+        raise ConfigError(
+            f"{photos} holds {len(files)} photographs, too few to hold some out for thresholds.",
+            hint="name a folder with more as --photos",
+        )
+    workers = Workers(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    batches = TrainingBatches(
+        training_files,
+        batch_size=config.batch_size,
+        resize=config.resize,
+        crop=config.largest,
+        seed=config.seed,
+        variants=config.attack_epochs,
+        threads=max(2, (os.cpu_count() or 2) // 2),
+    )
+    classifiers = [load_classifier(c.name, c.weights).to(workers.device) for c in config.classifiers]
+    digest = json.dumps([to_dict(config), sketch(training_files)], sort_keys=True)
+    places = len(training_files) * config.attack_epochs
+    cache = AttackCache(run_dir / "attacked", places, config.image_size, digest, workers)
+    trainer = _Trainer(config, classifiers, cache, config.epochs * batches.steps_per_epoch, workers.device)
+    stream = batches.from_step(0)
+    with (
+        console.progress(trainer.total_steps, "training") as bar,
+        drain_on_interrupt("stopping.") as interrupt,
+    ):
+        for step in range(trainer.total_steps):
+            loss = trainer.step(next(stream), step)
+            bar.advance(text=f"loss {loss:.3f}")
+            if interrupt.is_set():
+                stream.close()
+                return GateResult(run_dir / CHECKPOINT, {}, time.monotonic() - started, interrupted=True)
+    stream.close()
+    net = trainer.net.eval()
+    clean, kept = read_all(held_out_files, config.validation_size)
+    found = _measure(net, clean, classifiers[0], workers.device)
+    thresholds = {f"{rate:g}": threshold_at(found.clean, rate) for rate in _rates(len(clean))}
+    figures = {
+        "n_clean": len(kept),
+        "thresholds": thresholds,
+        "attacked": {
+            name: {
+                "n": len(scores),
+                "auroc": auroc(found.clean, scores),
+                "tpr": {rate: float((scores >= threshold).mean()) for rate, threshold in thresholds.items()},
+            }
+            for name, scores in found.attacked.items()
+        },
+    }
+    about = {"recipe": to_dict(config), "held_out": figures, "purifyctl": __version__, "photographs": sketch(files)}
+    save_gate(run_dir / CHECKPOINT, net, thresholds, about)
+    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return GateResult(run_dir / CHECKPOINT, figures, time.monotonic() - started, interrupted=False)
+
+
+def _rates(n: int) -> list[float]:
+    """The false-positive rates that `n` clean photographs can tell."""
+    return [rate for rate in FALSE_POSITIVE_RATES if rate * (n + 1) >= 1]
+
+
+class _Trainer:
+    """The gate and its optimiser. What a step draws comes from the seed and the step's number."""
+
+    def __init__(
+        self,
+        config: GateConfig,
+        classifiers: Sequence[Classifier],
+        cache: AttackCache,
+        total_steps: int,
+        device: torch.device,
+    ) -> None:
+        self._config, self._classifiers, self._cache = config, classifiers, cache
+        self.total_steps, self._device = total_steps, device
+        torch.manual_seed(config.seed)
+        self.net = GateNetwork(config.width).to(device)
+        self._optimiser = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)
+
+    def step(self, batch: Batch, step: int) -> float:
+        rng = np.random.default_rng((self._config.seed, step))
+        x = torch.stack([self._crop(image, place) for image, place in zip(batch.x, batch.places, strict=True)])
+        x_adv = self._cache.get(batch.places, lambda: self._attacked(x.to(self._device), rng))
+        both = torch.cat([_disturbed(x, self._config.disturbed, rng), x_adv]).to(self._device)
+        is_attacked = torch.arange(len(both), device=self._device) >= len(x)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+        self.net.train()
+        loss = nn.functional.binary_cross_entropy_with_logits(self.net(both), is_attacked.float())
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimiser.step()
+        return float(loss.detach())
+
+    def _crop(self, image: Tensor, place: int) -> Tensor:
+        """A square of a size of its own, brought to the recipe's: how sharp a photograph is tells nothing then."""
+        config = self._config
+        rng = np.random.default_rng((config.seed, place))
+        side = int(rng.integers(config.image_size, config.largest, endpoint=True))
+        top, left = rng.integers(image.shape[-1] - side + 1, size=2)
+        crop = image[None, :, top : top + side, left : left + side]
+        size = (config.image_size, config.image_size)
+        resized = nn.functional.interpolate(crop, size, mode="bicubic", antialias=bool(rng.random() < 0.7))
+        return torch.round(resized[0].clamp(0, 1) * 255) / 255
+
+    def _attacked(self, x: Tensor, rng: np.random.Generator) -> Tensor:
+        classifier = self._classifiers[int(rng.integers(len(self._classifiers)))]
+        kinds, budgets = draw(self._config.attacks, len(x), rng)
+        kind, eps = torch.from_numpy(kinds).to(x.device), torch.from_numpy(budgets).to(x.device)
+        with torch.no_grad():
+            y = classifier.logits(x).argmax(1)
+        return attack_each(self._config.attacks, kind, eps, all_of(x), x, y, lambda _: classifier.logits)
+
+
+def _disturbed(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Clean crops, some of them compressed or noisy as photographs may be: neither is an attack."""
+    pixels = to_pixels(x)
+    for i in np.flatnonzero(rng.random(len(x)) < share):
+        if rng.random() < 0.5:
+            stream = io.BytesIO()
+            Image.fromarray(pixels[i]).save(stream, "jpeg", quality=int(rng.integers(40, 96)))
+            pixels[i] = np.asarray(Image.open(stream))
+        else:
+            noise = rng.normal(0, rng.uniform(0.5, 4), pixels[i].shape)
+            pixels[i] = np.clip(np.round(pixels[i] + noise), 0, 255)
+    return to_tensor(pixels)
+
+
+@dataclass(frozen=True)
+class _Found:
+    clean: NDArray[np.float64]  # scores
+    attacked: dict[str, NDArray[np.float64]]  # of those that the classifier gets wrong for it, by attack
+
+
+def _measure(net: GateNetwork, clean: Tensor, classifier: Classifier, device: torch.device) -> _Found:
+    """Calibrate the network on held-out photographs, then score them."""
+
+    @torch.no_grad()
+    def in_parts(function: Any, x: Tensor) -> Tensor:
+        return torch.cat([function(part.to(device)).cpu() for part in torch.split(x, BATCH)])
+
+    some = clean[:: max(1, len(clean) // LOOKED_AT)][:LOOKED_AT]
+    y = in_parts(lambda x: classifier(x).argmax(1), some)
+    logits = {}
+    for attack in HELD_OUT_ATTACKS:
+        for eps in HELD_OUT_EPS:
+            parts = zip(torch.split(some, BATCH), torch.split(y, BATCH), strict=True)
+            x_adv = torch.cat(
+                [make_attack(attack, classifier, x.to(device), of.to(device), eps).cpu() for x, of in parts]
+            )
+            fooled = in_parts(lambda x: classifier(x).argmax(1), x_adv) != y
+            logits[f"{attack.name} {round(eps * 255)}/255"] = in_parts(net, x_adv[fooled])
+    clean_logits = in_parts(net, clean)
+    scale, shift = _platt(clean_logits.numpy(), torch.cat(list(logits.values())).numpy())
+    with torch.no_grad():
+        net.judge.weight *= scale
+        net.judge.bias.mul_(scale).add_(shift)
+
+    def scores(of: Tensor) -> NDArray[np.float64]:
+        return torch.sigmoid(of.double() * scale + shift).numpy()
+
+    return _Found(scores(clean_logits), {name: scores(of) for name, of in logits.items()})
+
+
+def _platt(clean: NDArray[np.float32], attacked: NDArray[np.float32]) -> tuple[float, float]:
+    """Scale and shift after which sigmoid(logit) is a probability, where as many images are attacked as are not (Platt
+    1999, with his targets, which keep the scale finite where the two do not overlap).
+    """
+    x = np.concatenate([clean, attacked]).astype(np.float64)
+    weight = np.concatenate([np.full(len(part), 0.5 / len(part)) for part in (clean, attacked)])
+    wanted = np.concatenate(
+        [np.full(len(clean), 1 / (len(clean) + 2)), np.full(len(attacked), (len(attacked) + 1) / (len(attacked) + 2))]
+    )
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    found = np.array([1.0, 0.0])
+    for _ in range(50):  # Newton; convex in two numbers
+        p = 1 / (1 + np.exp(-design @ found))
+        curvature = design.T @ (design * (weight * p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
+        found = found - np.linalg.solve(curvature, design.T @ (weight * (p - wanted)))
+    return float(found[0]), float(found[1])
