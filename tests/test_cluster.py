@@ -188,7 +188,7 @@ def test_an_engine_for_gpus_is_refused_where_there_are_none() -> None:
     machine = {"Alive": True, "Resources": {"CPU": 8.0}}
     with pytest.raises(ConfigError, match="0 machines with a GPU") as caught:
         cluster._share_out([machine], on_gpu=True, workers=None)
-    assert "engines/cpu.toml" in caught.value.hint
+    assert "build-engine cpu" in caught.value.hint
 
 
 @pytest.mark.parametrize(

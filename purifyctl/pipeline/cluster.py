@@ -104,9 +104,7 @@ def _share_out(
     if not alive:
         raise ConfigError(
             f"{most}: no worker can be placed.",
-            hint="build an engine for CPUs: purifyctl build-engine engines/cpu.toml"
-            if on_gpu
-            else "bring up machines first",
+            hint="build an engine for CPUs: purifyctl build-engine cpu" if on_gpu else "bring up machines first",
         )
     n = workers or (total if on_gpu else len(alive))
     if n > total:

@@ -1,6 +1,6 @@
 """Several processes training one purifier, as torchrun starts them: each takes its share of every batch.
 
-    torchrun --nproc-per-node 8 -m purifyctl train train/paper.toml --photos DIR --out runs/paper
+    torchrun --nproc-per-node 8 -m purifyctl train paper --photos DIR --out runs/paper
 
 Every process holds the same weights and takes the same steps, because gradients are averaged before each of them.
 The first process alone writes, validates and speaks; the losses it logs are those of its share. Batch norms (of the

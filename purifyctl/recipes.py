@@ -1,0 +1,46 @@
+"""Recipes that come with purifyctl, by name: `train/` and `engines/` of a checkout, and the same in a wheel."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from purifyctl.errors import ConfigError
+
+Kind = Literal["train", "engines"]  # the folder that they lie in
+
+
+def built_in(kind: Kind) -> dict[str, Path]:
+    """The recipes that come with purifyctl, by name: `{"fast": .../train/fast.toml, ...}`.
+
+    Raises
+    ------
+    ConfigError
+        There are none: the installation is damaged.
+    """
+    package = Path(str(files("purifyctl")))
+    # the wheel's first: beside an installed package may lie anybody's folder "train"
+    for folder in (package / "data" / kind, package.parent / kind):
+        if recipes := {file.stem: file for file in sorted(folder.glob("*.toml"))}:
+            return recipes
+    raise ConfigError(f"{package} lacks its {kind} recipes.", hint="pip install --force-reinstall purifyctl")
+
+
+def find_recipe(given: str, kind: Kind) -> Path:
+    """The file of a recipe: a word without `/` and `.` names a built-in one, all else is a path.
+
+    What a word means does not depend on the folder that it is given in.
+
+    Raises
+    ------
+    ConfigError
+        There is no such recipe.
+    """
+    names = built_in(kind)
+    if "/" not in given and "." not in given:
+        if given not in names:
+            hint = f"there are {', '.join(names)}; a file of your own: ./{given}"
+            raise ConfigError(f"There is no built-in recipe {given!r}.", hint=hint)
+        return names[given]
+    if not (file := Path(given)).exists():
+        raise ConfigError(f"There is no recipe {given}.", hint=f"built-in ones go by name: {', '.join(names)}")
+    return file
