@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu bench bench-gpu demo-weights lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu bench bench-gpu dist man demo-weights lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -48,6 +48,12 @@ test: setup-dev ## Run the whole test suite.
 test-fast: setup-dev ## Run the tests that are not marked slow.
 	$(BIN)/python -m pytest -m "not slow"
 
+dist: setup ## Build dist/purifyctl-VERSION wheel and source archive, manual pages inside.
+	@$(BIN)/python -m hatchling build
+
+man: setup ## Write the manual pages into build/man.
+	@$(BIN)/python tools/manual.py build/man
+
 demo-weights: setup ## Train the shipped purifier anew (PHOTOS=folder of photographs; an hour and a half on 2 cores).
 	@test -n "$(PHOTOS)" || { echo "make demo-weights PHOTOS=DIR: which photographs?" >&2; exit 2; }
 	$(BIN)/purifyctl train train/fast.toml --photos "$(PHOTOS)" --out runs/fast \
@@ -66,11 +72,14 @@ bench: setup ## Measure the shipped engine and `run` here, beside other librarie
 bench-gpu: setup-dev ## test-gpu, and a dated table in docs/benchmarks.md (PHOTOS=folder).
 	$(BIN)/python -m tests.benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")
 
+COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	pyproject.toml requirements/build.in --extra demo
+
 lock: ## Make the lock files anew (needs uv).
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		pyproject.toml requirements/build.in --extra demo -o requirements/demo.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		pyproject.toml requirements/build.in --extra demo --extra attacks --extra rtx --extra track --extra ray --extra dev -c requirements/demo.lock -o requirements/dev.lock
+	$(COMPILE) -o requirements/demo.lock
+	$(COMPILE) --extra attacks --extra rtx --extra track --extra ray --extra dev -c requirements/demo.lock -o requirements/dev.lock
+	$(COMPILE) --extra rtx -c requirements/dev.lock -o requirements/rtx.lock
+	$(COMPILE) --extra tensorrt -c requirements/demo.lock -o requirements/tensorrt.lock
 
 clean: ## Remove .venv and what the tools cached.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

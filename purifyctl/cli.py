@@ -51,7 +51,7 @@ class _WithRay(TyperCommand):
     """A command whose `--ray` may stand without an address; typer knows no such options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        following = [*args[1:], "-"]
+        following = [*args, "-"][1:]
         alone = [arg == "--ray" and after.startswith("-") for arg, after in zip(args, following, strict=True)]
         return super().parse_args(ctx, ["--ray=" if bare else arg for arg, bare in zip(args, alone, strict=True)])
 

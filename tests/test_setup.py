@@ -22,9 +22,13 @@ def test_every_locked_package_has_hashes_and_no_address(lock: Path) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-def test_the_demo_and_the_tests_share_their_versions() -> None:
-    demo, dev = (dict(re.findall(r"^(\S+)==(\S+)", lock.read_text(), re.M)) for lock in LOCKS)
-    assert {name: dev[name] for name in demo} == demo
+def test_all_lock_files_share_their_versions() -> None:
+    locked = {lock.stem: dict(re.findall(r"^(\S+)==(\S+)", lock.read_text(), re.M)) for lock in LOCKS}
+    assert set(locked) == {"demo", "dev", "rtx", "tensorrt"}
+    for versions in locked.values():
+        assert {name: versions[name] for name in locked["demo"]} == locked["demo"]
+    assert {name: locked["dev"][name] for name in locked["rtx"]} == locked["rtx"]  # what is tested is what is installed
+    assert "tensorrt-cu13" in locked["tensorrt"]
 
 
 def test_the_extras_that_users_are_told_of_exist() -> None:
