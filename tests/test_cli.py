@@ -128,6 +128,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         (["run", "tests", "--out", "OUT", "--engine", "BUNDLE", "--classifier", "resnet50"], 2, "can only be none"),
         (["run", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
         (["run", "tests"], 2, "Missing option"),
+        (["run"], 2, "Missing argument"),
         (["attack", "tests", "--out", "OUT", "--attack", "magic"], 2, "magic"),
         (["attack", "tests", "--out", "OUT", "--attack", "fgsm", "--restarts", "2"], 2, "restarts are for pgd"),
         (["attack", "tests", "--out", "OUT", "--weights", "x.pth"], 2, "--classifier names none"),
