@@ -23,7 +23,7 @@ FORMAT = "purifyctl-purifier-1"
 
 
 @dataclass(frozen=True)
-class Purifier:
+class Checkpoint:
     """A purifier in eval mode, and where it came from."""
 
     net: nn.Module  # RGB NCHW float in [0, 1] -> the same
@@ -69,7 +69,7 @@ def save_purifier(path: Path, net: nn.Module, network: NetworkConfig, about: dic
     write_atomically(path, save(tensors, metadata=metadata))
 
 
-def load_purifier(path: Path) -> Purifier:
+def load_purifier(path: Path) -> Checkpoint:
     """Read a checkpoint that `save_purifier` wrote.
 
     Raises
@@ -99,4 +99,4 @@ def load_purifier(path: Path) -> Purifier:
         net.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, PurifyctlError) as error:
         raise WeightsError(f"The checkpoint {path} does not hold the network it names: {error}") from None
-    return Purifier(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), file_sha256(path))
+    return Checkpoint(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), file_sha256(path))

@@ -21,7 +21,7 @@ from purifyctl import console, rewrites, trust
 from purifyctl.backends import backend_version, open_runner, tensorrt
 from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, Parity, load_bundle
-from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import GPU_BACKENDS, EngineConfig, to_dict
 from purifyctl.errors import ConfigError
@@ -170,7 +170,7 @@ def _graphs(
 
 
 def _about(
-    purifier: Purifier, classifier: nn.Module | None, config: EngineConfig, checkpoint: Path, applied: tuple[str, ...]
+    purifier: Checkpoint, classifier: nn.Module | None, config: EngineConfig, checkpoint: Path, applied: tuple[str, ...]
 ) -> dict[str, Network]:
     """What the manifest says of each network, but for its plans. Counted as it was trained, not as it was rewritten."""
 

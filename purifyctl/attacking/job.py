@@ -20,7 +20,7 @@ from purifyctl import console
 from purifyctl.attacking.batch import Item, Job, Row, attack_batch
 from purifyctl.attacks import Model, behind
 from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS, check_installed
-from purifyctl.checkpoint import Purifier, load_purifier
+from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import (
     QUERY_ATTACKS,
@@ -179,7 +179,7 @@ def _budget(options: AttackOptions, classifier: Classifier) -> float:
     return grey_levels(eps) / 255
 
 
-def _pipeline(purifier: Purifier | None, classifier: Classifier, device: torch.device) -> Model:
+def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch.device) -> Model:
     """The classifier, behind the purifier where there is one; what is purified is rounded to 8 bits, as `run` does."""
     if purifier is None:
         return classifier
@@ -187,7 +187,7 @@ def _pipeline(purifier: Purifier | None, classifier: Classifier, device: torch.d
 
 
 def _check_networks(
-    judged: Model, attacked: Model, purifier: Purifier | None, options: AttackOptions, device: torch.device
+    judged: Model, attacked: Model, purifier: Checkpoint | None, options: AttackOptions, device: torch.device
 ) -> int:
     """How many classes there are. Refuses networks that do not take the images, or disagree on the classes."""
     size = options.image_size
@@ -235,7 +235,7 @@ def _target(target: str, labels: Labels, classes: int) -> str | int | None:
     return index
 
 
-def _settings(source: Path, options: AttackOptions, eps: float, purifier: Purifier | None) -> dict[str, Any]:
+def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkpoint | None) -> dict[str, Any]:
     attack = options.attack
     if options.surrogate:
         threat_model = "transfer"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from purifyctl.attacks import Model, behind
-from purifyctl.checkpoint import Purifier, load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import Checkpoint, load_purifier, shipped_checkpoint
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack
 from purifyctl.errors import ConfigError, TrainingError
@@ -204,7 +204,7 @@ class Trainer:
             getattr(self, name).load_state_dict(part)
 
 
-def _purifier_to_start_from(config: TrainConfig) -> Purifier:
+def _purifier_to_start_from(config: TrainConfig) -> Checkpoint:
     path = shipped_checkpoint() if config.start == "shipped" else Path(config.start)
     purifier = load_purifier(path)
     if purifier.network != config.network:
