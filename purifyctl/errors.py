@@ -5,6 +5,7 @@
     ├── MissingDependencyError  an optional package is not installed
     ├── WeightsError            weights cannot be had, read, or fitted to their network
     ├── ImageError              one image cannot be read; carries the status its row gets
+    ├── InputError              images of another shape, type or range than a Python function takes; a ValueError too
     ├── TrainingError           a training cannot go on
     ├── BackendError            an inference library or device refuses
     ├── BusyError               another call is at work on it, or a server does not answer: later it may go well
@@ -78,6 +79,10 @@ class ImageError(PurifyctlError):
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class InputError(PurifyctlError, ValueError):
+    pass
 
 
 class TrainingError(PurifyctlError):

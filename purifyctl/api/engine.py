@@ -1,0 +1,233 @@
+"""An engine bundle, open for images that are already in memory."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from purifyctl.backends import Runner, to_host
+from purifyctl.bundle import load_bundle
+from purifyctl.default_engine import default_engine
+from purifyctl.errors import BackendError, ConfigError, InputError
+from purifyctl.labels import Labels
+from purifyctl.photographs import Pixels
+
+Images = Pixels | Image.Image | Sequence[Pixels | Image.Image]
+
+
+@dataclass(frozen=True, eq=False)
+class Classified:
+    """What a classifier says of some images."""
+
+    images: Pixels  # RGB uint8 [n, height, width, 3]; just what was classified
+    probabilities: NDArray[np.float32]  # [n, classes]
+    labels: Labels
+
+    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
+        """The `k` likeliest classes of each image and their probabilities, the likeliest first; classes without names
+        go by their index.
+        """
+        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        chances = np.take_along_axis(self.probabilities, best, axis=1)
+        return [
+            [(self.labels.name(i), chance) for i, chance in zip(*pair, strict=True)]
+            for pair in zip(best.tolist(), chances.tolist(), strict=True)
+        ]
+
+
+class Engine:
+    """A bundle of `purifyctl build-engine`, open on the CPU or GPU that it is for. Use it in `with`, or close it.
+
+    Images come and go as RGB uint8, and what comes is what `purifyctl run` writes. Threads may share an engine. It has
+    no gradients: `purifyctl.Purifier` has.
+
+    Parameters
+    ----------
+    bundle
+        The bundle's folder. None: the shipped purifier and its classifier, as an engine that is built on first use and
+        kept in the user's cache.
+    trust
+        Run it though it was built elsewhere, now and later: engines are native code.
+    batch_size
+        Images of one call to the library, 1 to the bundle's own number, which is the default. Smaller batches are
+        filled up: with 1, a single image takes a fraction of the time, and a few are shared among the cores.
+
+    Raises
+    ------
+    BundleError
+        No bundle, a changed one, or one that may not or cannot run here.
+    BackendError, MissingDependencyError
+        Its library is missing, or refuses the machine.
+    ConfigError
+        A batch size that it does not take.
+
+    Examples
+    --------
+    >>> with purifyctl.Engine("engines/cpu") as engine:
+    ...     purified = engine(images)  # uint8 [n, 256, 256, 3] -> the same
+    ...     for (name, probability), *_ in engine.classify(images).top():
+    ...         print(name, probability)
+    """
+
+    def __init__(
+        self, bundle: str | PathLike[str] | None = None, *, trust: bool = False, batch_size: int | None = None
+    ) -> None:
+        self.bundle = load_bundle(Path(bundle), trusted=trust) if bundle is not None else default_engine(None, "")
+        most = self.bundle.manifest.batch_size
+        if batch_size is not None and not 1 <= batch_size <= most:
+            raise ConfigError(
+                f"batch_size is {batch_size}; {self.bundle.path} takes 1 to {most}.",
+                hint="purifyctl build-engine --batch-size N, for more",
+            )
+        self._batch_size = batch_size or most
+        self._lock = threading.Lock()
+        self._runners: dict[str, Runner] = {}
+        self._opened: ExitStack | None = ExitStack()  # None: closed
+        self._threads = ThreadPoolExecutor(self._runner("purifier").concurrency, "purifyctl")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._threads.shutdown()
+        with self._lock:
+            opened, self._opened = self._opened, None
+            self._runners.clear()
+        if opened is not None:
+            opened.__exit__(*error)
+
+    def close(self) -> None:
+        """Give back what the library holds. It cannot be used any more; closing it again does nothing."""
+        self.__exit__(None, None, None)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels; side of the square images that it takes."""
+        return self.bundle.manifest.image_size
+
+    @property
+    def labels(self) -> Labels:
+        """Names of the classifier's classes; empty where it has none."""
+        return self.bundle.labels
+
+    def __call__(self, images: Images) -> Pixels:
+        """Purify any number of images.
+
+        Parameters
+        ----------
+        images
+            RGB uint8 [n, size, size, 3] with `image_size` as size; or one image [size, size, 3]; or a PIL image of
+            mode RGB, or a list of images. They are not resized: what was resized how is the caller's to know.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            The purified images, [n, size, size, 3]; of one image, [size, size, 3].
+
+        Raises
+        ------
+        InputError
+            Another size, type or mode.
+        BackendError
+            The library failed, or the engine was closed.
+        """
+        batch, alone = self._batch(images)
+        (purified,) = self._infer("purifier", batch)
+        return purified[0] if alone else purified
+
+    def classify(self, images: Images, *, purify: bool = True) -> Classified:
+        """Purify images, and classify what came of it.
+
+        Parameters
+        ----------
+        images
+            As for a call. One image is a batch of one.
+        purify
+            False: classify the images as they are.
+
+        Raises
+        ------
+        ConfigError
+            The bundle has no classifier.
+        InputError, BackendError
+            As for a call.
+        """
+        if "classifier" not in self.bundle.manifest.networks:
+            raise ConfigError(
+                f"{self.bundle.path} has no classifier.", hint="purifyctl build-engine --classifier NAME --out DIR"
+            )
+        batch, _ = self._batch(images)
+        chain = self.bundle.chain(apart=not purify)
+        if chain == ("fused",):
+            batch, probabilities = self._infer("fused", batch)
+        else:
+            if purify:
+                (batch,) = self._infer("purifier", batch)
+            (probabilities,) = self._infer("classifier", batch)
+        return Classified(batch, probabilities, self.labels)
+
+    def _runner(self, network: str) -> Runner:
+        """One of the bundle's networks, opened when it is first wanted."""
+        with self._lock:
+            if self._opened is None:
+                raise BackendError(f"The engine {self.bundle.path} was closed.", hint="open it anew: purifyctl.Engine")
+            if network not in self._runners:
+                self._runners[network] = self._opened.enter_context(self.bundle.open(network, self._batch_size))
+            return self._runners[network]
+
+    def _infer(self, network: str, images: Pixels) -> tuple[NDArray[Any], ...]:
+        """The network's outputs for any number of images, so many of them at once as keep the device busy."""
+        runner, n, most = self._runner(network), len(images), self._batch_size
+        if n == 0:  # only a run tells how many classes there are
+            images = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
+
+        def infer(start: int) -> list[NDArray[Any]]:
+            return [to_host(output) for output in runner.infer(images[start : start + most])]
+
+        parts = list(self._threads.map(infer, range(0, len(images), most)))
+        return tuple(np.concatenate(outputs)[:n] for outputs in zip(*parts, strict=True))
+
+    def _batch(self, images: Images) -> tuple[Pixels, bool]:
+        """RGB uint8 [n, size, size, 3], and whether it was one image alone."""
+        alone = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
+        if isinstance(images, np.ndarray) and not alone:
+            batch = self._checked(images, ["n"])
+        else:
+            several: Sequence[Any] = [images] if alone else images  # type: ignore[assignment]
+            pixels = [self._pixels(image) for image in several]
+            batch = np.stack(pixels) if pixels else np.empty((0, self.image_size, self.image_size, 3), np.uint8)
+        return np.require(batch, requirements=["C", "W"]), alone  # some libraries take no others
+
+    def _pixels(self, image: Any) -> Pixels:
+        if isinstance(image, Image.Image):
+            if image.mode != "RGB":
+                raise InputError(
+                    f"The image is of mode {image.mode}; the engine takes RGB.", hint="image.convert('RGB')"
+                )
+            image = np.asarray(image)
+        if not isinstance(image, np.ndarray):
+            raise InputError(f"The engine takes numpy arrays and PIL images; this is of type {type(image).__name__}.")
+        return self._checked(image, [])
+
+    def _checked(self, images: Pixels, batch: list[str]) -> Pixels:
+        wanted = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]
+        shape = list(images.shape)
+        if len(shape) != len(wanted) or shape[-3:] != [self.image_size, self.image_size, 3]:
+            raise InputError(
+                f"The engine takes images [{', '.join(wanted)}]; these are {shape}.",
+                hint=f"PIL.ImageOps.fit(image, ({self.image_size}, {self.image_size})) crops and resizes",
+            )
+        if images.dtype != np.uint8:
+            raise InputError(
+                f"The engine takes uint8; these are {images.dtype}.",
+                hint="(x * 255).round().astype(np.uint8), of floats in [0, 1]",
+            )
+        return images

@@ -1,0 +1,129 @@
+"""The purifier as a torch module: in front of a classifier, or wherever gradients are wanted."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.errors import InputError
+
+# How far values may lie outside [0, 1]. Bicubic resizing and attacks overshoot by less; images in [0, 255] or in
+# mean/std units, which would be purified to nonsense, by more.
+OVERSHOOT = 0.5
+
+
+class Purifier(nn.Module):
+    """RGB NCHW float in [0, 1] -> the purified images: same shape, range and type. Differentiable.
+
+    Images of any height and width: where a side is no multiple of what the network needs, it is continued to the
+    right or below by its mirror image, and cut off again. At multiples it is exactly the network.
+
+    It comes frozen and in eval mode. As long as no parameter wants gradients, it stays in eval mode when
+    `train()` is called on what it is part of: no dropout, and no statistics of batches. To train it, call
+    `requires_grad_()` first.
+
+    Parameters
+    ----------
+    net
+        RGB NCHW float in [0, 1] -> the same.
+    multiple
+        Height and width that `net` takes are multiples of so many pixels.
+
+    Examples
+    --------
+    >>> defended = nn.Sequential(purifyctl.Purifier.from_checkpoint(), classifier)
+    >>> logits = defended(x)  # x: RGB NCHW float in [0, 1]
+    """
+
+    def __init__(self, net: nn.Module, multiple: int = 1) -> None:
+        super().__init__()
+        self.net = net
+        self.multiple = multiple
+
+    @classmethod
+    def from_checkpoint(cls, path: str | PathLike[str] | None = None) -> Self:
+        """Load a trained purifier, frozen, on the CPU.
+
+        Parameters
+        ----------
+        path
+            `purifier.safetensors`, or the run folder of `purifyctl train`. None: the shipped purifier.
+
+        Raises
+        ------
+        WeightsError
+            The file is missing, damaged, or no purifier checkpoint.
+        """
+        checkpoint = load_purifier(Path(path) if path is not None else shipped_checkpoint())
+        return cls(checkpoint.net, checkpoint.network.size_multiple).eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its parameters: float32, unless it was moved to another."""
+        return next((parameter.dtype for parameter in self.parameters()), torch.float32)
+
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but a frozen purifier stays in eval mode."""
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Purify a batch.
+
+        Parameters
+        ----------
+        x
+            RGB float [N, 3, height, width] in [0, 1], of the purifier's type and on its device.
+
+        Returns
+        -------
+        Tensor
+            The same shape and range. Not rounded to 8 bits, as what engines give is.
+
+        Raises
+        ------
+        InputError
+            Another shape, integers, or values on another scale; of values, not while torch compiles or exports.
+        """
+        _check(x)
+        height, width = x.shape[-2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if below or right:
+            x = x.index_select(-2, _mirrored(height, below, x.device))
+            x = x.index_select(-1, _mirrored(width, right, x.device))
+        purified: Tensor = self.net(x)
+        return purified[..., :height, :width]
+
+    def extra_repr(self) -> str:
+        return f"multiple={self.multiple}"
+
+
+def _check(x: Tensor) -> None:
+    shape = list(x.shape)
+    if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape[2:]:
+        raise InputError(f"The purifier takes RGB images [N, 3, height, width]; these are {shape}.")
+    if not x.is_floating_point():
+        raise InputError(
+            f"The purifier takes floats in [0, 1]; these are {_name(x.dtype)}.", hint="x.float() / 255, for uint8"
+        )
+    if torch.compiler.is_compiling() or not len(x):  # what is traced cannot depend on values
+        return
+    low, high = (float(value) for value in torch.aminmax(x.detach()))
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # as it stands, it also refuses what is no number
+        raise InputError(
+            f"The purifier takes values in [0, 1]; these go from {low:.4g} to {high:.4g}.",
+            hint="divide by 255, or purify before the images are normalised",
+        )
+
+
+def _mirrored(n: int, more: int, device: torch.device) -> Tensor:
+    """Indices 0 1 ... n-1, and `more` that go back, n-2 n-3 ... 0 1 ..., as often as needed. Of one alone: 0 0 0 ..."""
+    period = max(2 * (n - 1), 1)
+    i = torch.arange(n + more, device=device) % period
+    return torch.minimum(i, period - i)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
