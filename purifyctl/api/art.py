@@ -86,7 +86,7 @@ class ArtPurifier(PreprocessorPyTorch):  # type: ignore[misc]
         unit = unit.to(self.purifier.dtype)
         if self.channels_first:
             return self.purifier(unit)  # type: ignore[no-any-return]
-        if unit.ndim != 4:
+        if unit.ndim != 4 or unit.shape[-1] != 3:
             raise InputError(f"The purifier takes RGB images [N, height, width, 3]; these are {list(unit.shape)}.")
         return self.purifier(unit.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 

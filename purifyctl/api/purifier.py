@@ -88,6 +88,8 @@ class Purifier(nn.Module):
             Another shape, integers, or values on another scale; of values, not while torch compiles or exports.
         """
         _check(x)
+        if not len(x):  # torch's pixel_unshuffle does not take that
+            return x
         height, width = x.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
         if below or right:

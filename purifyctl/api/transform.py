@@ -51,7 +51,7 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
                 raise InputError(
                     f"The image is of mode {inpt.mode}; the purifier takes RGB.", hint="put v2.RGB() before it"
                 )
-            purified = self._purify(to_tensor(np.asarray(inpt)[None]))
+            purified = self._purify(to_tensor(np.array(inpt)[None]))
             return Image.fromarray(to_pixels(purified)[0])
         if isinstance(inpt, tv_tensors.Image | tv_tensors.Video):
             return tv_tensors.wrap(self._tensor(inpt.as_subclass(Tensor)), like=inpt)
@@ -68,6 +68,8 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
         return purified.reshape(image.shape)
 
     def _purify(self, batch: Tensor) -> Tensor:
-        """RGB NCHW float in [0, 1] of any type -> the same, of the purifier's."""
-        purified: Tensor = self.purifier(batch.to(self.purifier.dtype))
+        """RGB NCHW float in [0, 1], of any type -> the same, of the purifier's."""
+        if batch.is_floating_point():  # the purifier refuses others
+            batch = batch.to(self.purifier.dtype)
+        purified: Tensor = self.purifier(batch)
         return purified
