@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 import purifyctl
 from purifyctl import trust
+from purifyctl.backends.tensorrt import capability
 from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig
@@ -404,6 +405,27 @@ def test_an_engine_without_a_classifier_purifies_and_says_that_it_cannot_classif
         assert same(engine(images), purifier_graph(tiny.purifier())(torch.from_numpy(images)).numpy())
         with pytest.raises(ConfigError, match="has no classifier"):
             engine.classify(images)
+
+
+@tiny.needs_gpu
+def test_an_engine_on_a_gpu_takes_and_gives_arrays_in_host_memory(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    config = EngineConfig(
+        backend="tensorrt-rtx",
+        image_size=tiny.SIZE,
+        batch_size=4,
+        targets=(capability(),),
+        classifier="tests.tiny:classifier",
+    )
+    bundle = build_engine(config, tiny.checkpoint(tmp_path), tmp_path / "bundle")
+    images = natural_images(11, tiny.SIZE)
+    for batch_size in (None, 1):
+        with purifyctl.Engine(bundle.path, batch_size=batch_size) as engine:
+            assert same(engine(images), purifier_graph(tiny.purifier())(torch.from_numpy(images)).numpy())
+            found = engine.classify(images)
+        graph = classifier_graph(tiny.classifier())
+        wanted = graph(torch.from_numpy(found.images)).detach().numpy()
+        assert np.allclose(found.probabilities, wanted, atol=TOLERANCES["fp32"].probability)
 
 
 # the transform
