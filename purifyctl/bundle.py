@@ -3,6 +3,7 @@
     manifest.json            what it is, what it was made from, how well it agrees with torch
     purifier.onnx            the graphs; CPU backends run these
     classifier.onnx
+    gate.onnx                which images look attacked
     fused.onnx               both in one, where the recipe asks for it
     plans/SM86/purifier.plan TensorRT's own files, one per GPU generation
 
@@ -22,7 +23,7 @@ from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 BUILD = "purifyctl build-engine"
 
@@ -76,7 +77,8 @@ class Manifest:
     image_size: int  # pixels; side of the square that the graphs take
     batch_size: int  # the most images of one call
     opset: int
-    networks: dict[str, Network]  # "purifier"; with a classifier also "classifier", and where asked for "fused"
+    networks: dict[str, Network]  # "purifier"; with a classifier also "classifier"; where asked for "fused", "gate"
+    gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
     class_names: tuple[str, ...]
     class_wnids: tuple[str, ...]
     parity: Parity

@@ -28,6 +28,7 @@ _debug = False
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Format = Literal["png", "webp", "jpeg", "none"]
 OnExisting = Literal["error", "overwrite"]
+Unflagged = Literal["copy", "link", "leave"]
 OnEarlierRun = Literal["resume", "overwrite", "error"]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, events as JSON lines on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")]
@@ -280,6 +281,10 @@ def build_engine(
     fused: Annotated[
         bool | None, typer.Option("--fused/--separate", help="Also purifier and classifier as one graph, for run.")
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="What run --gate decides by: a checkpoint, [bold]none[/], or by default the one that ships."),
+    ] = None,
     parity_photos: Annotated[
         Path | None, typer.Option(help="Photographs to compare engine and torch on. Default: those inside packages.")
     ] = None,
@@ -325,6 +330,7 @@ def build_engine(
         "batch_size": batch_size,
         "targets": target or None,
         "fused": fused,
+        "gate": gate,
     }
     flags = {name: value for name, value in flags.items() if value is not None}
     if classifier is not None:  # a recipe's weights are for its own classifier
@@ -383,6 +389,16 @@ def run(
         typer.Option(metavar="URL", help="Purified images into an object store, such as s3://bucket/folder, not OUT."),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Classify the unpurified images too.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Purify only images that look attacked; pass the others on as they are.")
+    ] = False,
+    gate_fpr: Annotated[
+        str, typer.Option(help="Clean images that may be purified for nothing, such as 0.1 %, 1% or 0.05; for --gate.")
+    ] = "1%",
+    unflagged: Annotated[
+        Unflagged,
+        typer.Option(help="What to do with the files that are passed on: into OUT by copy or hard link, or nothing."),
+    ] = "copy",
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     files_from: Annotated[
         Path | None,
@@ -435,7 +451,7 @@ def run(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl import pipeline
     from purifyctl.bundle import load_bundle
-    from purifyctl.config import parse_share
+    from purifyctl.config import parse_percent, parse_share
     from purifyctl.report.table import show_dry_run, show_summary
 
     options = pipeline.RunOptions(
@@ -444,6 +460,8 @@ def run(
         images_to=images_to,
         classify=classifier != "none",
         compare=compare,
+        gate=parse_percent(gate_fpr) if gate else None,
+        unflagged=unflagged,
         top=top,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -637,6 +655,11 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="NAME[=WEIGHTS]", help="Classifier to make transfer examples on; repeatable."),
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="Also the purifier behind this gate, a checkpoint or [bold]shipped[/]: what it finds."),
+    ] = None,
+    gate_fpr: Annotated[str, typer.Option(help="Clean images that the gate may flag, such as 1% or 0.05.")] = "1%",
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -686,7 +709,9 @@ def evaluate(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.checkpoint import shipped_checkpoint
+    from purifyctl.config import parse_percent
     from purifyctl.default_engine import chosen_classifier
+    from purifyctl.detection import shipped_gate
     from purifyctl.evaluation import EvaluateOptions
     from purifyctl.evaluation import evaluate as run_evaluation
     from purifyctl.evaluation.ladder import parse_attack, parse_threat_models
@@ -702,6 +727,8 @@ def evaluate(
         weights=chosen.weights,
         surrogates=tuple((name, its_weights) for name, _, its_weights in surrogates),
         against=tuple((name, Path(file)) for name, _, file in others),
+        gate=(shipped_gate() if gate == "shipped" else Path(gate)) if gate else None,
+        gate_fpr=parse_percent(gate_fpr),
         threat_models=parse_threat_models(rungs or ""),
         attacks=tuple(parse_attack(text) for text in attack or ()),
         eps=tuple(text.strip() for text in eps.split(",")) if eps else (),

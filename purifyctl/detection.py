@@ -58,8 +58,8 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
             f"{n} clean photographs are too few for a false-positive rate of {rate:g}.",
             hint=f"hold out {math.ceil(1 / rate)} or more",
         )
-    highest = np.sort(clean)[::-1]
-    return float(np.nextafter(highest[allowed], np.inf)) if allowed < n else 0.0
+    highest = np.sort(clean)[::-1].astype(np.float32)  # as engines give them
+    return float(np.nextafter(highest[allowed], np.float32(np.inf))) if allowed < n else 0.0
 
 
 def threshold_for(thresholds: Thresholds, rate: float) -> float:
@@ -70,13 +70,13 @@ def threshold_for(thresholds: Thresholds, rate: float) -> float:
     ConfigError
         There is none.
     """
-    known = {float(key): value for key, value in thresholds.items()}
-    if rate not in known:
+    known = {round(float(key), 9): value for key, value in thresholds.items()}
+    if round(rate, 9) not in known:
         raise ConfigError(
             f"The gate has no threshold for a false-positive rate of {rate:g}.",
             hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}",
         )
-    return known[rate]
+    return known[round(rate, 9)]
 
 
 def shipped_gate() -> Path:

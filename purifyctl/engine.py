@@ -24,6 +24,7 @@ from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, Parity
 from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import GPU_BACKENDS, EngineConfig, to_dict
+from purifyctl.detection import Gate, load_gate, shipped_gate
 from purifyctl.errors import ConfigError
 from purifyctl.export import (
     OPSET,
@@ -33,6 +34,7 @@ from purifyctl.export import (
     classifier_graph,
     count_multiply_adds,
     export_onnx,
+    gate_graph,
     purifier_graph,
 )
 from purifyctl.files import file_sha256
@@ -87,24 +89,27 @@ def build_engine(
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
     classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    wanted = reference(purifier.net, classifier, _photographs(parity_photos, config.image_size))
+    gate = _load_gate(config.gate)
+    wanted = reference(
+        purifier.net, classifier, gate.net if gate else None, _photographs(parity_photos, config.image_size)
+    )
     calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
     # of the purifier alone: a classifier is somebody else's network, and whoever loads it knows what can be folded
     passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
-    about = _about(purifier, classifier, config, checkpoint, tuple(rewrite.__name__ for rewrite in passes))
+    about = _about(purifier, classifier, gate, config, checkpoint, tuple(rewrite.__name__ for rewrite in passes))
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     try:
         networks = {}
         typed: Precision = "fp16" if config.precision == "fp16" else "fp32"
-        for name, graph in _graphs(purifier.net, classifier, typed, passes, fused=config.fused).items():
+        for name, graph in _graphs(purifier.net, classifier, gate, typed, passes, fused=config.fused).items():
             console.detail(f"Exporting {name}.")
             export_onnx(graph, work / f"{name}.onnx", config.image_size)
-            if config.precision == "int8" and name != "classifier":
+            if config.precision == "int8" and name in ("purifier", "fused"):
                 quantize_purifier(work / f"{name}.onnx", calibration, symmetric=config.backend in GPU_BACKENDS)
             networks[name] = replace(about[name], plans=_build_plans(work, name, config))
         if explain:
-            _explain(work, _graphs(purifier.net, classifier, "fp32", passes, fused=config.fused), wanted, config)
+            _explain(work, _graphs(purifier.net, classifier, gate, "fp32", passes, fused=config.fused), wanted, config)
         labels = classifier.labels if classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -118,6 +123,7 @@ def build_engine(
             batch_size=config.batch_size,
             opset=OPSET,
             networks=networks,
+            gate_thresholds=dict(gate.thresholds) if gate else {},
             class_names=labels.names,
             class_wnids=labels.wnids,
             parity=_check(work, wanted, config, networks),
@@ -153,9 +159,16 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The bundle {out} exists.", hint="choose another --out, or pass --overwrite")
 
 
+def _load_gate(name: str) -> Gate | None:
+    if name == "none":
+        return None
+    return load_gate(shipped_gate() if name == "shipped" else Path(name))
+
+
 def _graphs(
     purifier: nn.Module,
     classifier: nn.Module | None,
+    gate: Gate | None,
     precision: Precision,
     passes: tuple[rewrites.Pass, ...],
     *,
@@ -163,14 +176,23 @@ def _graphs(
 ) -> dict[str, Graph]:
     """The graphs of a bundle, typed, by name."""
     purify = purifier_graph(purifier, precision, passes=passes)
-    if classifier is None:
-        return {"purifier": purify}
-    classify = classifier_graph(classifier, precision)
-    return {"purifier": purify, "classifier": classify, **({"fused": FusedGraph(purify, classify)} if fused else {})}
+    graphs: dict[str, Graph] = {"purifier": purify}
+    if classifier is not None:
+        graphs["classifier"] = classify = classifier_graph(classifier, precision)
+        if fused:
+            graphs["fused"] = FusedGraph(purify, classify)
+    if gate is not None:
+        graphs["gate"] = gate_graph(gate.net, precision)
+    return graphs
 
 
 def _about(
-    purifier: Checkpoint, classifier: nn.Module | None, config: EngineConfig, checkpoint: Path, applied: tuple[str, ...]
+    purifier: Checkpoint,
+    classifier: nn.Module | None,
+    gate: Gate | None,
+    config: EngineConfig,
+    checkpoint: Path,
+    applied: tuple[str, ...],
 ) -> dict[str, Network]:
     """What the manifest says of each network, but for its plans. Counted as it was trained, not as it was rewritten."""
 
@@ -188,8 +210,18 @@ def _about(
         sha256=purifier.sha256,
         rewrites=applied,
     )
+    known = {"purifier": one}
+    if gate is not None:
+        known["gate"] = network(
+            gate_graph(gate.net),
+            onnx="gate.onnx",
+            name="gate",
+            source=_absolute(config.gate),
+            sha256=gate.sha256,
+            rewrites=("fold_norms",),
+        )
     if classifier is None:
-        return {"purifier": one}
+        return known
     two = network(
         classifier_graph(classifier),
         onnx="classifier.onnx",
@@ -205,7 +237,7 @@ def _about(
         parameters=one.parameters + two.parameters,
         multiply_adds=one.multiply_adds + two.multiply_adds,
     )
-    return {"purifier": one, "classifier": two, "fused": both}
+    return {**known, "classifier": two, "fused": both}
 
 
 def _absolute(weights: str) -> str:
@@ -320,4 +352,6 @@ def _command(config: EngineConfig, out: Path, folders: Mapping[str, Path | None]
         words += ["--weights", _absolute(config.weights)]
     if config.fused:
         words.append("--fused")
+    if config.gate != "shipped":
+        words += ["--gate", _absolute(config.gate)]
     return shlex.join(words)

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from purifyctl.rewrites import Pass
+from purifyctl.rewrites import Pass, fold_norms
 
 OPSET = 18
 INPUT = "images"  # tensor names of every exported graph
-PURIFIED, PROBABILITIES = "purified", "probabilities"
+PURIFIED, PROBABILITIES, SCORES = "purified", "probabilities", "scores"
 
 Precision = Literal["fp32", "fp16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -82,7 +82,20 @@ class FusedGraph(nn.Module):
         return _to_pixels(levels), self.classifier.probabilities(x_pur)
 
 
-Graph = PurifierGraph | ClassifierGraph | FusedGraph
+class GateGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> scores, float32 [N]: how likely each image was attacked, where half of all are."""
+
+    outputs = (SCORES,)
+
+    def __init__(self, gate: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.gate = gate.to(_DTYPES[precision])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sigmoid(self.gate(_from_pixels(images, torch.float32)).float())
+
+
+Graph = PurifierGraph | ClassifierGraph | FusedGraph | GateGraph
 
 
 def _from_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -107,6 +120,11 @@ def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, passes
 def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> ClassifierGraph:
     """A classifier ready for export or for use as the reference. The network passed in is left as it is."""
     return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
+
+
+def gate_graph(gate: nn.Module, precision: Precision = "fp32") -> GateGraph:
+    """A gate ready for export or for use as the reference, its norms folded. The network passed in is left as it is."""
+    return GateGraph(fold_norms(gate), precision).eval()
 
 
 def count_multiply_adds(graph: nn.Module, image_size: int) -> int:

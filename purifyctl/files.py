@@ -34,6 +34,17 @@ def write_into_tree(file: Path, data: bytes | memoryview, *, temporary: Path | N
         write_atomically(file, data, temporary=temporary)
 
 
+def link_into_tree(file: Path, target: Path, *, temporary: Path) -> None:
+    """A hard link to `target`, in place of whatever `file` is; makes its folder first where there is none yet."""
+    part = temporary / f".{os.getpid()}-{next(_counter)}.part"
+    os.link(target, part)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)  # still there where `file` was such a link already
+
+
 def write_json(file: Path, data: Any) -> None:
     """Write plain data as JSON for people and programs, atomically."""
     write_atomically(file, (json.dumps(data, indent=2) + "\n").encode())

@@ -104,6 +104,17 @@ def auroc(negatives: NDArray[np.floating[Any]], positives: NDArray[np.floating[A
     return float((below + not_above).mean() / 2 / len(ordered))
 
 
+def divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
+    """Jensen-Shannon divergence of two distributions over classes, in bits: 0 for equal ones, 1 for disjoint ones."""
+    middle = (p.astype(np.float64) + q) / 2
+
+    def from_middle(r: NDArray[np.float32]) -> float:
+        known = r > 0
+        return float((r[known] * np.log2(r[known] / middle[known])).sum())
+
+    return min(1.0, max(0.0, (from_middle(p) + from_middle(q)) / 2))
+
+
 def mean(values: NDArray[np.float64]) -> float | None:
     """None of nothing."""
     return float(np.mean(values)) if len(values) else None

@@ -18,7 +18,7 @@ from purifyctl.backends import Runner, to_host
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import AttackConfig, EnginePrecision
 from purifyctl.errors import ConfigError, ParityError
-from purifyctl.export import classifier_graph, purifier_graph
+from purifyctl.export import classifier_graph, gate_graph, purifier_graph
 from purifyctl.photographs import Pixels, to_pixels, to_tensor
 
 Figures = dict[str, dict[str, dict[str, float]]]  # network -> "batch_N" -> what was measured
@@ -59,15 +59,17 @@ class Reference:
     purified_probabilities: NDArray[np.float32]
     attacked: Pixels  # empty without a classifier: there is nothing to attack
     attacked_probabilities: NDArray[np.float32]  # of the purified attacked images
+    scores: NDArray[np.float32]  # the gate's, [n]; empty without one
 
 
-def reference(purifier: nn.Module, classifier: nn.Module | None, images: Pixels) -> Reference:
+def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module | None, images: Pixels) -> Reference:
     """Run torch FP32. Attacked: FGSM at 4/255, away from the classifier's own prediction; the purifier is not known."""
     purify = TorchRunner(purifier_graph(purifier))
     purified = _infer(purify, images, BATCH)[0]
+    scores = _infer(TorchRunner(gate_graph(gate)), images, BATCH)[0] if gate else np.empty(0, np.float32)
     if classifier is None:
         nothing = np.empty((0, 0), np.float32)
-        return Reference(images, purified, nothing, nothing, images[:0], nothing)
+        return Reference(images, purified, nothing, nothing, images[:0], nothing, scores)
     classify = TorchRunner(classifier_graph(classifier))
     probabilities = _infer(classify, images, BATCH)[0]
     attacked = np.concatenate(
@@ -83,6 +85,7 @@ def reference(purifier: nn.Module, classifier: nn.Module | None, images: Pixels)
         _infer(classify, purified, BATCH)[0],
         attacked,
         _infer(classify, _infer(purify, attacked, BATCH)[0], BATCH)[0],
+        scores,
     )
 
 
@@ -98,7 +101,7 @@ def check_parity(
     Parameters
     ----------
     runners
-        "purifier", and where there are some "classifier" and "fused".
+        "purifier", and where there are some "classifier", "fused" and "gate".
     batch_sizes
         Each is tried; at batch 1 with the first few photographs.
 
@@ -121,7 +124,7 @@ def check_parity(
     networks: dict[str, dict[str, dict[str, float]]] = {}
     made: dict[str, list[NDArray[Any]]] = {}  # at full batches
     for name, runner in runners.items():
-        expected = wanted.probabilities if name == "classifier" else wanted.purified
+        expected = {"classifier": wanted.probabilities, "gate": wanted.scores}.get(name, wanted.purified)
         networks[name] = {}
         for batch in sorted(set(batch_sizes)):
             # the same photographs again where they do not fill a batch: every place in it is looked at
@@ -150,10 +153,12 @@ def check_parity(
 
 
 def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, float]:
-    """How far an output lies from torch's: probabilities for the classifier, grey levels for the others."""
+    """How far an output lies from torch's: probabilities for classifier and gate, grey levels for the others."""
     difference = np.abs(made.astype(np.float64) - expected.astype(np.float64))
     if name == "classifier":
         return {"max_probability": float(difference.max()), "top1_agreement": _agreement(expected, made)}
+    if name == "gate":
+        return {"max_probability": float(difference.max())}
     return {"mean_grey": float(difference.mean()), "max_grey": float(difference.max())}
 
 

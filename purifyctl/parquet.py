@@ -39,6 +39,7 @@ def _schema(row_type: type) -> Any:
         "str": pa.string(),
         "Status": pa.string(),
         "str | None": pa.string(),
+        "Handled | None": pa.string(),
         "int": pa.int32(),
         "bool": pa.bool_(),
         "bool | None": pa.bool_(),

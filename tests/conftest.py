@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from purifyctl.bundle import Bundle
@@ -22,7 +23,9 @@ for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """An OpenVINO bundle of the tiny networks. Read only."""
     folder = tmp_path_factory.mktemp("tiny")
-    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier")
+    photographs = [np.asarray(tiny.photograph((tiny.SIZE, tiny.SIZE), seed)) for seed in range(20)]
+    gate = tiny.gate(folder / "gate.safetensors", np.stack(photographs))
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier", gate=str(gate))
     return build_engine(config, tiny.checkpoint(folder / "run"), folder / "bundle")
 
 

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier
 from purifyctl.config import NetworkConfig
+from purifyctl.detection import save_gate
 from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
+from purifyctl.nn.gate import GateNetwork
+from purifyctl.photographs import to_tensor
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here"))
 NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
@@ -73,6 +77,18 @@ def checkpoint(folder: Path, network: NetworkConfig = NETWORK) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "purifier.safetensors"
     save_purifier(file, purifier(network), network, {"made": "by the tests"})
+    return file
+
+
+def gate(file: Path, images: NDArray[np.uint8]) -> Path:
+    """A gate on disk that flags half of these images."""
+    torch.manual_seed(0)
+    net = GateNetwork(width=6).eval()
+    with torch.no_grad():
+        net.judge.weight *= 20
+        scores = torch.sigmoid(net(to_tensor(images))).numpy()
+    middle = float(np.median(scores))
+    save_gate(file, net, {"0.01": middle, "0.05": middle / 2, "0.1": 0.0}, {"made": "by the tests"})
     return file
 
 

@@ -169,6 +169,7 @@ def _records(chunk: Chunk, defence: Defence, made: Attacked) -> list[Record]:
     change = (made.images - chunk.x).abs().amax((1, 2, 3))
     for row, attacked, delta in zip(rows, made.attacked.tolist(), change.tolist(), strict=True):
         row.attacked, row.max_delta, row.flags = attacked, delta, made.flags
+    _add_scores(rows, made.images, defence)
     _add_quality(rows, seen, chunk.x, defence)
     return rows
 
@@ -186,6 +187,14 @@ def _rows(chunk: Chunk, name: str, prediction: Tensor, logits: Tensor) -> list[R
         Record(path, name, true_index=label, prediction=index, true_confidence=of_true, top1_confidence=of_top1)
         for path, label, index, of_true, of_top1 in zip(*columns, strict=True)
     ]
+
+
+@torch.no_grad()
+def _add_scores(rows: Sequence[Record], x: Tensor, defence: Defence) -> None:
+    if defence.score is None:
+        return
+    for row, score in zip(rows, defence.score(x).tolist(), strict=True):
+        row.gate_score = score
 
 
 def _add_quality(rows: Sequence[Record], seen: Tensor, x: Tensor, defence: Defence) -> None:
@@ -207,6 +216,7 @@ def _clean(chunk: Chunk) -> list[Record]:
         for row, differing in zip(made, ((logits - again).abs().amax(1) > SAME).tolist(), strict=True):
             row.differs = differing
         _note_checks(made, logits, subject.differentiable(defence.name), chunk)
+        _add_scores(made, chunk.x, defence)
         _add_quality(made, seen, chunk.x, defence)
         rows += made
     for name, surrogate in subject.surrogates.items():

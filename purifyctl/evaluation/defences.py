@@ -19,7 +19,8 @@ JPEG_QUALITY = 75  # with Pillow's chroma subsampling, 4:2:0
 BITS = 5  # per channel (Xu et al. 2018, feature squeezing)
 MEDIAN = 3  # pixels; side of the window (the same)
 
-NONE, PURIFIER, PIX2PIX = "no defence", "purifier", "pix2pix"
+NONE, PURIFIER, PIX2PIX, GATED = "no defence", "purifier", "pix2pix", "gated purifier"
+SOFTNESS = 0.1  # of the gate's decision as an attacker's gradient sees it, as a score
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Defence:
     name: str
     apply: Callable[[Tensor], Tensor]  # RGB NCHW float in [0, 1] -> the same, whole grey levels
     net: nn.Module | None = None  # the network behind it, where there is one: these can be attacked adaptively
+    score: Callable[[Tensor], Tensor] | None = None  # of images, [N]: how likely they were attacked; gated ones only
 
 
 def classical_defences() -> tuple[Defence, ...]:
@@ -44,6 +46,31 @@ def classical_defences() -> tuple[Defence, ...]:
 def network_defence(name: str, net: nn.Module) -> Defence:
     """A network whose output is rounded to 8 bits, as files and engines do."""
     return Defence(name, lambda x: eight_bits(net(x)), net)
+
+
+class GatedPurifier(nn.Module):
+    """Purifies what the gate flags, and leaves the rest as it is.
+
+    Its gradient takes the decision for a soft one, so that an attacker who knows all of it can work on both ways
+    through: towards an image that passes, and towards one that is misclassified after it was purified.
+    """
+
+    def __init__(self, gate: nn.Module, threshold: float, purifier: nn.Module) -> None:
+        super().__init__()
+        self.gate, self.threshold, self.purifier = gate, threshold, purifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = torch.sigmoid(self.gate(x))
+        soft = torch.sigmoid((score - self.threshold) / SOFTNESS)
+        share = (score >= self.threshold).to(x.dtype) + (soft - soft.detach())  # the decision; its gradient is soft's
+        correction: Tensor = self.purifier(x) - x
+        return x + share.view(-1, 1, 1, 1) * correction
+
+
+def gated_defence(gate: nn.Module, threshold: float, purifier: nn.Module) -> Defence:
+    """A gate in front of a purifier."""
+    net = GatedPurifier(gate, threshold, purifier)
+    return Defence(GATED, lambda x: eight_bits(net(x)), net, score=lambda x: torch.sigmoid(gate(x)))
 
 
 def bpda_model(net: nn.Module, classifier: Model) -> Model:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from purifyctl.config import AttackConfig, EpsSpace, LabelsFrom
+from purifyctl.detection import DEFAULT_RATE
 from purifyctl.errors import ConfigError
-from purifyctl.evaluation.defences import NONE, PURIFIER
+from purifyctl.evaluation.defences import GATED, NONE, PURIFIER
 from purifyctl.evaluation.ladder import ThreatModel
 
 
@@ -18,6 +19,8 @@ class EvaluateOptions:
     weights: str = ""  # of the classifier
     surrogates: tuple[tuple[str, str], ...] = ()  # (name, weights) of classifiers that transfer examples are made on
     against: tuple[tuple[str, Path], ...] = ()  # (name, checkpoint) of other purifiers; "pix2pix": the paper's baseline
+    gate: Path | None = None  # gate.safetensors; None: nothing is gated
+    gate_fpr: float = DEFAULT_RATE  # clean images that it may flag
     threat_models: tuple[ThreatModel, ...] = ()  # empty: all, transfer only with surrogates
     attacks: tuple[AttackConfig, ...] = ()  # empty: the protocol's
     eps: tuple[str, ...] = ()  # L-infinity, such as "8/255", in units of `eps_space`; empty: 2, 4, 8, 16 of 255
@@ -42,7 +45,7 @@ class EvaluateOptions:
         if len(set(names)) < len(names):
             raise ConfigError("The same surrogate is named twice.")
         others = [name for name, _ in self.against]
-        if taken := sorted({name for name in others if others.count(name) > 1 or name in (NONE, PURIFIER, "")}):
+        if taken := sorted({name for name in others if others.count(name) > 1 or name in (NONE, PURIFIER, GATED, "")}):
             raise ConfigError(f"--against {taken[0]}=...: the name is taken.", hint="call it something else")
         if (self.classifier, self.weights) in self.surrogates:
             raise ConfigError(

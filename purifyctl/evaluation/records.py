@@ -30,6 +30,7 @@ class Record:
     attacked: bool | None = None  # False: already wrong without an attack, counted as wrong and left alone
     flags: str | None = None  # what the attack's library warned of
     max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
+    gate_score: float | None = None  # of the image before the defence: how likely it was attacked; gated defences only
     psnr: float | None = None  # dB, of what the defence makes of it, against the clean image; networks only
     ssim: float | None = None
     differs: bool | None = None  # clean rung: two passes disagree

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from purifyctl import console
 from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
+from purifyctl.detection import load_gate, threshold_for
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
+    GATED,
     NONE,
     PURIFIER,
     Defence,
     bpda_model,
     classical_defences,
+    gated_defence,
     network_defence,
 )
 from purifyctl.evaluation.ladder import Rung
@@ -88,6 +91,11 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         defences[name] = network_defence(name, _placed(purifier.net, device))
         facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": purifier.guided_by}
         sketches[name] = purifier.photographs
+    if options.gate:
+        gate = load_gate(options.gate)
+        threshold = threshold_for(gate.thresholds, options.gate_fpr)
+        defences[GATED] = gated_defence(_placed(gate.net, device), threshold, _net_of(defences[PURIFIER]))
+        facts["gate"] = {"sha256": gate.sha256, "threshold": threshold, "false_positive_rate": options.gate_fpr}
     surrogates = {}
     probe = to_tensor(natural_images(2, options.image_size)).to(device)
     for name, weights in options.surrogates:
@@ -112,6 +120,11 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         if name in facts["purifiers"][PURIFIER]["guided_by"]:
             console.warn(f"The surrogate {name} guided the purifier's training; it is not foreign to it.")
     return subject, facts
+
+
+def _net_of(defence: Defence) -> nn.Module:
+    assert defence.net is not None
+    return defence.net
 
 
 def _placed(net: Any, device: torch.device) -> Any:

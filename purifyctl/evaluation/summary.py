@@ -17,6 +17,7 @@ from purifyctl.evaluation.records import SURROGATE, Table, Tables, of_paths
 from purifyctl.metrics import Share
 
 Cell = dict[str, Any]
+DETECTION_RATES = (0.01, 0.05)  # false-positive rates that a gate's true-positive rate is told at
 WORST = "worst of these"  # in the place of an attack's name: each image under the attack that does most to it
 
 
@@ -40,7 +41,8 @@ def summarise(tables: Tables, ladder: Sequence[Rung], seed: int) -> list[Cell]:
         for defence, table in tables[rung.key].items():
             if not defence.startswith(SURROGATE):
                 found = _findings(tables, ladder, rung, defence) if rung.attack else ()
-                cells.append(_cell(tables, rung, defence, table) | {"seed": seed, "warnings": _warnings(found)})
+                cell = _cell(tables, rung, defence, table) | _detection(tables, rung, defence)
+                cells.append(cell | {"seed": seed, "warnings": _warnings(found)})
     for rungs in _together(ladder):
         for defence in dict.fromkeys(defence for rung in rungs for defence in tables[rung.key]):
             met = [rung for rung in rungs if defence in tables[rung.key]]
@@ -130,6 +132,26 @@ def _cell(tables: Tables, rung: Rung, defence: str, table: Table) -> Cell:
     cell["median_delta"] = float(np.median(table["max_delta"])) if under_attack and paths else None
     for name in ("psnr", "ssim"):
         cell[name] = None if np.isnan(table[name].astype(float)).any() else metrics.mean(table[name])
+    return cell
+
+
+def _detection(tables: Tables, rung: Rung, defence: str) -> Cell:
+    """How well a gate tells attacked photographs from the same ones when clean: of those that are right when clean and
+    that the attack has turned, for the classifier alone where it was attacked alone. Nothing without a gate.
+    """
+    table = tables[rung.key][defence]
+    scores = table["gate_score"].astype(np.float64)
+    if rung.attack is None or np.isnan(scores).any():
+        return {}
+    attacked = NONE if NONE in tables[rung.key] else defence
+    clean = _clean(tables, defence, table["path"])["gate_score"].astype(np.float64)
+    right = _right(_clean(tables, attacked, table["path"]))
+    turned = scores[right & ~_right(tables[rung.key][attacked])]
+    cell: Cell = {"gate_auroc": metrics.auroc(clean, turned)}
+    for rate in DETECTION_RATES:
+        highest = np.sort(clean)[::-1]
+        threshold = highest[int(rate * len(clean))]  # so many of these very photographs lie above, as in ROC curves
+        _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > threshold).sum()), len(turned)))
     return cell
 
 

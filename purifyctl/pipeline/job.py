@@ -17,6 +17,7 @@ from typing import Any
 import purifyctl
 from purifyctl import console
 from purifyctl.bundle import Bundle
+from purifyctl.detection import threshold_for
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.files import file_sha256
 from purifyctl.images import ImageFile, read_file
@@ -27,7 +28,7 @@ from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
 from purifyctl.pipeline.devices import Device, gpus, process_all
-from purifyctl.pipeline.messages import Assignment, Task
+from purifyctl.pipeline.messages import Assignment, GateTask, Task
 from purifyctl.pipeline.open_shards import OpenShards
 from purifyctl.pipeline.options import RunOptions
 from purifyctl.pipeline.plan import PLAN, Plan, write_plan
@@ -96,6 +97,7 @@ def run(
             top=options.top,
             max_pixels=options.max_pixels,
             verbose=console.is_verbose(),
+            gate=_gate(bundle, options),
             images_to=options.images_to,
             url=str(source) if isinstance(tree, RemoteTree) else None,
         )
@@ -180,7 +182,10 @@ def _prepare(
         raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
     if options.images_to:
         _check_apart(source, RemoteFolder(options.images_to))
-    chain = bundle.chain(classify=options.classify, apart=options.compare)
+    _gate(bundle, options)
+    if options.gate is not None and options.unflagged == "link":
+        _check_links(source, out)
+    chain = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
     if isinstance(source, Path):
         source = source.absolute()  # a later call may be given in another folder
@@ -208,6 +213,29 @@ def _prepare(
         "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
     }
     return chain, settings, make_plan
+
+
+def _gate(bundle: Bundle, options: RunOptions) -> GateTask | None:
+    """Raises ConfigError where the bundle has no such gate."""
+    if options.gate is None:
+        return None
+    if "gate" not in bundle.manifest.networks:
+        raise ConfigError(
+            f"{bundle.path} has no gate.", hint="build it with one: purifyctl build-engine --gate shipped"
+        )
+    return GateTask(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
+
+
+def _check_links(source: Path | RemoteTree, out: Path) -> None:
+    """Raises ConfigError where no hard link to an input can lie in the output."""
+    if isinstance(source, RemoteTree):
+        raise ConfigError(f"Nothing in {source.url} can be linked.", hint="pass --unflagged copy or leave")
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if source.stat().st_dev != place.stat().st_dev:
+        raise ConfigError(
+            f"{source} and {out} lie on different file systems, and nothing can be linked from one to the other.",
+            hint="pass --unflagged copy or leave",
+        )
 
 
 @dataclass

@@ -7,8 +7,17 @@ from pathlib import Path
 import purifyctl
 from purifyctl.bundle import Bundle
 from purifyctl.images import ImageFile
+from purifyctl.pipeline.options import Unflagged
 from purifyctl.pipeline.plan import Item
 from purifyctl.pipeline.rows import Row
+
+
+@dataclass(frozen=True)
+class GateTask:
+    """That only flagged images are to be purified."""
+
+    threshold: float  # of the bundle's gate's scores
+    unflagged: Unflagged
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Task:
     top: int
     max_pixels: int
     verbose: bool
+    gate: GateTask | None = None
     images_to: str | None = field(default=None, repr=False)  # where images go instead of `out`; may hold a password
     url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
@@ -11,6 +11,7 @@ from purifyctl.images.remote import split_url
 from purifyctl.pipeline.run_folder import OnExisting
 
 IMAGE_TIMEOUT_S = 60.0
+Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class RunOptions:
     packed: bool = False  # the images of each shard in a tar file
     classify: bool = True
     compare: bool = False  # classify the unpurified images too
+    gate: float | None = None  # purify flagged images only, at this false-positive rate; None: all
+    unflagged: Unflagged = "copy"  # files that are not flagged; left ones are in the source alone
     top: int = 5  # classes per row
     files_from: Path | None = None  # a list of the files in the source to take
     include: tuple[str, ...] = ()
@@ -52,12 +55,19 @@ class RunOptions:
             raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
         if self.packed and self.image_format is None:
             raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
+        if self.packed and self.gate is not None and self.unflagged != "leave":
+            raise ConfigError(
+                "Tar files hold purified images alone.", hint="add --unflagged leave, or leave out --tar or --gate"
+            )
+        if self.images_to and self.gate is not None and self.unflagged == "link":
+            raise ConfigError("Nothing can be linked into an object store.", hint="pass --unflagged copy or leave")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
 
     def identity(self) -> dict[str, Any]:
         """What resuming must not change."""
         names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
+        gated = {"gate": self.gate, "unflagged": self.unflagged} if self.gate is not None else {}
         listed = {"files_from": file_sha256(self.files_from)} if self.files_from else {}
         stored = {"images_to": split_url(self.images_to)[0]} if self.images_to else {}
-        return {name: getattr(self, name) for name in names} | listed | stored
+        return {name: getattr(self, name) for name in names} | gated | listed | stored

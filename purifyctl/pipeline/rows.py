@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from purifyctl.errors import Status
 
+Handled = Literal["purified", "copied", "linked", "left"]  # the last three: not flagged, and its file passed on so
 Time = float  # in Parquet of 64 bits: a second of today does not fit into 32
 
 
@@ -19,8 +20,9 @@ class Row:
     """What became of one input. Missing values are None. Durations in ms, sizes in pixels, probabilities in [0, 1],
     grey levels in [0, 255].
 
-    A batch shares its time: `*_ms` of decode, purify and classify are the batch's time divided by its images
+    A batch shares its time: `*_ms` of decode, gate, purify and classify are the batch's time divided by its images
     (amortised), and `*_batch_ms` is the batch's own. Where one engine does both, purifying holds the classifier's time.
+    With a gate, an image is purified, and then classified, in another batch than it was decoded in.
     """
 
     path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
@@ -39,11 +41,16 @@ class Row:
     unpurified_top_label: list[str] = field(default_factory=list)
     unpurified_top_probability: list[float] = field(default_factory=list)
     unpurified_true_probability: float | None = None
+    gate_score: float | None = None  # of the input: how likely it was attacked, where half of all are
+    flagged: bool | None = None  # whether that reaches the threshold
+    handled: Handled | None = None  # what was done with it
+    divergence: float | None = None  # Jensen-Shannon, in bits, of the classes' probabilities before and after purifying
     mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
     batch: int | None = None  # of the plan
     batch_size: int | None = None  # images that could be decoded of those that were processed together
     read_ms: float | None = None
     decode_ms: float | None = None
+    gate_ms: float | None = None
     purify_ms: float | None = None
     classify_ms: float | None = None
     encode_ms: float | None = None

@@ -28,8 +28,10 @@ from purifyctl.images import Decoder, GpuJpegEncoder, encode
 from purifyctl.images.remote import RemoteFolder, RemoteTree
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
+from purifyctl.pipeline.packs import Packs
 
 READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
+WAITING = 64  # batches that may wait for images to be purified with others'; a crash costs the work on them
 REMOTE_READERS = 32  # images of these batches, from a server that each has to wait for
 REMOTE_WRITERS = 32  # likewise, to a store
 
@@ -73,24 +75,32 @@ def _work(task: Task, parent: _Parent) -> None:
             def pool(size: int, name: str) -> ThreadPoolExecutor:
                 return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
 
+            room = (
+                job.purifier.concurrency + 4
+            )  # batches: one being read, one decoded, one encoded, the engine's own, ...
+            window = room + (WAITING if job.gating else 0)
             # entered first, left last: each hands its work to those before it
-            tell, encoders = pool(1, "tell"), pool(threads, "write")
+            tell, encoders = pool(window if job.gating else 1, "tell"), pool(threads, "write")
             infer, decode = pool(job.purifier.concurrency, "infer"), pool(1, "decode")
             read = pool(READ_THREADS, "read")
-            # one being read, one decoded, one encoded, the engine's own, and one on its way
+            packs = Packs(task.bundle.manifest.batch_size, room, partial(stages.purify_flagged, job, encoders))
             pools = {
                 "read": REMOTE_READERS if task.url else READ_THREADS,
                 "decode": 1,
                 "infer": job.purifier.concurrency,
                 "write": threads,
             }
-            parent.say(Ready(window=job.purifier.concurrency + 4, threads=pools))
+            parent.say(Ready(window=window, threads=pools))
             while (message := parent.listen()) is not None:
                 number, batch = message
+                if job.gating and not batch.decode_only:
+                    packs.enter()
                 reading = read.submit(stages.read, job, number, batch.number, batch.items)
                 decoding = decode.submit(stages.decode, job, reading)
                 if batch.decode_only:
                     inferring = infer.submit(stages.leave_it_there, decoding)
+                elif job.gating:
+                    inferring = infer.submit(stages.look, job, job.gating, packs, decoding, encoders)
                 else:
                     inferring = infer.submit(stages.infer, job, decoding, encoders)
                 tell.submit(partial(_tell, parent, number, inferring))
@@ -103,6 +113,10 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
     writers = REMOTE_WRITERS if task.images_to else threads
     purifier = stack.enter_context(bundle.open(task.chain[0]))
     classifier = stack.enter_context(bundle.open(task.chain[1])) if len(task.chain) > 1 else None
+    gating = None
+    if task.gate:
+        runner = stack.enter_context(bundle.open("gate"))
+        gating = stages.Gating(runner, task.gate.threshold, task.gate.unflagged)
     decoder = stack.enter_context(
         Decoder(
             size=bundle.manifest.image_size,
@@ -115,6 +129,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
     on_gpu = purifier.device_id is not None
     job = stages.Job(
         decoder=decoder,
+        gating=gating,
         purifier=purifier,
         classifier=classifier,
         labels=bundle.labels,
@@ -141,17 +156,19 @@ def _warm_up(job: stages.Job, task: Task) -> None:
     size = task.bundle.manifest.image_size
     picture = np.frombuffer(encode(np.zeros((size, size, 3), np.uint8), "jpeg"), np.uint8)
     images = job.decoder.decode([picture] * task.bundle.manifest.batch_size).images
-    for runner in filter(None, (job.purifier, job.classifier)):
-        runner.infer(images)
+    for runner in (job.gating.runner if job.gating else None, job.purifier, job.classifier):
+        if runner:
+            runner.infer(images)
     if job.gpu_encoder:
         job.gpu_encoder.encode(images)
 
 
-def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, list[Future[None]]]]) -> None:
+def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, list[Future[Any]]]]) -> None:
     try:
         work, written = inferring.result()
         for future in written:
-            future.result()
+            if isinstance(encoding := future.result(), Future):  # of an image that waited to be purified
+                encoding.result()
         now = time.time()
         for row in work.rows:
             row.finished = now

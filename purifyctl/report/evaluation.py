@@ -60,6 +60,8 @@ def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Sec
         chosen = [cell for cell in cells if cell["threat_model"] == threat_model]
         if chosen:
             found.append(_under_attack(threat_model, chosen, intervals))
+    if gated := [cell for cell in cells if cell.get("gate_auroc") is not None]:
+        found.append(_detection(gated, document["settings"]["gate"]))
     found += [Section(*table) for table in paper_tables(document)] if document["paper_eps"] else []
     return found
 
@@ -73,6 +75,14 @@ def describe(document: Mapping[str, Any]) -> str:
         *(_describe_purifier(name, facts) for name, facts in settings["purifiers"].items()),
         f"Photographs: {document['n']} at {settings['image_size']}x{settings['image_size']}; "
         f"labels: {_LABELS[settings['labels']]}; seed {settings['seed']}.",
+        *(
+            [
+                f"Gate: SHA-256 {settings['gate']['sha256'][:12]}, at a false-positive rate of "
+                f"{settings['gate']['false_positive_rate']:.1%} (threshold {settings['gate']['threshold']:.4g})."
+            ]
+            if "gate" in settings
+            else []
+        ),
         "eps is L-infinity in [0, 1]; attacked images are rounded to whole grey levels, as a PNG file does. "
         "Brackets: 95 % Wilson interval.",
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['device']}; "
@@ -152,6 +162,25 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
         notes.append(f"95 % intervals: up to ±{100 * widest:.0f} points; each is in evaluation.md.")
     columns = ("attack", "eps", "n", *defences)
     return Section(f"{title}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes)
+
+
+def _detection(cells: Sequence[Cell], gate: Mapping[str, Any]) -> Section:
+    """What the gate finds of what succeeds."""
+    columns = ("threat model", "attack", "eps", "turned", "AUROC", "found at 1 % false positives", "at 5 %")
+    rows = [
+        (
+            *(cell["threat_model"].replace("_", "-"), cell["attack"], cell["eps_text"], str(cell["gate_tpr_at_5%_n"])),
+            *(f"{cell['gate_auroc']:.3f}", share(cell, "gate_tpr_at_1%"), share(cell, "gate_tpr_at_5%")),
+        )
+        for cell in cells
+    ]
+    note = (
+        "Turned: photographs that are right when clean and wrong under attack, which are the positives; the negatives "
+        "are all photographs when clean, whose scores the false-positive rates here are of. The gated purifier of the "
+        f"other tables uses the threshold that came with the gate, {gate['threshold']:.4g}, for "
+        f"{gate['false_positive_rate']:.1%}."
+    )
+    return Section("The gate: what it finds of what succeeds", columns, rows, [note])
 
 
 def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:

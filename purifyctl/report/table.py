@@ -30,6 +30,12 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     if speed := call.get("images_per_s"):
         title += f", {speed} images/s of wall time"
     console.table(title, ("status", "images"), [(name, str(n)) for name, n in summary["statuses"].items()])
+    if gate := summary.get("gate"):
+        spared = f", about {gate['spared_s']:g} s of purifying spared" if gate["spared_s"] is not None else ""
+        console.note(
+            f"Gate: {gate['flagged']} flagged ({gate['flagged_share']:.1%}), {gate['unflagged']} passed on as they "
+            f"are; {gate['gate_s']:g} s of looking{spared}."
+        )
     columns = ("stage, ms per image", *(f"p{p}" for p in PERCENTILES))
     rows = [(stage, *(f"{v:.2f}" for v in values.values())) for stage, values in summary["stage_ms"].items()]
     console.table("", columns, rows)
@@ -43,7 +49,7 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
         counts = f"{accuracy['classified']} classified, {accuracy.get('labelled', 0)} with a true label"
         console.table(f"{engine['classifier']}: {counts}", ("accuracy", "share"), lines)
     console.note(
-        f"Times of decode, purify and classify are a batch's time divided by its images (amortised; batch "
+        f"Times of decode, gate, purify and classify are a batch's time divided by its images (amortised; batch "
         f"{engine['batch_size']}, {engine['backend']} {engine['precision']}).\nResults: {out}"
         f"    As one page: purifyctl report {shlex.quote(str(out))}"
     )

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from purifyctl import __version__, console
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier, load_classifier
-from purifyctl.config import AttackConfig, GateConfig, to_dict
+from purifyctl.config import AttackConfig, GateConfig, format_eps, to_dict
 from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, threshold_at
 from purifyctl.errors import ConfigError
-from purifyctl.images import list_images
+from purifyctl.images import ImageFile, list_images
 from purifyctl.images.sketch import sketch
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.metrics import auroc
@@ -42,6 +42,7 @@ HELD_OUT_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd"), AttackConfig("mi-
 HELD_OUT_EPS = (4 / 255, 8 / 255)
 LOOKED_AT = 64  # held-out photographs that are attacked for the figures
 BATCH = 16
+_AFTER_THE_ATTACKS = ("width", "epochs", "learning_rate", "disturbed", "validation_sizes")  # of the recipe
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
         threads=max(2, (os.cpu_count() or 2) // 2),
     )
     classifiers = [load_classifier(c.name, c.weights).to(workers.device) for c in config.classifiers]
-    digest = json.dumps([to_dict(config), sketch(training_files)], sort_keys=True)
+    decisive = {name: value for name, value in to_dict(config).items() if name not in _AFTER_THE_ATTACKS}
+    digest = json.dumps([decisive, sketch(training_files)], sort_keys=True)
     places = len(training_files) * config.attack_epochs
     cache = AttackCache(run_dir / "attacked", places, config.image_size, digest, workers)
     trainer = _Trainer(config, classifiers, cache, config.epochs * batches.steps_per_epoch, workers.device)
@@ -98,25 +100,47 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
                 return GateResult(run_dir / CHECKPOINT, {}, time.monotonic() - started, interrupted=True)
     stream.close()
     net = trainer.net.eval()
-    clean, kept = read_all(held_out_files, config.validation_size)
-    found = _measure(net, clean, classifiers[0], workers.device)
-    thresholds = {f"{rate:g}": threshold_at(found.clean, rate) for rate in _rates(len(clean))}
-    figures = {
-        "n_clean": len(kept),
+    figures = judge(net, config, held_out_files, classifiers[0], workers.device)
+    about = {"recipe": to_dict(config), "held_out": figures, "purifyctl": __version__, "photographs": sketch(files)}
+    save_gate(run_dir / CHECKPOINT, net, figures["thresholds"], about)
+    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return GateResult(run_dir / CHECKPOINT, figures, time.monotonic() - started, interrupted=False)
+
+
+def judge(
+    net: GateNetwork, config: GateConfig, held_out: list[ImageFile], classifier: Classifier, device: torch.device
+) -> dict[str, Any]:
+    """Calibrate the gate on held-out photographs, which changes its last layer; find its thresholds, and what it finds.
+
+    A photograph that is made much smaller is sharper, and looks more like an attacked one. So thresholds are found at
+    each of the recipe's sizes, and the highest counts; figures are of the first size.
+    """
+    clean = [read_all(held_out, size)[0] for size in config.validation_sizes]
+    attacked = _attacked(clean[0], classifier, device)
+    logits = [_in_parts(net, x, device) for x in clean]
+    found = {name: _in_parts(net, x, device) for name, x in attacked.items()}
+    scale, shift = _platt(torch.cat(logits), torch.cat(list(found.values())))
+    with torch.no_grad():
+        net.judge.weight *= scale
+        net.judge.bias.mul_(scale).add_(shift)
+
+    def scores(of: Tensor) -> NDArray[np.float32]:
+        return torch.sigmoid(of.double() * scale + shift).float().numpy()
+
+    thresholds = {f"{rate:g}": max(threshold_at(scores(x), rate) for x in logits) for rate in _rates(len(clean[0]))}
+    return {
+        "n_clean": len(clean[0]),
+        "sizes": list(config.validation_sizes),
         "thresholds": thresholds,
         "attacked": {
             name: {
-                "n": len(scores),
-                "auroc": auroc(found.clean, scores),
-                "tpr": {rate: float((scores >= threshold).mean()) for rate, threshold in thresholds.items()},
+                "n": len(x),
+                "auroc": auroc(scores(logits[0]), scores(x)),
+                "tpr": {rate: float((scores(x) >= threshold).mean()) for rate, threshold in thresholds.items()},
             }
-            for name, scores in found.attacked.items()
+            for name, x in found.items()
         },
     }
-    about = {"recipe": to_dict(config), "held_out": figures, "purifyctl": __version__, "photographs": sketch(files)}
-    save_gate(run_dir / CHECKPOINT, net, thresholds, about)
-    (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    return GateResult(run_dir / CHECKPOINT, figures, time.monotonic() - started, interrupted=False)
 
 
 def _rates(n: int) -> list[float]:
@@ -142,6 +166,7 @@ class _Trainer:
         self._optimiser = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)
 
     def step(self, batch: Batch, step: int) -> float:
+        torch.manual_seed(self._config.seed * 1_000_003 + step)  # random starts
         rng = np.random.default_rng((self._config.seed, step))
         x = torch.stack([self._crop(image, place) for image, place in zip(batch.x, batch.places, strict=True)])
         x_adv = self._cache.get(batch.places, lambda: self._attacked(x.to(self._device), rng))
@@ -157,7 +182,7 @@ class _Trainer:
         return float(loss.detach())
 
     def _crop(self, image: Tensor, place: int) -> Tensor:
-        """A square of a size of its own, brought to the recipe's: how sharp a photograph is tells nothing then."""
+        """A square of a size of its own, brought to the recipe's, and some sharpened: sharpness is no attack."""
         config = self._config
         rng = np.random.default_rng((config.seed, place))
         side = int(rng.integers(config.image_size, config.largest, endpoint=True))
@@ -165,6 +190,9 @@ class _Trainer:
         crop = image[None, :, top : top + side, left : left + side]
         size = (config.image_size, config.image_size)
         resized = nn.functional.interpolate(crop, size, mode="bicubic", antialias=bool(rng.random() < 0.7))
+        if rng.random() < 0.3:  # as cameras and editors do
+            blurred = nn.functional.avg_pool2d(nn.functional.pad(resized, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+            resized = resized + rng.uniform(0.2, 1.0) * (resized - blurred)
         return torch.round(resized[0].clamp(0, 1) * 255) / 255
 
     def _attacked(self, x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -190,55 +218,48 @@ def _disturbed(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     return to_tensor(pixels)
 
 
-@dataclass(frozen=True)
-class _Found:
-    clean: NDArray[np.float64]  # scores
-    attacked: dict[str, NDArray[np.float64]]  # of those that the classifier gets wrong for it, by attack
+@torch.no_grad()
+def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
+    return torch.cat([function(part.to(device)).cpu() for part in torch.split(x, BATCH)])
 
 
-def _measure(net: GateNetwork, clean: Tensor, classifier: Classifier, device: torch.device) -> _Found:
-    """Calibrate the network on held-out photographs, then score them."""
-
-    @torch.no_grad()
-    def in_parts(function: Any, x: Tensor) -> Tensor:
-        return torch.cat([function(part.to(device)).cpu() for part in torch.split(x, BATCH)])
-
+def _attacked(clean: Tensor, classifier: Classifier, device: torch.device) -> dict[str, Tensor]:
+    """Some photographs under each attack: those that the classifier takes for something else then."""
     some = clean[:: max(1, len(clean) // LOOKED_AT)][:LOOKED_AT]
-    y = in_parts(lambda x: classifier(x).argmax(1), some)
-    logits = {}
+    y = _in_parts(lambda x: classifier(x).argmax(1), some, device)
+    made = {}
     for attack in HELD_OUT_ATTACKS:
         for eps in HELD_OUT_EPS:
             parts = zip(torch.split(some, BATCH), torch.split(y, BATCH), strict=True)
             x_adv = torch.cat(
                 [make_attack(attack, classifier, x.to(device), of.to(device), eps).cpu() for x, of in parts]
             )
-            fooled = in_parts(lambda x: classifier(x).argmax(1), x_adv) != y
-            logits[f"{attack.name} {round(eps * 255)}/255"] = in_parts(net, x_adv[fooled])
-    clean_logits = in_parts(net, clean)
-    scale, shift = _platt(clean_logits.numpy(), torch.cat(list(logits.values())).numpy())
-    with torch.no_grad():
-        net.judge.weight *= scale
-        net.judge.bias.mul_(scale).add_(shift)
-
-    def scores(of: Tensor) -> NDArray[np.float64]:
-        return torch.sigmoid(of.double() * scale + shift).numpy()
-
-    return _Found(scores(clean_logits), {name: scores(of) for name, of in logits.items()})
+            turned = _in_parts(lambda x: classifier(x).argmax(1), x_adv, device) != y
+            made[f"{attack.name} {format_eps(eps)}"] = x_adv[turned]
+    return made
 
 
-def _platt(clean: NDArray[np.float32], attacked: NDArray[np.float32]) -> tuple[float, float]:
+def _platt(clean: Tensor, attacked: Tensor) -> tuple[float, float]:
     """Scale and shift after which sigmoid(logit) is a probability, where as many images are attacked as are not (Platt
     1999, with his targets, which keep the scale finite where the two do not overlap).
     """
-    x = np.concatenate([clean, attacked]).astype(np.float64)
-    weight = np.concatenate([np.full(len(part), 0.5 / len(part)) for part in (clean, attacked)])
-    wanted = np.concatenate(
-        [np.full(len(clean), 1 / (len(clean) + 2)), np.full(len(attacked), (len(attacked) + 1) / (len(attacked) + 2))]
+    x = torch.cat([clean, attacked]).double()
+    middle, spread = x.mean(), x.std()
+    sizes = torch.tensor([len(clean), len(attacked)])
+    weight, wanted = (
+        torch.repeat_interleave(each.double(), sizes)
+        for each in (0.5 / sizes, torch.stack([1 / (sizes[0] + 2), (sizes[1] + 1) / (sizes[1] + 2)]))
     )
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    found = np.array([1.0, 0.0])
-    for _ in range(50):  # Newton; convex in two numbers
-        p = 1 / (1 + np.exp(-design @ found))
-        curvature = design.T @ (design * (weight * p * (1 - p))[:, None]) + 1e-9 * np.eye(2)
-        found = found - np.linalg.solve(curvature, design.T @ (weight * (p - wanted)))
-    return float(found[0]), float(found[1])
+    found = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        logits = found[0] * (x - middle) / spread + found[1]
+        value = nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
+        torch.autograd.backward(value)
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    scale = float(found[0].detach() / spread)
+    return scale, float(found[1].detach()) - scale * float(middle)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purifyctl.attacks import Model, make_attack
-from purifyctl.config import TrainingAttack
+from purifyctl.config import GRADIENT_ATTACKS, TrainingAttack
 
 
 def draw(
@@ -37,9 +37,13 @@ def attack_each(
     x_adv = x.clone()
     for number, attack in enumerate(attacks):
         of_this = chosen & (kind == number)
-        if of_this.any():
+        if attack.kind in GRADIENT_ATTACKS and of_this.any():
             budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
             x_adv[of_this] = make_attack(attack, model_of(attack), x[of_this], y[of_this], budget)
+        elif of_this.any():  # one budget at a time
+            for each in sorted(set(eps[of_this].tolist())):
+                these = of_this & (eps == each)
+                x_adv[these] = make_attack(attack, model_of(attack), x[these], y[these], each)
     return x_adv
 
 

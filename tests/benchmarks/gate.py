@@ -1,0 +1,97 @@
+"""What a gate saves: accuracy and throughput of `run` by the share of attacked files, gated and not, in turns.
+
+    python -m tests.benchmarks.gate --photos DIR --attacked DIR --engine BUNDLE [--rounds 2] [--plot FILE.png]
+
+`--attacked` is what `purifyctl attack DIR --out ATTACKED --labels folder` wrote. Unflagged files are left alone.
+Both folders hold the same photographs in folders named after their classes; which of them are attacked is drawn. Prints
+a table as Markdown: medians of the rounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from purifyctl.bundle import load_bundle
+from purifyctl.pipeline import RunOptions, run
+
+SHARES = (0.0, 0.01, 0.1, 0.5, 1.0)
+FORMS = {"ungated": RunOptions(), "gated": RunOptions(gate=0.01, unflagged="leave"), "none": RunOptions(compare=True)}
+
+
+def mixture(photos: Path, attacked: Path, share: float, folder: Path) -> int:
+    """Links to the photographs, `share` of them to their attacked images instead. Returns how many of these."""
+    files = sorted(f for f in photos.rglob("*") if f.is_file())
+    chosen = set(np.random.default_rng(0).permutation(len(files))[: round(share * len(files))].tolist())
+    for number, file in enumerate(files):
+        inside = file.relative_to(photos)
+        made = next((attacked / "images" / inside.parent).glob(f"{file.name}*")) if number in chosen else file
+        link = folder / inside.parent / f"{file.stem}{made.suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(made.absolute())
+    return len(chosen)
+
+
+def measure(bundle: Path, source: Path, rounds: int) -> dict[str, dict[str, Any]]:
+    """Images per second and accuracy, by form, in turns; the accuracy of no defence from a run that compares."""
+    engine = load_bundle(bundle)
+    speed: dict[str, list[float]] = {"ungated": [], "gated": []}
+    summaries: dict[str, dict[str, Any]] = {}
+    for number in range(rounds + 1):
+        for form in FORMS if number == 0 else speed:
+            with tempfile.TemporaryDirectory() as out:
+                summaries[form] = run(source, engine, Path(out) / "run", FORMS[form]).summary
+            if number:  # the first round warms the page cache
+                speed[form].append(summaries[form]["this_call"]["images_per_s"])
+    return {form: {"images_per_s": statistics.median(values), **summaries[form]} for form, values in speed.items()} | {
+        "none": summaries["none"]
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--attacked", type=Path, required=True)
+    parser.add_argument("--engine", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    print("| attacked | images/s, ungated | gated | times | flagged | top-1, no defence | ungated | gated |")
+    print("|---|---|---|---|---|---|---|---|")
+    found = []
+    for share in SHARES:
+        with tempfile.TemporaryDirectory() as folder:
+            n = mixture(arguments.photos, arguments.attacked, share, Path(folder))
+            made = measure(arguments.engine, Path(folder), arguments.rounds)
+        plain, gated, accuracy = made["ungated"], made["gated"], made["none"]["accuracy"]
+        found.append((share, plain, gated))
+        print(
+            f"| {share:.0%} ({n}) | {plain['images_per_s']:.1f} | {gated['images_per_s']:.1f} | "
+            f"{gated['images_per_s'] / plain['images_per_s']:.2f} | {gated['gate']['flagged']} | "
+            f"{accuracy['unpurified_top1']:.1%} | {plain['accuracy']['top1']:.1%} | {gated['accuracy']['top1']:.1%} |",
+            flush=True,
+        )
+    if arguments.plot:
+        _plot(found, arguments.plot)
+
+
+def _plot(found: list[tuple[float, dict[str, Any], dict[str, Any]]], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    speed, accuracy = figure.subplots(1, 2)
+    ticks = [f"{share:.0%}" for share, _, _ in found]
+    for number, form in enumerate(("ungated", "gated"), start=1):
+        speed.plot(ticks, [row[number]["images_per_s"] for row in found], "o-", label=form)
+        accuracy.plot(ticks, [100 * row[number]["accuracy"]["top1"] for row in found], "o-", label=form)
+    for axes, text in ((speed, "images/s"), (accuracy, "top-1, %")):
+        axes.set(xlabel="attacked files", ylabel=text, ylim=(0, None))
+        axes.legend()
+    figure.savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

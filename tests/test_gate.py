@@ -1,0 +1,311 @@
+"""The gate: which images are purified, and what becomes of the others."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from purifyctl.bundle import Bundle
+from purifyctl.config import AttackConfig, EngineConfig, parse_percent
+from purifyctl.detection import load_gate, save_gate, threshold_at, threshold_for
+from purifyctl.engine import build_engine
+from purifyctl.errors import ConfigError, WeightsError
+from purifyctl.evaluation import EvaluateOptions, evaluate
+from purifyctl.evaluation.defences import GATED, NONE, GatedPurifier
+from purifyctl.evaluation.records import read_tables
+from purifyctl.metrics import auroc, divergence
+from purifyctl.nn.gate import GateNetwork
+from purifyctl.photographs import to_tensor
+from purifyctl.pipeline import RunOptions, run
+from purifyctl.pipeline.packs import Packs
+from purifyctl.pipeline.rows import read_rows
+from purifyctl.report.evaluation import as_markdown
+from purifyctl.training.gate import _platt
+from tests import tiny
+
+GATED_RUN = RunOptions(gate=0.01)
+
+
+def rows_of(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["path"]: row for part in sorted((out / "rows").glob("*.parquet")) for row in read_rows(part)}
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """30 photographs of which the tiny gate flags some, not all."""
+    folder = tmp_path / "photos"
+    for i in range(30):
+        file = folder / ("cats" if i % 2 else "dogs") / f"{i:02d}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
+    return folder
+
+
+def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_through_bit_for_bit(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    result = run(many, tiny_bundle, tmp_path / "gated", GATED_RUN)
+    run(many, tiny_bundle, tmp_path / "all", RunOptions())
+    gated, purified = rows_of(tmp_path / "gated"), rows_of(tmp_path / "all")
+    threshold = tiny_bundle.manifest.gate_thresholds["0.01"]
+    counts = {"purified": 0, "copied": 0}
+    for path, row in gated.items():
+        counts[row["handled"]] += 1
+        assert row["flagged"] == (row["gate_score"] >= threshold) == (row["handled"] == "purified")
+        output = (tmp_path / "gated" / row["output"]).read_bytes()
+        if row["flagged"]:
+            assert output == (tmp_path / "all" / purified[path]["output"]).read_bytes()
+            assert row["top_probability"] == pytest.approx(purified[path]["top_probability"], abs=1e-6)
+        else:
+            assert row["output"] == f"images/{path}"
+            assert output == (many / path).read_bytes()
+            assert row["mean_change"] is row["purify_ms"] is None
+    assert min(counts.values()) > 3
+    assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda item: -item[1]))
+    assert result.summary["gate"]["flagged"] == counts["purified"]
+    assert result.summary["gate"]["spared_s"] > 0
+
+
+@pytest.mark.parametrize("unflagged", ["link", "leave"])
+def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
+    unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, unflagged=unflagged))  # type: ignore[arg-type]
+    others = [row for row in rows_of(tmp_path / "out").values() if not row["flagged"]]
+    assert others
+    for row in others:
+        if unflagged == "link":
+            assert (tmp_path / "out" / row["output"]).samefile(many / row["path"])
+        else:
+            assert row["output"] is None
+        assert row["handled"] == {"link": "linked", "leave": "left"}[unflagged]
+        assert row["top_index"]
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_a_second_opinion_stands_in_the_rows_where_both_images_are_classified(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run(many, tiny_bundle, tmp_path / "gated", RunOptions(gate=0.01, compare=True))
+    run(many, tiny_bundle, tmp_path / "all", RunOptions(compare=True))
+    gated, everything = rows_of(tmp_path / "gated"), rows_of(tmp_path / "all")
+    for path, row in gated.items():
+        assert row["unpurified_top_index"] == everything[path]["unpurified_top_index"]
+        assert everything[path]["divergence"] > 0
+        if row["flagged"]:
+            assert row["divergence"] == pytest.approx(everything[path]["divergence"], abs=1e-6)
+        else:
+            assert row["divergence"] is None
+            assert row["top_index"] == row["unpurified_top_index"]
+
+
+def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    (many / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
+    stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, max_errors=0))
+    assert stopped.exit_code == 1
+    assert run(many, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
+    wanted, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
+    assert found.keys() == wanted.keys()
+    for path, row in found.items():
+        for column in ("status", "handled", "output", "top_index"):
+            assert row[column] == wanted[path][column]
+    with pytest.raises(ConfigError, match="another"):
+        run(many, tiny_bundle, tmp_path / "out", RunOptions())
+
+
+def test_options_that_cannot_work_together_are_refused_before_anything_is_written(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="Tar files hold purified images"):
+        RunOptions(gate=0.01, packed=True)
+    with pytest.raises(ConfigError, match="linked into an object store"):
+        RunOptions(gate=0.01, unflagged="link", images_to="s3://bucket/x")
+    with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.3"):
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.3))
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate="none")
+    without = build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle")
+    with pytest.raises(ConfigError, match="has no gate"):
+        run(many, without, tmp_path / "out", GATED_RUN)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A gate that flags half of the photographs of `many`."""
+    shown = [np.asarray(tiny.photograph((tiny.SIZE, tiny.SIZE), seed)) for seed in range(30)]
+    return tiny.gate(tmp_path / "gate.safetensors", np.stack(shown))
+
+
+def test_evaluate_tells_what_a_gate_finds_and_attacks_all_three_together(
+    many: Path, gate: Path, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(
+        checkpoint=tiny.checkpoint(tmp_path / "run"),
+        classifier="tests.tiny:animals",
+        gate=gate,
+        attacks=(AttackConfig("fgsm"), AttackConfig("pgd", steps=3)),
+        eps=("16/255",),
+        threat_models=("gray_box", "adaptive"),
+        labels="predicted",
+        image_size=tiny.SIZE,
+        batch_size=8,
+        expensive_limit=8,
+    )
+    result = evaluate(many, tmp_path / "out", options)
+    cells = [cell for cell in result.document["cells"] if cell["defence"] == GATED]
+    gray_box = next(cell for cell in cells if cell["attack"] == "FGSM" and cell["threat_model"] == "gray_box")
+    attacked, clean = (read_tables(tmp_path / "out" / "records", key) for key in ("gray_box-fgsm-16", "clean"))
+    turned = attacked[NONE]["prediction"] != attacked[NONE]["true_index"]
+    expected = auroc(clean[GATED]["gate_score"], attacked[GATED]["gate_score"][turned])
+    assert gray_box["gate_auroc"] == pytest.approx(expected)
+    assert gray_box["gate_tpr_at_5%_n"] == int(turned.sum()) > 3
+    assert {cell["attack"] for cell in cells if cell["threat_model"] == "adaptive"} >= {"PGD-3", "FGSM"}
+    text = as_markdown(result.document)
+    assert "## The gate: what it finds of what succeeds" in text
+    assert f"{gray_box['gate_auroc']:.3f}" in text
+    unflagged = clean[GATED]["gate_score"] < load_gate(gate).thresholds["0.01"]
+    assert unflagged.any()
+    same = clean[GATED]["prediction"][unflagged] == clean[NONE]["prediction"][unflagged]
+    assert same.all()
+
+
+def test_a_gated_purifier_decides_hard_and_shows_an_attacker_both_ways_through(gate: Path) -> None:
+    loaded = load_gate(gate)
+    purifier = tiny.purifier().requires_grad_(False)
+    net = GatedPurifier(loaded.net, loaded.thresholds["0.01"], purifier)
+    shown = np.stack([np.asarray(tiny.photograph((tiny.SIZE, tiny.SIZE), seed)) for seed in range(30)])
+    x = to_tensor(shown).requires_grad_()
+    flagged = torch.sigmoid(loaded.net(x)) >= loaded.thresholds["0.01"]
+    assert 5 < int(flagged.sum()) < 25
+    made = net(x)
+    torch.testing.assert_close(made[flagged], purifier(x[flagged]))
+    torch.testing.assert_close(made[~flagged], x[~flagged])
+    (gradient,) = torch.autograd.grad((made * torch.randn(made.shape)).sum(), x)
+    (of_gate,) = torch.autograd.grad(loaded.net(x).sum(), x)
+    assert float(of_gate.abs().amax()) > 0
+    assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+@given(batches=st.lists(st.integers(0, 5), max_size=30), size=st.integers(1, 8), seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_every_image_that_waits_is_processed_once_in_packs_that_are_full_while_others_come(
+    batches: list[int], size: int, seed: int
+) -> None:
+    done: list[list[tuple[int, int]]] = []
+    lock = threading.Lock()
+
+    def process(pack: list[tuple[int, int]]) -> None:
+        with lock:
+            done.append(pack)
+
+    packs = Packs(size, 3, process)
+    with ThreadPoolExecutor(3) as pool:
+        for number, n in enumerate(batches):
+            packs.enter()
+            pool.submit(packs.leave, [(number, k) for k in range(n)])
+    assert sorted(one for pack in done for one in pack) == [(i, k) for i, n in enumerate(batches) for k in range(n)]
+    assert all(len(pack) <= size for pack in done)
+
+
+def test_packs_are_full_where_batches_keep_coming() -> None:
+    done: list[list[int]] = []
+    packs = Packs(4, 2, done.append)
+    packs.enter()
+    for number in range(9):
+        packs.enter()
+        packs.leave([number])
+    assert done == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    packs.leave()
+    assert done[2:] == [[8]]
+
+
+@given(
+    scores=st.lists(st.floats(0, 1, width=32), min_size=99, max_size=300),
+    rate=st.sampled_from([0.01, 0.02, 0.05, 0.1]),
+)
+def test_a_threshold_lets_through_no_more_of_the_clean_images_than_its_rate(scores: list[float], rate: float) -> None:
+    clean = np.array(scores)
+    threshold = threshold_at(clean, rate)
+    assert (clean >= threshold).mean() <= rate
+    assert (clean >= np.nextafter(np.float32(threshold), np.float32(0))).mean() > 0
+
+
+@given(separation=st.floats(2, 100), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
+@settings(deadline=None, max_examples=30)
+def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_apart(
+    separation: float, scale: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    clean = scale * torch.randn(60, generator=generator)
+    attacked = scale * (torch.randn(40, generator=generator) + separation)
+    a, b = _platt(clean, attacked)
+    assert a > 0
+    scores = torch.sigmoid(a * torch.cat([clean, attacked]) + b)
+    wanted = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])
+    assert float(scores[60:].mean()) > float(scores[:60].mean())
+    if separation > 20:
+        assert scores == pytest.approx(wanted, abs=0.1)
+
+
+def test_a_rate_that_too_few_photographs_can_tell_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"98 clean photographs are too few .* 0\.01"):
+        threshold_at(np.zeros(98), 0.01)
+    assert threshold_at(np.zeros(99), 0.01) > 0
+
+
+@given(
+    negatives=st.lists(st.integers(0, 5), min_size=1, max_size=20),
+    positives=st.lists(st.integers(0, 5), min_size=1, max_size=20),
+)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(negatives: list[int], positives: list[int]) -> None:
+    pairs = [(p > n) + (p == n) / 2 for p in positives for n in negatives]
+    assert auroc(np.array(negatives, float), np.array(positives, float)) == pytest.approx(np.mean(pairs))
+
+
+def test_the_divergence_of_two_predictions_is_0_of_equals_and_1_of_opposites() -> None:
+    p, q = np.array([1, 0, 0], np.float32), np.array([0, 0.5, 0.5], np.float32)
+    assert divergence(p, p) == 0
+    assert divergence(p, q) == divergence(q, p) == 1
+    assert divergence(q, np.array([0, 1, 0], np.float32)) == pytest.approx(0.3113, abs=1e-4)
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5 %", 0.005), ("0.05", 0.05)])
+def test_a_share_may_be_given_in_percent(text: str, share: float) -> None:
+    assert parse_percent(text) == pytest.approx(share)
+    assert threshold_for({"0.005": 1.0, "0.01": 2.0, "0.05": 3.0}, parse_percent(text)) > 0
+
+
+@pytest.mark.parametrize("text", ["one", "120%", "-1%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no share"):
+        parse_percent(text)
+
+
+def test_a_gate_comes_back_from_disk_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    net = GateNetwork(width=6).eval()
+    save_gate(tmp_path / "gate.safetensors", net, {"0.01": 0.5}, {})
+    x = torch.rand(2, 3, 32, 48)
+    assert torch.equal(load_gate(tmp_path).net(x), net(x))
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    for file in (tmp_path / "bad.safetensors", tiny.checkpoint(tmp_path / "run")):
+        with pytest.raises(WeightsError, match="is no gate"):
+            load_gate(file)
+    with pytest.raises(WeightsError, match="There is no gate"):
+        load_gate(tmp_path / "nowhere")
+
+
+@torch.no_grad()
+def test_a_gates_score_depends_on_noise_not_on_what_a_photograph_shows() -> None:
+    net = GateNetwork(width=6).eval()
+    flat = torch.full((1, 3, 32, 32), 0.25)
+    assert net(flat) == pytest.approx(net(flat + 0.5), abs=1e-5)
+    assert net(flat) != pytest.approx(net(flat + 8 / 255 * torch.randn(1, 3, 32, 32).sign()), abs=1e-3)
