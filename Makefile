@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu bench bench-gpu dist man demo-weights lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -66,6 +66,11 @@ demo-weights: setup ## Train the shipped purifier anew (PHOTOS=folder of photogr
 test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU; says what it could not check.
 	$(BIN)/python -m tests.benchmarks.gpu --tests-only
 
+docs: setup-dev ## Write docs/reference.md anew, and build the documentation site: site/index.html.
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d site/.doctrees . site
+	@echo "Open site/index.html"
+
 bench: setup ## Measure the shipped engine and `run` here, beside other libraries (PHOTOS=folder; default: a few from packages).
 	$(BIN)/purifyctl bench --against torch,torch-compile,onnxruntime,loop $(if $(PHOTOS),--photos "$(PHOTOS)")
 
@@ -77,9 +82,9 @@ COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes
 
 lock: ## Make the lock files anew (needs uv).
 	$(COMPILE) -o requirements/demo.lock
-	$(COMPILE) --extra attacks --extra rtx --extra track --extra ray --extra dev -c requirements/demo.lock -o requirements/dev.lock
+	$(COMPILE) --extra attacks --extra rtx --extra track --extra ray --extra docs --extra dev -c requirements/demo.lock -o requirements/dev.lock
 	$(COMPILE) --extra rtx -c requirements/dev.lock -o requirements/rtx.lock
 	$(COMPILE) --extra tensorrt -c requirements/demo.lock -o requirements/tensorrt.lock
 
 clean: ## Remove .venv and what the tools cached.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

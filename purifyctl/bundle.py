@@ -67,23 +67,23 @@ def _numbers(found: dict[str, float]) -> str:
 class Manifest:
     """What `manifest.json` holds."""
 
-    schema: int
+    schema: int  # of this file; another one is refused
     created: str  # UTC
     purifyctl: str  # version
-    backend: Backend
-    backend_version: str
+    backend: Backend  # what runs it
+    backend_version: str  # plans need just this one
     gpu: str  # name of the GPU that "local" plans were built on; else empty
-    precision: EnginePrecision
+    precision: EnginePrecision  # of the purifier; of the classifier too, but for int8
     image_size: int  # pixels; side of the square that the graphs take
     batch_size: int  # the most images of one call
-    opset: int
+    opset: int  # of the ONNX graphs
     networks: dict[str, Network]  # "purifier"; with a classifier also "classifier"; where asked for "fused", "gate"
     gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
-    class_names: tuple[str, ...]
-    class_wnids: tuple[str, ...]
-    parity: Parity
+    class_names: tuple[str, ...]  # of the classifier, by index
+    class_wnids: tuple[str, ...]  # their WordNet ids, where it has some
+    parity: Parity  # how closely it agrees with torch: pixels, probabilities and classes, clean and attacked
     rebuild: str  # the command that makes this bundle again
-    build_s: float
+    build_s: float  # seconds that building took
     files: dict[str, str]  # every other file of the bundle: SHA-256
     varies: str  # why building again may give other bytes; empty: it gives the same
 

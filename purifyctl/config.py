@@ -141,7 +141,7 @@ class NetworkConfig:
     `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image.
     """
 
-    kind: Literal["unet", "residual"]
+    kind: Literal["unet", "residual"]  # the paper's generator, or one that predicts a correction to the image
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
 
@@ -201,7 +201,7 @@ _ATTACKS: dict[str, tuple[str, int]] = {
 class AttackConfig:
     """An attack, apart from its budget. What each kind does: `purifyctl.attacks`."""
 
-    kind: AttackKind
+    kind: AttackKind  # what each does: purifyctl.attacks
     steps: int = 0  # 0: the attack's usual number
     restarts: int = 1  # runs from different random starts; each image keeps its most successful one
     eot: int = 1  # gradients averaged over so many passes, for models that are random; AutoAttack: version "rand"
@@ -271,10 +271,10 @@ class TrainingAttack(AttackConfig):
 class ObjectiveConfig:
     """Weights of the generator's loss terms; 0 leaves a term out. The paper: gan 1, l1 100, perceptual 1."""
 
-    gan: float = 0.0
+    gan: float = 0.0  # what the discriminator (PatchGAN) makes of the purified image
     l1: float = 100.0  # mean absolute error of the pixels
     l2: float = 0.0  # their mean squared error
-    perceptual: float = 0.0
+    perceptual: float = 0.0  # L1 between features of a network on purified and on clean images
     classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
     agreement: float = 0.0  # KL divergence of its predictions on purified images from those on clean ones
     discriminator_width: int = 64  # channels of the PatchGAN's first level; pix2pix uses 64
@@ -299,19 +299,19 @@ class ObjectiveConfig:
 class TrainConfig:
     """A training recipe: everything that decides what `purifyctl train` makes, but for the photographs."""
 
-    network: NetworkConfig
+    network: NetworkConfig  # what is trained
     classifiers: tuple[ClassifierConfig, ...]  # each step attacks one and is guided by it; the first one is validated
-    attacks: tuple[TrainingAttack, ...]
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    attacks: tuple[TrainingAttack, ...]  # each image draws one, and its budget
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # weights of the loss terms
     resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
     image_size: int = 256  # ... and a square of this side is cut from them at random
-    batch_size: int = 16
-    epochs: int = 1
+    batch_size: int = 16  # photographs per step, over all GPUs
+    epochs: int = 1  # passes over the photographs
     denoise_epochs: int = 0  # of them, the first ones learn from the pixels alone (l1, l2): plain denoising
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     beta2: float = 0.999  # lower where the losses change on the way (denoise_epochs): their scale is forgotten sooner
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: down to 0
     ema: float = 0.0  # decay per step of the averaged weights, which become the purifier; 0: no averaging
     start: str = ""  # checkpoint whose weights are gone on with; "shipped": the one that comes with purifyctl
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay as they are
@@ -322,7 +322,7 @@ class TrainConfig:
     validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # ... attacked with these budgets
     patience: int = 0  # stop after so many looks in a row without a better purifier; 0: never
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
-    seed: int = 0
+    seed: int = 0  # of everything that is drawn at random
     photos: str = ""  # folder to train on; "samples": those inside the demo packages; empty: --photos names it
 
     def __post_init__(self) -> None:
@@ -426,8 +426,8 @@ def with_classifier_weights(config: Trained, name: str, weights: str) -> Trained
 class EngineConfig:
     """An engine recipe: what `purifyctl build-engine` makes of a checkpoint."""
 
-    backend: Backend = "openvino"
-    precision: EnginePrecision = "fp32"
+    backend: Backend = "openvino"  # what runs it
+    precision: EnginePrecision = "fp32"  # of the purifier; of the classifier too, but for int8
     image_size: int = 256  # pixels; side of the square that is purified
     batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows

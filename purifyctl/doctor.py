@@ -224,7 +224,7 @@ def _libraries() -> Iterator[Check]:
     yield _try("libraries.needed.python", _python, about["Requires-Python"])
     for extra in ("", *(about.get_all("Provides-Extra") or ())):
         for requirement in map(Requirement, metadata.requires("purifyctl") or ()):
-            if extra != "dev" and _asks(extra, requirement):  # dev: for those who change purifyctl
+            if extra not in ("dev", "docs") and _asks(extra, requirement):  # for those who change purifyctl
                 check_id = f"libraries.{extra or 'needed'}.{requirement.name}"
                 yield _try(check_id, _library, requirement, extra, needed=not extra)
 

@@ -13,7 +13,7 @@ def write_part(rows: Sequence[Any], row_type: type, file: Path) -> None:
     import pyarrow.parquet as pq
 
     names = [f.name for f in dataclasses.fields(row_type)]
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=_schema(row_type))
+    table = pa.table({name: [getattr(row, name) for row in rows] for name in names}, schema=schema(row_type))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     pq.write_table(table, temporary, compression="zstd")
     temporary.replace(file)
@@ -31,7 +31,7 @@ def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _schema(row_type: type) -> Any:
+def schema(row_type: type) -> Any:
     """The fields of a dataclass as Arrow types. Its annotations must be text (`from __future__ import annotations`)."""
     import pyarrow as pa
 

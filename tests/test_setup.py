@@ -33,7 +33,7 @@ def test_all_lock_files_share_their_versions() -> None:
 
 def test_the_extras_that_users_are_told_of_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {"demo", "tensorrt", "rtx", "attacks", "ray", "cloud", "track", "dev"} <= set(extras)
+    assert {"demo", "tensorrt", "rtx", "attacks", "ray", "cloud", "track", "docs", "dev"} <= set(extras)
     for file in (ROOT / "purifyctl").rglob("*.py"):
         for name in re.findall(r"purifyctl\[(\w+)\]", file.read_text()):
             assert name in extras, file

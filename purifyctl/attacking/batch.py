@@ -27,17 +27,17 @@ class Row:
     """What became of one input. Missing values are None."""
 
     path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
-    status: Status = "ok"  # or why there is no image
-    error: str | None = None
+    status: Status = "ok"  # "ok", or why there is no image
+    error: str | None = None  # the same in words
     output: str | None = None  # relative to the output folder
     label: int | None = None  # index of the class that counts as right
-    target: int | None = None
-    clean_prediction: int | None = None
-    attacked_prediction: int | None = None
+    target: int | None = None  # index of the class to reach, where there is one
+    clean_prediction: int | None = None  # index
+    attacked_prediction: int | None = None  # index, of the file as written, in 8 bits
     clean_label: str | None = None  # names of the predictions
-    attacked_label: str | None = None
+    attacked_label: str | None = None  # likewise
     max_delta_255: int | None = None  # how far the value that moved most has moved, in grey levels
-    changed_pixels: int | None = None
+    changed_pixels: int | None = None  # how many moved at all
     success: bool | None = None  # None: it was wrong, or on target, when clean
 
 

@@ -20,7 +20,7 @@ class Record:
     """What became of one image on one rung, behind one defence. Missing values are None."""
 
     path: str  # relative to the photographs' folder
-    defence: str
+    defence: str  # what stood before the classifier: "no defence", "purifier", "JPEG-75", ...
     error: str | None = None  # the photograph could not be read; it has one such row, on the clean rung
     true_index: int | None = None  # the label that counts, and that attacks move away from
     prediction: int | None = None  # of the attacked image in whole grey levels, behind the defence
@@ -32,7 +32,7 @@ class Record:
     max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
     gate_score: float | None = None  # of the image before the defence: how likely it was attacked; gated defences only
     psnr: float | None = None  # dB, of what the defence makes of it, against the clean image; networks only
-    ssim: float | None = None
+    ssim: float | None = None  # likewise
     differs: bool | None = None  # clean rung: two passes disagree
     probabilities: bool | None = None  # clean rung: the outputs look like a softmax
     zero_gradient: bool | None = None  # clean rung: no gradient reaches the image through the defence

@@ -26,21 +26,21 @@ class Row:
     """
 
     path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
-    status: Status = "ok"
-    error: str | None = None
+    status: Status = "ok"  # "ok", or why there is no image
+    error: str | None = None  # the same in words
     height: int | None = None  # of the input, after EXIF rotation
-    width: int | None = None
+    width: int | None = None  # likewise
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
-    true_label: str | None = None
+    true_label: str | None = None  # its name
     top_index: list[int] = field(default_factory=list)  # of the purified image, most probable first
-    top_label: list[str] = field(default_factory=list)
-    top_probability: list[float] = field(default_factory=list)
-    true_probability: float | None = None
-    unpurified_top_index: list[int] = field(default_factory=list)
-    unpurified_top_label: list[str] = field(default_factory=list)
-    unpurified_top_probability: list[float] = field(default_factory=list)
-    unpurified_true_probability: float | None = None
+    top_label: list[str] = field(default_factory=list)  # their names
+    top_probability: list[float] = field(default_factory=list)  # their softmax
+    true_probability: float | None = None  # softmax of the true class
+    unpurified_top_index: list[int] = field(default_factory=list)  # with --compare: the same of the image as it came
+    unpurified_top_label: list[str] = field(default_factory=list)  # likewise
+    unpurified_top_probability: list[float] = field(default_factory=list)  # likewise
+    unpurified_true_probability: float | None = None  # likewise
     gate_score: float | None = None  # of the input: how likely it was attacked, where half of all are
     flagged: bool | None = None  # whether that reaches the threshold
     handled: Handled | None = None  # what was done with it
@@ -48,16 +48,16 @@ class Row:
     mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
     batch: int | None = None  # of the plan
     batch_size: int | None = None  # images that could be decoded of those that were processed together
-    read_ms: float | None = None
-    decode_ms: float | None = None
-    gate_ms: float | None = None
-    purify_ms: float | None = None
-    classify_ms: float | None = None
-    encode_ms: float | None = None
-    write_ms: float | None = None
-    decode_batch_ms: float | None = None
-    purify_batch_ms: float | None = None
-    classify_batch_ms: float | None = None
+    read_ms: float | None = None  # this file, from disk or from a store
+    decode_ms: float | None = None  # amortised, with resizing
+    gate_ms: float | None = None  # amortised
+    purify_ms: float | None = None  # amortised
+    classify_ms: float | None = None  # amortised; of the purified image
+    encode_ms: float | None = None  # this image
+    write_ms: float | None = None  # this file
+    decode_batch_ms: float | None = None  # the whole batch
+    purify_batch_ms: float | None = None  # the whole batch
+    classify_batch_ms: float | None = None  # the whole batch
     finished: Time | None = None  # seconds since 1970
     bundle: str | None = None  # SHA-256 of the engine bundle's manifest
 

@@ -1,0 +1,69 @@
+"""The documentation site: `make docs`. It shows the repository's own Markdown files, where they lie and as they are."""
+
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import purifyctl
+
+ROOT = Path(__file__).parents[1]
+
+project = "purifyctl"
+author = "the purifyctl authors"
+release = version = purifyctl.__version__
+
+extensions = ["myst_parser"]
+include_patterns = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/*.md",
+    "docs/adr/*.md",
+    "train/README.md",
+    "engines/README.md",
+    "purifyctl/data/purifier.md",
+]
+exclude_patterns = [".*", "*/.*", "site", "runs", "demo", "dist", "requirements", "tests", "docs/images"]
+root_doc = "README"
+nitpicky = True
+highlight_language = "none"  # of blocks that name none: listings of files
+myst_heading_anchors = 4  # links to headings, as code hosts make them
+myst_enable_extensions = ["colon_fence"]
+suppress_warnings = ["misc.highlighting_failure"]
+
+html_theme = "furo"
+html_title = "purifyctl"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "index.html"}
+templates_path = ["templates"]
+html_show_sphinx = False
+html_copy_source = False
+
+# What is read first comes first. Pages of docs/ that are not named here come at the end of "Using it".
+NAVIGATION = {
+    "Beginning": ["docs/install", "docs/tutorial", "docs/threat-model"],
+    "Using it": ["docs/running", "docs/attacks", "docs/engines", "docs/clusters", "docs/python", "docs/reference"],
+    "Making purifiers": ["train/README", "docs/reproduce", "docs/training", "purifyctl/data/purifier"],
+    "How it is built": ["docs/architecture", "docs/adr/README", "docs/benchmarks", "engines/README", "CHANGELOG"],
+}
+
+
+def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give the first page, and that of the decisions, their tables of contents, which code hosts would not show."""
+    if docname == "docs/adr/README":
+        source[0] += _contents("Decisions", sorted(f"docs/adr/{file.stem}" for file in ROOT.glob("docs/adr/0*.md")))
+    if docname == "README":
+        there = {f"docs/{file.stem}" for file in ROOT.glob("docs/*.md")}
+        named = {page for pages in NAVIGATION.values() for page in pages}
+        for part, pages in NAVIGATION.items():
+            pages = [page for page in pages if (ROOT / f"{page}.md").exists()]
+            source[0] += _contents(part, pages + (sorted(there - named) if part == "Using it" else []))
+
+
+def _contents(caption: str, pages: list[str]) -> str:
+    lines = ["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *(f"/{page}" for page in pages), "```", ""]
+    return "\n".join(lines)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", add_navigation)
