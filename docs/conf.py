@@ -27,8 +27,6 @@ root_doc = "README"
 nitpicky = True
 highlight_language = "none"  # of blocks that name none: listings of files
 myst_heading_anchors = 4  # links to headings, as code hosts make them
-myst_enable_extensions = ["colon_fence"]
-suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
 html_title = "purifyctl"

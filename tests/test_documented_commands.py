@@ -1,0 +1,125 @@
+"""What README and tutorial tell a newcomer to type is typed, line by line and as written, in a folder like his.
+
+Stand-ins for what the reader owns: three photographs in `photos`, twenty with labels in `DIR`, a tiny checkpoint where
+a recipe would take an hour, and the tutorial's own mynet.py.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+README, TUTORIAL = "README.md", "docs/tutorial.md"
+
+# Lines that are not executed, and why not.
+NOT_EXECUTED = {
+    (README, "make demo"): "installs several GB; tests/test_cli.py runs what it calls, purifyctl demo",
+    (README, "make test"): "runs this test",
+    (README, ". .venv/bin/activate"): "the tests have an environment already",
+    (README, "pip install '.[rtx]'"): "the test environment has the extra",
+    (
+        README,
+        "purifyctl build-engine engines/rtx.toml",
+    ): "five plans of two networks; tests/test_tensorrt.py builds some",
+    (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
+    (README, "purifyctl train train/smoke.toml"): "the tutorial's",
+    (README, "purifyctl train train/fast.toml --photos DIR --out runs/fast"): "an hour, and downloads weights",
+    (TUTORIAL, "make demo"): "as in the README",
+    (TUTORIAL, ". .venv/bin/activate"): "as in the README",
+    (TUTORIAL, "purifyctl doctor"): "the README's",
+}
+
+# Lines that are executed with something appended, and why.
+_SMALL = "--image-size 64"
+APPENDED = {
+    (README, "purifyctl build-engine --classifier mynet:classifier --out engines/mynet"): (
+        _SMALL,
+        "quicker to compare",
+    ),
+    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/fast --out engines/fast"): (_SMALL, "the same"),
+    (
+        README,
+        "purifyctl evaluate --photos DIR --out quick --limit 64"
+        " --rungs gray-box,adaptive --attack fgsm --attack pgd-10",
+    ): (f"--limit 1 --eps 4/255 {_SMALL}", "minutes"),
+    (README, "purifyctl bench --against torch,onnxruntime"): ("--photos photos --rounds 1 --batch-size 4", "minutes"),
+    (
+        TUTORIAL,
+        "purifyctl evaluate --photos photos --out quick --labels predicted --rungs gray-box,adaptive --attack pgd-10"
+        " --eps 4/255",
+    ): (f"--limit 1 {_SMALL}", "a minute"),
+    (TUTORIAL, "purifyctl train train/smoke.toml"): ("--max-steps 1", "two minutes"),
+    (TUTORIAL, "purifyctl build-engine --checkpoint runs/smoke --classifier mynet:classifier --out engines/own"): (
+        _SMALL,
+        "quicker to compare",
+    ),
+}
+
+# Lines that the text says to fail in part: there is a broken file.
+EXIT_CODES = {(TUTORIAL, "purifyctl run photos --out clean --compare"): 3}
+
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
+
+
+def steps(file: str) -> list[tuple[str, str]]:
+    """What a page tells to type, in order: ("bash", a line without its comment) or ("python", a block)."""
+    found = []
+    for language, text in BLOCK.findall((ROOT / file).read_text()):
+        lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines() if language == "bash" else [text]
+        found += [(language, re.sub(r"\s+#.*", "", line) if language == "bash" else line) for line in lines]
+    return found
+
+
+def test_the_tables_above_name_only_lines_that_are_in_the_pages() -> None:
+    there = {(file, line) for file in (README, TUTORIAL) for _, line in steps(file)}
+    assert {*NOT_EXECUTED, *APPENDED, *EXIT_CODES} <= there
+    assert not set(NOT_EXECUTED) & {*APPENDED, *EXIT_CODES}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped purifier's engine is built once for both pages."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def clone(tmp_path: Path, samples: Path) -> Path:
+    """A folder that has what a clone has and its owner brings."""
+    for name in ("train", "engines"):
+        (tmp_path / name).mkdir()
+        for recipe in (ROOT / name).glob("*.toml"):
+            shutil.copy(recipe, tmp_path / name)
+    shutil.copytree(samples, tmp_path / "DIR")
+    (tmp_path / "photos").mkdir()
+    for photograph in sorted(samples.rglob("*.jpg"))[:3]:
+        shutil.copy(photograph, tmp_path / "photos")
+    tiny.checkpoint(tmp_path / "runs" / "fast")
+    (source,) = (text for language, text in steps(TUTORIAL) if language == "python" and "def classifier" in text)
+    (tmp_path / "mynet.py").write_text(source)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [README, TUTORIAL])
+def test_everything_that_the_page_tells_to_type_works_in_order(file: str, clone: Path, cache: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PURIFYCTL_CACHE": str(cache), "NO_COLOR": "1"}
+    for language, text in steps(file):
+        if (file, text) in NOT_EXECUTED:
+            continue
+        extra = APPENDED.get((file, text), ("", ""))[0]
+        words = ["bash", "-c", f"{text} {extra}"] if language == "bash" else [sys.executable, "-c", text]
+        done = subprocess.run(
+            words, cwd=clone, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == EXIT_CODES.get((file, text), 0), f"{text}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+    for made in re.findall(r"--out (\S+)", "\n".join(t for _, t in steps(file) if (file, t) not in NOT_EXECUTED)):
+        assert any((clone / made).iterdir()), made
