@@ -260,7 +260,10 @@ def read_state_dict(weights: str) -> Mapping[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every format has its own kinds
-        raise WeightsError(f"The weights file {path} cannot be read: {error}") from None
+        raise WeightsError(
+            f"The weights file {path} cannot be read: {error}",
+            hint="it must be a .safetensors file, or a .pth file with model.state_dict() and nothing else",
+        ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not (isinstance(state, dict) and state and all(isinstance(v, Tensor) for v in state.values())):
         raise WeightsError(f"The weights file {path} holds no tensors by name.", hint="save model.state_dict()")

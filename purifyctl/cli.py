@@ -227,7 +227,9 @@ def attack(
     from purifyctl.default_engine import chosen_classifier
 
     if surrogate_weights and not surrogate:
-        raise ConfigError("--surrogate-weights belong to a classifier, and --surrogate names none.")
+        raise ConfigError(
+            "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
+        )
     options = AttackOptions(
         attack=AttackConfig(kind, steps=steps, restarts=restarts, eot=eot, targeted=bool(target)),
         classifier=chosen_classifier(classifier, weights),
@@ -480,7 +482,7 @@ def run(
     )
     if engine is None:
         if trust:
-            raise ConfigError("--trust is for a bundle, and --engine names none.")
+            raise ConfigError("--trust is for a bundle, and --engine names none.", hint="add --engine BUNDLE")
         from purifyctl.default_engine import default_engine
 
         bundle = default_engine(classifier, weights)
@@ -629,7 +631,7 @@ def bench(
         rounds=rounds,
     )
     if trust and bundle is None:
-        raise ConfigError("--trust is for a bundle, and none is named.")
+        raise ConfigError("--trust is for a bundle, and none is named.", hint="purifyctl bench BUNDLE --trust")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     figures = run_bench(load_bundle(bundle, trusted=trust) if bundle else default_engine(None, ""), options)

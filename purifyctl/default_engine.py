@@ -30,7 +30,9 @@ def chosen_classifier(name: str | None, weights: str) -> ClassifierConfig:
         Weights without a classifier.
     """
     if weights and name in (None, "none"):
-        raise ConfigError("--weights belong to a classifier, and --classifier names none.")
+        raise ConfigError(
+            "--weights belong to a classifier, and --classifier names none.", hint="add --classifier NAME"
+        )
     return ClassifierConfig(name, weights) if name is not None else ClassifierConfig(CLASSIFIER, WEIGHTS)
 
 

@@ -81,7 +81,10 @@ def build_engine(
         The engine does not agree with torch within `TOLERANCES`. No bundle is left.
     """
     if calibration_photos is not None and config.precision != "int8":
-        raise ConfigError(f"Calibration photographs are for int8, and the precision is {config.precision}.")
+        raise ConfigError(
+            f"Calibration photographs are for int8, and the precision is {config.precision}.",
+            hint="leave out --calibration-photos, or add --precision int8",
+        )
     out = out.absolute()
     _check_out(out, overwrite=overwrite)
     tensorrt.check_targets(config.backend, config.targets)

@@ -120,7 +120,10 @@ def check_parity(
     tolerance, full = TOLERANCES[precision], max(batch_sizes)
     n = len(wanted.images)
     if n < LEAST:
-        raise ConfigError(f"{n} photographs are too few to compare an engine with torch; {LEAST} are the least.")
+        raise ConfigError(
+            f"{n} photographs are too few to compare an engine with torch; {LEAST} are the least.",
+            hint="name a folder with more as --parity-photos, or leave it out",
+        )
     networks: dict[str, dict[str, dict[str, float]]] = {}
     made: dict[str, list[NDArray[Any]]] = {}  # at full batches
     for name, runner in runners.items():

@@ -30,6 +30,8 @@ NOT_EXECUTED = {
     ): "five plans of two networks; tests/test_tensorrt.py builds some",
     (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
     (README, "purifyctl train train/smoke.toml"): "the tutorial's",
+    (README, "purifyctl attack photos --out attacked"): "the tutorial's",
+    (README, "purifyctl bench --against torch,onnxruntime"): "measures for minutes; tests/test_bench.py runs bench",
     (README, "purifyctl train train/fast.toml --photos DIR --out runs/fast"): "an hour, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",
     (TUTORIAL, ". .venv/bin/activate"): "as in the README",
@@ -49,7 +51,6 @@ APPENDED = {
         "purifyctl evaluate --photos DIR --out quick --limit 64"
         " --rungs gray-box,adaptive --attack fgsm --attack pgd-10",
     ): (f"--limit 1 --eps 4/255 {_SMALL}", "minutes"),
-    (README, "purifyctl bench --against torch,onnxruntime"): ("--photos photos --rounds 1 --batch-size 4", "minutes"),
     (
         TUTORIAL,
         "purifyctl evaluate --photos photos --out quick --labels predicted --rungs gray-box,adaptive --attack pgd-10"

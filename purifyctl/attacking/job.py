@@ -199,10 +199,14 @@ def _check_networks(
                 int(net(torch.zeros(1, 3, size, size, device=device)).shape[1]) for net in (judged, attacked)
             )
     except (RuntimeError, IndexError) as error:  # IndexError: what comes out is no [N, classes]
-        raise ConfigError(f"The classifier makes no logits of images of {size}x{size} pixels: {error}") from None
+        raise ConfigError(
+            f"The classifier makes no logits of images of {size}x{size} pixels: {error}",
+            hint="try another --image-size, and see that it returns one row of logits for each image",
+        ) from None
     if classes != others:
         raise ConfigError(
-            f"The classifier has {classes} classes and the surrogate {others}; they must be the same ones."
+            f"The classifier has {classes} classes and the surrogate {others}; they must be the same ones.",
+            hint="name another --surrogate",
         )
     return classes
 

@@ -119,7 +119,10 @@ def _batch_sizes(bundle: Bundle, wanted: tuple[int, ...]) -> tuple[int, ...]:
     else:
         possible = tuple(range(1, most + 1))
     if unfit := [size for size in wanted if size not in possible]:
-        raise ConfigError(f"Batch size {unfit[0]}: {bundle.path} takes {possible[0]} to {most}.")
+        raise ConfigError(
+            f"Batch size {unfit[0]}: {bundle.path} takes {possible[0]} to {most}.",
+            hint="purifyctl build-engine --batch-size N makes a bundle for others",
+        )
     return wanted or tuple(size for size in possible if size == most or size & (size - 1) == 0)
 
 
@@ -248,7 +251,7 @@ def _readable(bundle: Bundle, photos: Path | None) -> list[Path]:
             if len(good) >= most:
                 break
     if not good:
-        raise ConfigError(f"None of {len(listed)} files in {photos} can be read.")
+        raise ConfigError(f"None of {len(listed)} files in {photos} can be read.", hint="check --photos")
     n = min(most, len(good)) if photos else most
     return [good[i % len(good)] for i in range(max(1, n // full) * full)]
 

@@ -130,7 +130,10 @@ def build_ladder(
     """
     for value in (*eps, *paper_eps):
         if grey_levels(value) < 1:
-            raise ConfigError(f"eps {format_eps(value)} is less than a grey level: an 8-bit image cannot hold it.")
+            raise ConfigError(
+                f"eps {format_eps(value)} is less than a grey level: an 8-bit image cannot hold it.",
+                hint="use at least 1/255",
+            )
     rungs = [Rung("clean")]
     for threat_model in THREAT_MODELS[1:]:
         if threat_model in threat_models:

@@ -179,7 +179,10 @@ def _prepare(
     """The networks to run, what identifies the run, and what writes its plan into a file."""
     bundle.check_runs_here()
     if options.compare and "classifier" not in bundle.manifest.networks:
-        raise ConfigError(f"{bundle.path} has no classifier, so there is nothing to compare with.")
+        raise ConfigError(
+            f"{bundle.path} has no classifier, so there is nothing to compare with.",
+            hint="leave out --compare, or name a bundle that was built with --classifier",
+        )
     if options.images_to:
         _check_apart(source, RemoteFolder(options.images_to))
     _gate(bundle, options)

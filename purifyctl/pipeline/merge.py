@@ -26,9 +26,14 @@ def merge(folders: Sequence[Path]) -> dict[str, Any]:
     parts = parts_of(first)
     for other in others:
         if changed := list(differences(settings, read_settings(other))):
-            raise ConfigError(f"{other} holds another run than {first}: {'; '.join(changed)}.")
+            raise ConfigError(
+                f"{other} holds another run than {first}: {'; '.join(changed)}.", hint="name the folders of one run"
+            )
         if file_sha256(other / PLAN) != file_sha256(first / PLAN):
-            raise ConfigError(f"{other} and {first} do not have the same plan: the source changed in between.")
+            raise ConfigError(
+                f"{other} and {first} do not have the same plan: the source changed in between.",
+                hint="run both anew, or let all calls share one --out",
+            )
         theirs = parts_of(other)
         if twice := sorted(set(parts) & set(theirs)):
             raise ConfigError(
