@@ -31,7 +31,10 @@ NOT_EXECUTED = {
     (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
     (README, "purifyctl train train/smoke.toml"): "the tutorial's",
     (README, "purifyctl attack photos --out attacked"): "the tutorial's",
-    (README, "purifyctl bench --against torch,onnxruntime"): "measures for minutes; tests/test_bench.py runs bench",
+    (
+        README,
+        "purifyctl bench --against torch,onnxruntime",
+    ): "measures for minutes; tests/test_bench.py runs what it calls",
     (README, "purifyctl train train/fast.toml --photos DIR --out runs/fast"): "an hour, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",
     (TUTORIAL, ". .venv/bin/activate"): "as in the README",
@@ -45,7 +48,10 @@ APPENDED = {
         _SMALL,
         "quicker to compare",
     ),
-    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/fast --out engines/fast"): (_SMALL, "the same"),
+    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/fast --out engines/fast"): (
+        f"--classifier mynet:classifier {_SMALL}",
+        "the same",
+    ),
     (
         README,
         "purifyctl evaluate --photos DIR --out quick --limit 64"
