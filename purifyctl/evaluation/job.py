@@ -163,7 +163,7 @@ def _not_measured(ladder: Sequence[Rung]) -> list[str]:
         missing.append("the BPDA sanity check")
     if "adaptive" in climbed and not any(rung.attack and rung.attack.kind == "autoattack" for rung in ladder):
         missing.append("AutoAttack")
-    return [*missing, "a gate in front of the purifier (there is none yet)"]
+    return missing
 
 
 def _say(plan: Plan, ladder: Sequence[Rung], options: EvaluateOptions, papers: dict[EpsSpace, float]) -> None:
