@@ -16,11 +16,12 @@ extensions = ["myst_parser"]
 include_patterns = [
     "README.md",
     "CHANGELOG.md",
+    "THIRD_PARTY_NOTICES.md",
     "docs/*.md",
     "docs/adr/*.md",
     "train/README.md",
     "engines/README.md",
-    "purifyctl/data/purifier.md",
+    "purifyctl/data/*.md",
 ]
 exclude_patterns = [".*", "*/.*", "site", "runs", "demo", "dist", "requirements", "tests", "docs/images"]
 root_doc = "README"
@@ -40,9 +41,30 @@ html_copy_source = False
 # What is read first comes first. Pages of docs/ that are not named here come at the end of "Using it".
 NAVIGATION = {
     "Beginning": ["docs/install", "docs/tutorial", "docs/threat-model"],
-    "Using it": ["docs/running", "docs/attacks", "docs/engines", "docs/clusters", "docs/python", "docs/reference"],
-    "Making purifiers": ["train/README", "docs/reproduce", "docs/training", "purifyctl/data/purifier"],
-    "How it is built": ["docs/architecture", "docs/adr/README", "docs/benchmarks", "engines/README", "CHANGELOG"],
+    "Using it": [
+        "docs/running",
+        "docs/gate",
+        "docs/attacks",
+        "docs/engines",
+        "docs/clusters",
+        "docs/python",
+        "docs/reference",
+    ],
+    "Making purifiers": [
+        "train/README",
+        "docs/reproduce",
+        "docs/training",
+        "purifyctl/data/purifier",
+        "purifyctl/data/gate",
+    ],
+    "How it is built": [
+        "docs/architecture",
+        "docs/adr/README",
+        "docs/benchmarks",
+        "engines/README",
+        "CHANGELOG",
+        "THIRD_PARTY_NOTICES",
+    ],
 }
 
 

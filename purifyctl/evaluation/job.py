@@ -127,7 +127,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "unlabelled": plan.unlabelled,
         "eps_space": options.eps_space,
         "paper_eps": papers,
-        "not_measured": _not_measured(ladder),
+        "not_measured": _not_measured(ladder, gated=options.gate is not None),
         "surrogate_clean_top1": surrogate_top1(tables["clean"]),
         "checks": {name: {"raised_if": c.raised_if, "explanation": c.explanation} for name, c in CHECKS.items()},
         "cells": summarise(tables, ladder, options.seed),
@@ -155,7 +155,7 @@ def _ladder(
     )
 
 
-def _not_measured(ladder: Sequence[Rung]) -> list[str]:
+def _not_measured(ladder: Sequence[Rung], *, gated: bool) -> list[str]:
     """What the protocol has and this ladder has not, for the report."""
     climbed = {rung.threat_model for rung in ladder}
     missing = [f"{model.replace('_', '-')} attacks" for model in THREAT_MODELS if model not in climbed]
@@ -163,6 +163,8 @@ def _not_measured(ladder: Sequence[Rung]) -> list[str]:
         missing.append("the BPDA sanity check")
     if "adaptive" in climbed and not any(rung.attack and rung.attack.kind == "autoattack" for rung in ladder):
         missing.append("AutoAttack")
+    if not gated:
+        missing.append("the gate (--gate)")
     return missing
 
 
