@@ -41,6 +41,7 @@ def page() -> str:
         attack_rows=columns(attacking.batch.Row, parquet_types=False),
         statuses=statuses(),
         train={name: keys(kind) for name, kind in _TRAIN.items()},
+        gate=keys(config.GateConfig),
         engine=keys(config.EngineConfig),
         manifest=keys(bundle.Manifest, defaults=False),
     )

@@ -139,7 +139,12 @@ def train(
 
 @app.command()
 def train_gate(
-    recipe: Annotated[Path, typer.Argument(help="Recipe of a gate (TOML), such as train/gate.toml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="[bold]gate[/], the built-in recipe, or a TOML file's path.", autocompletion=completion.gate_recipes
+        ),
+    ],
     photos: Annotated[Path, typer.Option(help="Folder tree of clean photographs, or of tar shards.")],
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
     weights: Annotated[
@@ -150,7 +155,7 @@ def train_gate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """[bold]purifyctl train-gate train/gate.toml --photos DIR[/]
+    """[bold]purifyctl train-gate gate --photos DIR[/]
 
     Train a gate: a small network that tells which images look attacked; [bold]run --gate[/] purifies only those.
 
@@ -158,12 +163,14 @@ def train_gate(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.config import GateConfig, read_recipe, with_classifier_weights
+    from purifyctl.recipes import find_recipe
     from purifyctl.training.gate import train_gate
 
-    config = read_recipe(recipe, GateConfig)
-    for name, _, file in (given.partition("=") for given in weights or ()):
-        config = with_classifier_weights(config, name, file)
-    result = train_gate(config, photos.absolute(), out or Path("runs") / recipe.stem)
+    file = find_recipe(recipe, "train")
+    config = read_recipe(file, GateConfig)
+    for name, _, its_weights in (given.partition("=") for given in weights or ()):
+        config = with_classifier_weights(config, name, its_weights)
+    result = train_gate(config, photos.absolute(), out or Path("runs") / file.stem)
     if result.interrupted:
         raise typer.Exit(130)
     for name, found in result.figures["attacked"].items():

@@ -80,6 +80,7 @@ def offered(line: str, cwd: Path = ROOT) -> list[str]:
     [
         ("purifyctl train ", ["adaptive", "fast", "finish", "paper", "pix2pix-small", "pix2pix", "smoke"]),
         ("purifyctl train f", ["fast", "finish"]),
+        ("purifyctl train-gate ", ["gate"]),
         ("purifyctl train ./", []),  # bash then offers files
         ("purifyctl build-engine i", ["imagenet-fp16", "int8"]),
         ("purifyctl build-engine --backend tensorrt", ["tensorrt", "tensorrt-rtx"]),

@@ -189,10 +189,10 @@ class _Trainer:
         top, left = rng.integers(image.shape[-1] - side + 1, size=2)
         crop = image[None, :, top : top + side, left : left + side]
         size = (config.image_size, config.image_size)
-        resized = nn.functional.interpolate(crop, size, mode="bicubic", antialias=bool(rng.random() < 0.7))
-        if rng.random() < 0.3:  # as cameras and editors do
+        resized = nn.functional.interpolate(crop, size, mode="bicubic", antialias=bool(rng.random() < 0.6))
+        if rng.random() < 0.4:  # as cameras and editors do
             blurred = nn.functional.avg_pool2d(nn.functional.pad(resized, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-            resized = resized + rng.uniform(0.2, 1.0) * (resized - blurred)
+            resized = resized + rng.uniform(0.2, 1.5) * (resized - blurred)
         return torch.round(resized[0].clamp(0, 1) * 255) / 255
 
     def _attacked(self, x: Tensor, rng: np.random.Generator) -> Tensor:
