@@ -28,7 +28,8 @@ from purifyctl import files
 from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
 from purifyctl.images.remote import RemoteFolder
-from purifyctl.pipeline import stages, worker
+from purifyctl.pipeline import stages, worker, writing
+from purifyctl.pipeline.work import Job, Work
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
 
@@ -61,7 +62,7 @@ def arm(kind: str, what: str) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             real_write(*arguments, **options)
 
-        stages.write_into_tree = write
+        writing.write_into_tree = write
     elif kind == "store-gone":
         images, put = itertools.count(1), RemoteFolder.write
 
@@ -82,7 +83,7 @@ def arm(kind: str, what: str) -> None:
     elif kind == "gpu-jpeg":
         opened = worker._open
 
-        def open_with_encoder(*arguments: Any) -> tuple[stages.Job, int]:
+        def open_with_encoder(*arguments: Any) -> tuple[Job, int]:
             job, threads = opened(*arguments)
             return replace(job, gpu_encoder=GpuJpegEncoder(None)), threads
 
@@ -90,7 +91,7 @@ def arm(kind: str, what: str) -> None:
     else:
         before = stages.decode
 
-        def decode(job: stages.Job, reading: Future[stages.Work]) -> stages.Work:
+        def decode(job: Job, reading: Future[Work]) -> Work:
             if any(item.image.path.match(what) for item in reading.result().items) and not (
                 once and Path(once).exists()
             ):

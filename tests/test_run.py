@@ -25,6 +25,8 @@ from purifyctl.export import classifier_graph, purifier_graph
 from purifyctl.pipeline import RunOptions, plan, run, stages
 from purifyctl.pipeline.rows import COLUMNS, Row
 from purifyctl.pipeline.summary import Accuracy, Busy
+from purifyctl.pipeline.work import Job, Work
+from purifyctl.pipeline.writing import mean_change, mean_changes
 from tests import tiny
 
 AS_ROOT = os.geteuid() == 0
@@ -106,8 +108,8 @@ def test_rows_say_by_how_many_grey_levels_each_image_was_changed(tiny_bundle: Bu
 def test_batches_on_a_device_are_compared_as_those_in_host_memory_are() -> None:
     before, after = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
     expected = np.abs(after.astype(int) - before.astype(int)).mean(axis=(1, 2, 3))
-    assert [stages.mean_change(a, b) for a, b in zip(after, before, strict=True)] == pytest.approx(expected)
-    on_device = stages.mean_changes(torch.from_numpy(after), torch.from_numpy(before))
+    assert [mean_change(a, b) for a, b in zip(after, before, strict=True)] == pytest.approx(expected)
+    on_device = mean_changes(torch.from_numpy(after), torch.from_numpy(before))
     assert on_device == pytest.approx(expected)
 
 
@@ -116,10 +118,10 @@ def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None
         def infer(self, images: torch.Tensor) -> tuple[torch.Tensor]:
             return (images + 2,)
 
-    settings = dict.fromkeys(field.name for field in dataclasses.fields(stages.Job))
-    job = stages.Job(**{**settings, "purifier": Device(), "entered": lambda *_: None})
-    work = stages.Work(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
-    decoded = Future[stages.Work]()
+    settings = dict.fromkeys(field.name for field in dataclasses.fields(Job))
+    job = Job(**{**settings, "purifier": Device(), "entered": lambda *_: None})
+    work = Work(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+    decoded = Future[Work]()
     decoded.set_result(work)
     done, written = stages.infer(job, decoded, ThreadPoolExecutor(1))
     assert written == []
@@ -359,7 +361,7 @@ def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(ima
 
 
 def test_the_stage_whose_threads_are_busy_is_what_limits_a_run() -> None:
-    batch = [Row(str(i), decode_batch_ms=100, purify_batch_ms=600, classify_batch_ms=300, encode_ms=50) for i in (1, 2)]
+    batch = [Row(str(i), decode_ms=50, purify_ms=300, classify_ms=150, encode_ms=50) for i in (1, 2)]
     broken = Row("broken", status="decode_failed", read_ms=200)
     busy = Busy()
     busy.add([broken, *batch])

@@ -29,6 +29,7 @@ from purifyctl.images.remote import RemoteFolder, RemoteTree
 from purifyctl.pipeline import stages
 from purifyctl.pipeline.messages import Done, Entered, Failed, Ready, Task
 from purifyctl.pipeline.packs import Packs
+from purifyctl.pipeline.work import Gating, Job, Work
 
 READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
 WAITING = 64  # batches that may wait for images to be purified with others'; a crash costs the work on them
@@ -108,7 +109,7 @@ def _work(task: Task, parent: _Parent) -> None:
         parent.say(Failed(error))
 
 
-def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, int]:
+def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[Job, int]:
     bundle, threads = task.bundle, len(os.sched_getaffinity(0))
     writers = REMOTE_WRITERS if task.images_to else threads
     purifier = stack.enter_context(bundle.open(task.chain[0]))
@@ -116,7 +117,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
     gating = None
     if task.gate:
         runner = stack.enter_context(bundle.open("gate"))
-        gating = stages.Gating(runner, task.gate.threshold, task.gate.unflagged)
+        gating = Gating(runner, task.gate.threshold, task.gate.unflagged)
     decoder = stack.enter_context(
         Decoder(
             size=bundle.manifest.image_size,
@@ -127,7 +128,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
         )
     )
     on_gpu = purifier.device_id is not None
-    job = stages.Job(
+    job = Job(
         decoder=decoder,
         gating=gating,
         purifier=purifier,
@@ -149,7 +150,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[stages.Job, in
     return job, writers
 
 
-def _warm_up(job: stages.Job, task: Task) -> None:
+def _warm_up(job: Job, task: Task) -> None:
     """Whatever a library does once, it does before the first image's time is taken; and where the machine is at fault,
     it shows now.
     """
@@ -163,7 +164,7 @@ def _warm_up(job: stages.Job, task: Task) -> None:
         job.gpu_encoder.encode(images)
 
 
-def _tell(parent: _Parent, number: int, inferring: Future[tuple[stages.Work, list[Future[Any]]]]) -> None:
+def _tell(parent: _Parent, number: int, inferring: Future[tuple[Work, list[Future[Any]]]]) -> None:
     try:
         work, written = inferring.result()
         for future in written:
