@@ -199,13 +199,14 @@ def test_every_column_and_summary_key_that_a_run_writes_is_in_the_reference(
 ) -> None:
     options = pipeline.RunOptions(compare=True, csv=True)
     summary = pipeline.run(photos, tiny_bundle, tmp_path / "out", options).summary
+    gated = pipeline.run(photos, tiny_bundle, tmp_path / "gated", pipeline.RunOptions(gate=0.01)).summary
     header = (tmp_path / "out" / "rows.csv").read_text().splitlines()[0].split(",")
     assert set(header) <= documented("### Rows of run")
     assert set(summary["statuses"]) <= documented("### Rows of run")
     known = documented("### Other files of run")
     merged = pipeline.merge([tmp_path / "out"])
-    nested = [*summary["this_call"], *summary["accuracy"], *summary["stage_ms"], *summary["machine"]]
-    assert {*summary, *merged, *nested} <= known
+    nested = [*summary["this_call"], *summary["accuracy"], *summary["stage_ms"], *summary["machine"], *gated["gate"]]
+    assert {*summary, *gated, *merged, *nested} <= known
     visible = {file.name for file in (tmp_path / "out").iterdir() if not file.name.startswith(".")}
     assert visible <= {name.strip("/").partition("/")[0] for name in known} | {"rows.csv"}
 
