@@ -28,7 +28,7 @@ def test_a_bundle_says_what_it_is_and_how_well_it_agrees_with_torch(tiny_bundle:
     manifest = tiny_bundle.manifest
     assert manifest.backend == "openvino"
     assert manifest.networks["purifier"].name == "residual"
-    assert set(manifest.files) == {"purifier.onnx", "classifier.onnx"}
+    assert set(manifest.files) == {"purifier.onnx", "classifier.onnx", "gate.onnx"}
     assert manifest.parity.networks["purifier"]["batch_4"]["mean_grey"] <= 0.02
     assert manifest.parity.networks["classifier"]["batch_1"]["top1_agreement"] == 1
     assert "--classifier tests.tiny:classifier" in manifest.rebuild
@@ -44,7 +44,7 @@ def test_a_bundle_names_the_rewrites_of_its_networks(tiny_bundle: Bundle) -> Non
 def test_the_reference_backend_builds_in_both_its_precisions(backend: str, precision: str, tmp_path: Path) -> None:
     bundle = build_engine(config(backend=backend, precision=precision), tiny.checkpoint(tmp_path), tmp_path / "b")
     assert bundle.open("purifier").concurrency == 1
-    assert set(bundle.manifest.networks) == {"purifier"}
+    assert set(bundle.manifest.networks) == {"purifier", "gate"}
 
 
 def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from torch import nn
 from purifyctl import parity
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.errors import ConfigError, ParityError
-from purifyctl.export import FusedGraph, classifier_graph, purifier_graph
+from purifyctl.export import FusedGraph, classifier_graph, gate_graph, purifier_graph
 from purifyctl.images.synthetic import natural_images
+from purifyctl.nn.gate import GateNetwork
 from purifyctl.parity import TOLERANCES, Tolerance, check_parity, compare, reference
 from tests import tiny
 
@@ -29,7 +30,7 @@ def moved(net: nn.Module, by: float) -> nn.Module:
 
 
 def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     networks, chains = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 16))
     assert networks["purifier"]["batch_1"] == {"images": 4, "mean_grey": 0, "max_grey": 0}
     assert networks["classifier"]["batch_16"]["images"] == 16  # of 12 photographs: every place in a batch is filled
@@ -40,27 +41,27 @@ def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
 
 
 def test_the_attacked_photographs_are_attacked_within_the_budget() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     change = np.abs(wanted.attacked.astype(int) - IMAGES)
     assert change.max() == 4
     assert change.mean() > 2
 
 
 def test_without_a_classifier_the_pixels_are_compared_and_nothing_else() -> None:
-    wanted = reference(tiny.purifier(), None, IMAGES)
+    wanted = reference(tiny.purifier(), None, None, IMAGES)
     networks, chains = check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
     assert set(networks) == {"purifier"}
     assert not chains
 
 
 def test_a_purifier_that_is_a_grey_level_off_is_refused_in_fp32() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     with pytest.raises(ParityError, match=r"purifier at batch 4 has mean_grey"):
         check_parity(wanted, runners(moved(tiny.purifier(), 1 / 255), tiny.classifier()), "fp32", (4,))
 
 
 def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     chain = runners(tiny.purifier(), tiny.classifier())
     other = tiny.classifier()
     with torch.no_grad():
@@ -73,8 +74,20 @@ def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypa
         check_parity(wanted, chain, "bf16", (4,))
 
 
+def test_a_gate_is_compared_too_and_refused_where_its_scores_are_others() -> None:
+    torch.manual_seed(0)
+    gate = GateNetwork(width=6).eval()
+    wanted = reference(tiny.purifier(), None, gate, IMAGES)
+    purifier = TorchRunner(purifier_graph(tiny.purifier()))
+    networks, _ = check_parity(wanted, {"purifier": purifier, "gate": TorchRunner(gate_graph(gate))}, "fp32", (4,))
+    assert networks["gate"]["batch_4"]["max_probability"] < 1e-6
+    other = TorchRunner(gate_graph(moved(gate, 1)))
+    with pytest.raises(ParityError, match="gate at batch 4 has max_probability"):
+        check_parity(wanted, {"purifier": purifier, "gate": other}, "fp32", (4,))
+
+
 def test_a_handful_of_photographs_is_not_enough() -> None:
-    wanted = reference(tiny.purifier(), None, IMAGES[:5])
+    wanted = reference(tiny.purifier(), None, None, IMAGES[:5])
     with pytest.raises(ConfigError, match="too few"):
         check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
 
@@ -83,7 +96,7 @@ def test_nan_is_outside_every_tolerance() -> None:
     nan = np.full((12, 10), np.nan, np.float32)
     assert np.isnan(compare("classifier", nan, nan)["max_probability"])
     broken = moved(tiny.classifier(), float("nan"))
-    wanted = reference(tiny.purifier(), tiny.classifier(), IMAGES)
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     for precision in TOLERANCES:
         with pytest.raises(ParityError, match="nan"):
             check_parity(wanted, runners(tiny.purifier(), broken), precision, (4,))
