@@ -4,12 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from purifyctl.bundle import Bundle
-from purifyctl.config import EngineConfig
-from purifyctl.engine import build_engine
 from purifyctl.samples import copy_samples
 from tests import tiny
 
@@ -21,12 +18,8 @@ for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """An OpenVINO bundle of the tiny networks. Read only."""
-    folder = tmp_path_factory.mktemp("tiny")
-    photographs = [np.asarray(tiny.photograph((tiny.SIZE, tiny.SIZE), seed)) for seed in range(20)]
-    gate = tiny.gate(folder / "gate.safetensors", np.stack(photographs))
-    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier", gate=str(gate))
-    return build_engine(config, tiny.checkpoint(folder / "run"), folder / "bundle")
+    """Read only."""
+    return tiny.bundle(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

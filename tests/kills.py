@@ -1,6 +1,6 @@
 """Kill a run at random points, go on with it, and compare what comes of it with an undisturbed run.
 
-    python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar]
+    python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar | --gate]
 
 Each call of `purifyctl run` is killed at a random moment after its first image: the parent or its worker, by SIGKILL,
 SIGTERM or SIGINT. A run that ends before there were enough kills is compared, and another one is begun.
@@ -21,8 +21,6 @@ from unittest import mock
 import pyarrow.parquet as pq
 
 from purifyctl.bundle import Bundle
-from purifyctl.config import EngineConfig
-from purifyctl.engine import build_engine
 from purifyctl.pipeline import RunOptions, plan, run
 from tests import tiny
 
@@ -81,7 +79,7 @@ def run_killed(words: list[str], out: Path, chance: random.Random) -> tuple[str,
 
 
 def images_in(out: Path) -> int:
-    return sum(name.endswith(".png") for _, _, names in os.walk(out / "images") for name in names)
+    return sum(name.endswith((".png", ".jpg")) for _, _, names in os.walk(out / "images") for name in names)
 
 
 def children(pid: int) -> list[int]:
@@ -127,13 +125,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tar", action="store_true", help="runs that pack their images")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--tar", action="store_true", help="runs that pack their images")
+    kind.add_argument("--gate", action="store_true", help="runs that purify about half of them")
     arguments = parser.parse_args()
-    more = ["--tar"] if arguments.tar else []
+    more = ["--tar"] if arguments.tar else ["--gate"] if arguments.gate else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier")
-        bundle = build_engine(config, tiny.checkpoint(folder / "checkpoint"), folder / "bundle")
+        bundle = tiny.bundle(folder)
         source = photographs(folder / "photographs", arguments.images)
         undisturbed = folder / "undisturbed"
         subprocess.run(command(source, bundle, undisturbed, *more), cwd=ROOT, check=True)

@@ -117,6 +117,18 @@ def test_a_report_says_what_the_summary_says(photos: Path, labelled_bundle: Bund
     assert page.pictures() == ["before", "after", "change ×8"] * 10
 
 
+def test_a_gated_runs_report_says_what_the_gate_did(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    handled = run(photos, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, unflagged="leave")).summary["handled"]
+    figures, page = report_of(tmp_path / "out")
+    assert figures["handled"] == handled
+    assert figures["flagged"] == handled["purified"] < 10
+    shares = {name: f"{n} {10 * n}.0 %" for name, n in handled.items()}
+    assert f"flagged, purified {shares['purified']}" in page.text
+    assert f"not flagged, left where it is {shares['left']}" in page.text
+    assert "The gate looked at 10 images, at a false-positive rate of 1.0 %" in page.text
+    assert len(page.pictures()) == 3 * handled["purified"]
+
+
 def test_names_cannot_become_part_of_the_page(labelled_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "<b onclick=alert(0)>"
     names = [f"{name}/{i}.jpg" for i, name in enumerate(HOSTILE)]

@@ -325,11 +325,12 @@ def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: B
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--gate",)])
 def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
-    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
+    more: tuple[str, ...], many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    subprocess.run(command(many, tiny_bundle, tmp_path / "whole"), cwd=ROOT, check=True)
-    done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", kills=5, seed=0)
+    subprocess.run(command(many, tiny_bundle, tmp_path / "whole", *more), cwd=ROOT, check=True)
+    done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", *more, kills=5, seed=0)
     assert done.pop("runs") >= 1
     assert done.total() == 5
 

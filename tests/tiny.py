@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier
-from purifyctl.config import NetworkConfig
+from purifyctl.config import EngineConfig, NetworkConfig
 from purifyctl.detection import save_gate
+from purifyctl.engine import build_engine
 from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
 from purifyctl.nn.gate import GateNetwork
@@ -90,6 +92,14 @@ def gate(file: Path, images: NDArray[np.uint8]) -> Path:
     middle = float(np.median(scores))
     save_gate(file, net, {"0.01": middle, "0.05": middle / 2, "0.1": 0.0}, {"made": "by the tests"})
     return file
+
+
+def bundle(folder: Path) -> Bundle:
+    """An OpenVINO bundle of all these networks, in `folder`, with what it was built from."""
+    photographs = [np.asarray(photograph((SIZE, SIZE), seed)) for seed in range(20)]
+    gate_file = gate(folder / "gate.safetensors", np.stack(photographs))
+    config = EngineConfig(image_size=SIZE, batch_size=4, classifier="tests.tiny:classifier", gate=str(gate_file))
+    return build_engine(config, checkpoint(folder / "run"), folder / "bundle")
 
 
 def photograph(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:

@@ -25,7 +25,7 @@ from purifyctl.report.thumbnails import GAIN, thumbnails
 POINTS = 200  # of the plot over time, about
 WORST_CLASSES = 12
 WIDE, NARROW = 8.6, 4.2  # inches, of plots on a desk and on a phone
-_AMORTISED = ("decode", "purify", "classify")
+_AMORTISED = ("decode", "gate", "purify", "classify")
 
 
 def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def _figures(plan: Plan, found: Tally) -> dict[str, Any]:
         "finished_shards": done,
         "inputs_per_s": _rate(stretches),
         "stretches": len(stretches),
+        **({"flagged": found.flagged[True], "handled": dict(found.handled.most_common())} if found.flagged else {}),
         "top1": {name: {"n": share.n, "value": share.value} for name, share in top1.items() if share.n},
         "mean_change": {f"p{p}": round(v, 3) for p, v in found.change.percentiles().items()} if found.change.n else {},
     }
@@ -101,6 +102,9 @@ def _page(
         "failed": found.rows - found.statuses["ok"],
         "ok": found.statuses["ok"],
         "statuses": found.statuses.most_common(),
+        "gate": Share(found.flagged[True], found.flagged.total()) if found.flagged else None,
+        "asked_rate": settings.get("options", {}).get("gate"),
+        "handled": found.handled.most_common(),
         "stretches": stretches,
         "throughput": [throughput_plot(stretches, width) for width in (WIDE, NARROW)]
         if figures["inputs_per_s"]

@@ -27,7 +27,7 @@ _SHOWN = (
 )  # fmt: skip
 _NEEDED = {
     *_SHOWN, *(f"{stage}_ms" for stage in STAGES),
-    "status", "error", "true_probability",
+    "status", "error", "true_probability", "flagged", "handled",
     "unpurified_top_index", "unpurified_true_probability", "finished", "bundle",
 }  # fmt: skip
 Floats = NDArray[np.float64]  # NaN: unknown
@@ -207,6 +207,8 @@ class Tally:
     failures: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by status, the first few
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
     timeline: Timeline = field(default_factory=Timeline)
+    flagged: Counter[bool] = field(default_factory=Counter)  # by a gate
+    handled: Counter[str] = field(default_factory=Counter)
     change: Histogram = field(default_factory=Histogram)
     most_changed: list[tuple[float, int, int, dict[str, Any]]] = field(default_factory=list)  # change, shard, position
     purified: Outcome = field(default_factory=Outcome)
@@ -228,6 +230,9 @@ class Tally:
         self.timeline.add(_floats(table["finished"]))
         for stage, histogram in self.stages.items():
             histogram.add(_floats(table[f"{stage}_ms"]))
+        if "flagged" in table:  # not in rows of earlier versions
+            self.flagged.update(flag for flag in table["flagged"].to_pylist() if flag is not None)
+            self.handled.update(what for what in table["handled"].to_pylist() if what is not None)
         self._add_failures(status, table)
         self._add_changes(shard, table)
         self._add_predictions(table)
@@ -238,7 +243,7 @@ class Tally:
                 known.append({"path": table["path"][i].as_py(), "error": table["error"][i].as_py()})
 
     def _add_changes(self, shard: int, table: Mapping[str, Any]) -> None:
-        if "mean_change" not in table:  # rows of an earlier version
+        if "mean_change" not in table:  # not in rows of earlier versions
             return
         changes = _floats(table["mean_change"])
         self.change.add(changes)
