@@ -300,6 +300,10 @@ def build_engine(
     calibration_photos: Annotated[
         Path | None, typer.Option(help="Photographs that INT8's ranges come from. Default: those inside packages.")
     ] = None,
+    gate_photos: Annotated[
+        Path | None,
+        typer.Option(help="Your clean photographs, that the gate's thresholds come from. Default: its own thresholds."),
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Say which layer is the first to differ from FP32, and which differs most."),
@@ -357,6 +361,7 @@ def build_engine(
         out or Path("engines") / name,
         parity_photos=parity_photos,
         calibration_photos=calibration_photos,
+        gate_photos=gate_photos,
         explain=explain,
         overwrite=overwrite,
     )

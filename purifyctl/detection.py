@@ -6,7 +6,7 @@ a false-positive rate: the share of clean photographs that it lets be purified f
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -56,10 +56,23 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
     if allowed < 0:
         raise ConfigError(
             f"{n} clean photographs are too few for a false-positive rate of {rate:g}.",
-            hint=f"hold out {math.ceil(1 / rate)} or more",
+            hint=f"give {math.ceil(1 / rate)} or more",
         )
     highest = np.sort(clean)[::-1].astype(np.float32)  # as engines give them
     return float(np.nextafter(highest[allowed], np.float32(np.inf))) if allowed < n else 0.0
+
+
+def thresholds_at(clean: Sequence[NDArray[np.floating[Any]]]) -> dict[str, float]:
+    """The threshold of each false-positive rate that so many photographs can tell: the highest of these sets of scores.
+
+    Raises
+    ------
+    ConfigError
+        Too few for any rate.
+    """
+    n = min(len(scores) for scores in clean)
+    rates = [rate for rate in FALSE_POSITIVE_RATES if rate * (n + 1) >= 1] or [max(FALSE_POSITIVE_RATES)]
+    return {f"{rate:g}": max(threshold_at(scores, rate) for scores in clean) for rate in rates}
 
 
 def threshold_for(thresholds: Thresholds, rate: float) -> float:
@@ -74,7 +87,8 @@ def threshold_for(thresholds: Thresholds, rate: float) -> float:
     if round(rate, 9) not in known:
         raise ConfigError(
             f"The gate has no threshold for a false-positive rate of {rate:g}.",
-            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}",
+            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}; lower ones take more clean "
+            "photographs to tell",
         )
     return known[round(rate, 9)]
 

@@ -24,7 +24,7 @@ from purifyctl.bundle import MANIFEST, SCHEMA, Bundle, Manifest, Network, Parity
 from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import GPU_BACKENDS, EngineConfig, to_dict
-from purifyctl.detection import Gate, load_gate, shipped_gate
+from purifyctl.detection import Gate, load_gate, shipped_gate, thresholds_at
 from purifyctl.errors import ConfigError
 from purifyctl.export import (
     OPSET,
@@ -41,13 +41,14 @@ from purifyctl.files import file_sha256
 from purifyctl.images import list_images
 from purifyctl.labels import Labels
 from purifyctl.locate import compare_layers, describe_layers
-from purifyctl.parity import Reference, check_parity, reference
+from purifyctl.parity import Reference, check_parity, gate_scores, reference
 from purifyctl.photographs import Pixels, read_pixels
 from purifyctl.quantize import quantize_purifier
 from purifyctl.samples import installed_samples
 
 EXPLAINED = 4  # images that layers are compared on
 CALIBRATION_IMAGES = 64  # of a folder
+GATE_IMAGES = 2000  # most clean photographs that thresholds come from: enough to tell 0.2 %
 
 
 def build_engine(
@@ -57,6 +58,7 @@ def build_engine(
     *,
     parity_photos: Path | None = None,
     calibration_photos: Path | None = None,
+    gate_photos: Path | None = None,
     explain: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
@@ -70,6 +72,8 @@ def build_engine(
         Photographs to compare engine and torch on, all of them; without, those that come inside packages.
     calibration_photos
         Photographs that the ranges of INT8 come from, 64 of them; without, those that come inside packages.
+    gate_photos
+        Clean photographs that the gate's thresholds come from, at most 2,000 of them; without, it keeps its own.
     explain
         Say which layers differ from FP32, and where it begins.
 
@@ -85,6 +89,8 @@ def build_engine(
             f"Calibration photographs are for int8, and the precision is {config.precision}.",
             hint="leave out --calibration-photos, or add --precision int8",
         )
+    if gate_photos is not None and config.gate == "none":
+        raise ConfigError("Photographs for a gate's thresholds, and no gate.", hint="leave out --gate-photos")
     out = out.absolute()
     _check_out(out, overwrite=overwrite)
     tensorrt.check_targets(config.backend, config.targets)
@@ -92,7 +98,7 @@ def build_engine(
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
     classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    gate = _load_gate(config.gate)
+    gate = _load_gate(config.gate, gate_photos, config.image_size)
     wanted = reference(
         purifier.net, classifier, gate.net if gate else None, _photographs(parity_photos, config.image_size)
     )
@@ -137,6 +143,7 @@ def build_engine(
                     "--checkpoint": checkpoint,
                     "--parity-photos": parity_photos,
                     "--calibration-photos": calibration_photos,
+                    "--gate-photos": gate_photos,
                 },
             ),
             build_s=round(time.monotonic() - started, 1),
@@ -162,10 +169,15 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The bundle {out} exists.", hint="choose another --out, or pass --overwrite")
 
 
-def _load_gate(name: str) -> Gate | None:
+def _load_gate(name: str, photos: Path | None, image_size: int) -> Gate | None:
+    """With thresholds from these clean photographs, where there are some."""
     if name == "none":
         return None
-    return load_gate(shipped_gate() if name == "shipped" else Path(name))
+    gate = load_gate(shipped_gate() if name == "shipped" else Path(name))
+    if photos is None:
+        return gate
+    images = _photographs(photos, image_size, GATE_IMAGES)
+    return replace(gate, thresholds=thresholds_at([gate_scores(gate.net, images)]))
 
 
 def _graphs(

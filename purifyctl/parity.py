@@ -66,7 +66,7 @@ def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module
     """Run torch FP32. Attacked: FGSM at 4/255, away from the classifier's own prediction; the purifier is not known."""
     purify = TorchRunner(purifier_graph(purifier))
     purified = _infer(purify, images, BATCH)[0]
-    scores = _infer(TorchRunner(gate_graph(gate)), images, BATCH)[0] if gate else np.empty(0, np.float32)
+    scores = gate_scores(gate, images) if gate else np.empty(0, np.float32)
     if classifier is None:
         nothing = np.empty((0, 0), np.float32)
         return Reference(images, purified, nothing, nothing, images[:0], nothing, scores)
@@ -87,6 +87,12 @@ def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module
         _infer(classify, _infer(purify, attacked, BATCH)[0], BATCH)[0],
         scores,
     )
+
+
+def gate_scores(gate: nn.Module, images: Pixels) -> NDArray[np.float32]:
+    """What torch FP32 says of each image, in [0, 1]: [n]."""
+    found: NDArray[np.float32] = _infer(TorchRunner(gate_graph(gate)), images, BATCH)[0]
+    return found
 
 
 def _attack(classifier: nn.Module, images: Pixels, predicted: NDArray[np.int64]) -> Pixels:

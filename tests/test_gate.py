@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,30 @@ def test_options_that_cannot_work_together_are_refused_before_anything_is_writte
     with pytest.raises(ConfigError, match="has no gate"):
         run(many, without, tmp_path / "out", GATED_RUN)
     assert not (tmp_path / "out").exists()
+
+
+def test_thresholds_come_from_ones_own_clean_photographs_where_some_are_given(
+    many: Path, gate: Path, tmp_path: Path
+) -> None:
+    config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate=str(gate))
+    checkpoint = tiny.checkpoint(tmp_path / "run")
+    bundle = build_engine(config, checkpoint, tmp_path / "bundle", gate_photos=many)
+    assert set(bundle.manifest.gate_thresholds) == {"0.05", "0.1"}  # 30 photographs cannot tell 1 in 100
+    assert f"--gate-photos {many}" in bundle.manifest.rebuild
+    assert (
+        run(many, bundle, tmp_path / "out", RunOptions(gate=0.1)).summary["gate"]["flagged"] <= 2
+    )  # (30 + 1) / 10 - 1
+    with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.01"):
+        run(many, bundle, tmp_path / "other", GATED_RUN)
+    few = tmp_path / "few"
+    few.mkdir()
+    for file in sorted((many / "cats").iterdir())[:5]:
+        (few / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match="5 clean photographs are too few"):
+        build_engine(config, checkpoint, tmp_path / "third", gate_photos=few)
+    with pytest.raises(ConfigError, match="no gate"):
+        build_engine(replace(config, gate="none"), checkpoint, tmp_path / "third", gate_photos=many)
+    assert not (tmp_path / "third").exists()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from purifyctl import __version__, console
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import AttackConfig, GateConfig, format_eps, to_dict
-from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, threshold_at
+from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, thresholds_at
 from purifyctl.errors import ConfigError
 from purifyctl.images import ImageFile, list_images
 from purifyctl.images.sketch import sketch
@@ -127,7 +127,7 @@ def judge(
     def scores(of: Tensor) -> NDArray[np.float32]:
         return torch.sigmoid(of.double() * scale + shift).float().numpy()
 
-    thresholds = {f"{rate:g}": max(threshold_at(scores(x), rate) for x in logits) for rate in _rates(len(clean[0]))}
+    thresholds = thresholds_at([scores(x) for x in logits])
     return {
         "n_clean": len(clean[0]),
         "sizes": list(config.validation_sizes),
@@ -141,11 +141,6 @@ def judge(
             for name, x in found.items()
         },
     }
-
-
-def _rates(n: int) -> list[float]:
-    """The false-positive rates that `n` clean photographs can tell."""
-    return [rate for rate in FALSE_POSITIVE_RATES if rate * (n + 1) >= 1]
 
 
 class _Trainer:
