@@ -21,19 +21,23 @@ from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import EngineConfig, NetworkConfig
 from purifyctl.engine import build_engine
 from purifyctl.errors import BackendError, ConfigError
-from purifyctl.export import FusedGraph, Precision, classifier_graph, export_onnx, purifier_graph
+from purifyctl.export import FusedGraph, Precision, classifier_graph, export_onnx, gate_graph, purifier_graph
 from purifyctl.images.synthetic import natural_images
+from purifyctl.nn.gate import GateNetwork
 from purifyctl.pipeline.job import run
 from tests import tiny
 
 CARDS = ("SM75", "SM80", "SM86", "SM89", "SM120")
-NETWORKS = ("residual", "unet", "classifier", "fused")
+NETWORKS = ("residual", "unet", "classifier", "fused", "gate")
 BATCH = 4
 
 
 def graph(network: str, precision: Precision) -> nn.Module:
     if network == "classifier":
         return classifier_graph(tiny.classifier(), precision)
+    if network == "gate":
+        torch.manual_seed(0)
+        return gate_graph(GateNetwork(width=6).eval(), precision)
     if network == "fused":
         return FusedGraph(graph("residual", precision), graph("classifier", precision))
     unet = NetworkConfig(kind="unet", width=4, depth=6)
@@ -93,6 +97,12 @@ def test_a_plan_is_for_one_batch_size_but_on_turing(card: str | None, smallest: 
     profile = tensorrt._profile(trt.Builder(tensorrt._logger("tensorrt-rtx")), 64, 16, card)
     shapes = [tuple(shape) for shape in profile.get_shape(tensorrt.INPUT)]
     assert shapes == [(smallest, 64, 64, 3), (16, 64, 64, 3), (16, 64, 64, 3)]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_runner_knows_every_output_of_every_graph_in_their_order(network: str) -> None:
+    known = [name for name in tensorrt.OUTPUTS if name in graph(network, "fp16").outputs]
+    assert known == list(graph(network, "fp16").outputs)
 
 
 @pytest.mark.parametrize("card", CARDS[1:])

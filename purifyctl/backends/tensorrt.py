@@ -24,7 +24,7 @@ from purifyctl.files import write_into_tree
 from purifyctl.machine import cache_folder
 
 INPUT = "images"  # the graphs' input tensor
-OUTPUTS = ("purified", "probabilities")  # their outputs, in the order in which they are returned: plans have their own
+OUTPUTS = ("purified", "probabilities", "scores")  # in the order in which they are returned: plans have their own
 ALIGNMENT = 256  # bytes; TensorRT's demand on the addresses of inputs and outputs
 
 _MODULES = {
