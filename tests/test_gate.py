@@ -264,6 +264,17 @@ def test_a_threshold_lets_through_no_more_of_the_clean_images_than_its_rate(scor
     assert (clean >= np.nextafter(np.float32(threshold), np.float32(0))).mean() > 0
 
 
+def test_the_gate_sees_what_a_blur_takes_out_of_each_image() -> None:
+    net, x = GateNetwork().eval(), torch.rand(2, 3, 32, 48)
+    seen: list[torch.Tensor] = []
+    net.features.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(x)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    noise = x - torch.nn.functional.avg_pool2d(padded, 3, stride=1)
+    wanted = torch.nn.functional.pixel_unshuffle((noise * 255 / 4).clamp(-2, 2), 2)
+    assert torch.allclose(seen[0], wanted, atol=1e-4)
+
+
 @given(separation=st.floats(2, 100), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
 @settings(deadline=None, max_examples=30)
 def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_apart(

@@ -11,13 +11,17 @@ class GateNetwork(nn.Module):
 
     An attack within a budget is noise of a few grey levels, which a photograph's own content drowns; so the network
     sees each pixel's difference from the mean of its 3x3 neighbourhood, in units of 4 grey levels and cut at 8 of
-    them: what is more is an edge. From there, 2x2 blocks and three strided convolutions, and of each of the last
-    channels its mean and its deviation over the image, so that any size of image will do.
+    them: what is more is an edge. The difference and the gathering of 2x2 blocks are one convolution of fixed weights,
+    since on a CPU separate steps over all pixels take four times as long as all the rest. From there, three strided
+    convolutions, and of each of the last channels its mean and its deviation over the image, so that any size of image
+    will do.
 
-    24 thousand parameters, 21 million multiply-adds at 256x256: a thirtieth of the shipped purifier's.
+    24 thousand parameters, 30 million multiply-adds at 256x256: 4 % of the shipped purifier's.
 
     Input: RGB NCHW float in [0, 1], height and width multiples of 2. Output: logits [N].
     """
+
+    difference: Tensor
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -27,12 +31,25 @@ class GateNetwork(nn.Module):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.judge = nn.Linear(2 * widths[-1], 1)
+        # whole numbers: exact in any precision that the network is cast to
+        self.register_buffer("difference", _difference(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        blurred = nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        noise = torch.clamp((x - blurred) * (255 / 4), -2, 2)
-        first: Tensor = self.features(nn.functional.pixel_unshuffle(noise, 2).to(self.judge.weight.dtype))
+        padded = nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        noise = nn.functional.conv2d(padded, self.difference.to(x.dtype), stride=2) * (255 / 9 / 4)
+        first: Tensor = self.features(torch.clamp(noise, -2, 2).to(self.judge.weight.dtype))
         mean = first.mean(dim=(2, 3))
         deviation = torch.sqrt((first - mean[..., None, None]).square().mean(dim=(2, 3)) + 1e-5)
         logits: Tensor = self.judge(torch.cat([mean, deviation], dim=1))
         return logits.squeeze(1)
+
+
+def _difference() -> Tensor:
+    """For a convolution with stride 2: nine times what each value of a 2x2 block differs by from the mean of its 3x3
+    neighbourhood, in the order of `pixel_unshuffle`: [3 x 2 x 2, 3, 4, 4].
+    """
+    weight = torch.zeros(3, 2, 2, 3, 4, 4)
+    for channel, y, x in itertools.product(range(3), range(2), range(2)):
+        weight[channel, y, x, channel, y : y + 3, x : x + 3] -= 1
+        weight[channel, y, x, channel, y + 1, x + 1] += 9
+    return weight.reshape(12, 3, 4, 4)
