@@ -3,7 +3,7 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -74,6 +74,11 @@ def _root(
     _debug = debug
 
 
+def _show(recipe: Path) -> NoReturn:
+    typer.echo(recipe.read_text(), nl=False)
+    raise typer.Exit
+
+
 @app.command()
 def train(
     recipe: Annotated[
@@ -115,8 +120,7 @@ def train(
 
     file = find_recipe(recipe, "train")
     if print_recipe:
-        typer.echo(file.read_text(), nl=False)
-        raise typer.Exit
+        _show(file)
     from dataclasses import replace
 
     from purifyctl.config import TrainConfig, read_recipe, with_classifier_weights
@@ -145,12 +149,13 @@ def train_gate(
             help="[bold]gate[/], the built-in recipe, or a TOML file's path.", autocompletion=completion.gate_recipes
         ),
     ],
-    photos: Annotated[Path, typer.Option(help="Folder tree of clean photographs, or of tar shards.")],
+    photos: Annotated[Path | None, typer.Option(help="Folder tree of clean photographs, or of tar shards.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
     ] = None,
+    print_recipe: PrintRecipe = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -166,7 +171,11 @@ def train_gate(
     from purifyctl.recipes import find_recipe
     from purifyctl.training.gate import train_gate
 
-    file = find_recipe(recipe, "train")
+    file = find_recipe(recipe, "train-gate")
+    if print_recipe:
+        _show(file)
+    if photos is None:
+        raise ConfigError("Photographs are missing.", hint="add --photos DIR")
     config = read_recipe(file, GateConfig)
     for name, _, its_weights in (given.partition("=") for given in weights or ()):
         config = with_classifier_weights(config, name, its_weights)
@@ -329,8 +338,7 @@ def build_engine(
     if print_recipe:
         if file is None:
             raise ConfigError("--print shows a recipe, and none is named.")
-        typer.echo(file.read_text(), nl=False)
-        raise typer.Exit
+        _show(file)
     from purifyctl import engine
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
@@ -407,12 +415,13 @@ def run(
         bool, typer.Option("--gate", help="Purify only images that look attacked; pass the others on as they are.")
     ] = False,
     gate_fpr: Annotated[
-        str, typer.Option(help="Clean images that may be purified for nothing, such as 0.1 %, 1% or 0.05; for --gate.")
-    ] = "1%",
+        str | None,
+        typer.Option(help="Clean images that may be purified for nothing, such as 0.2%, 5% or 0.05. Default: 1%."),
+    ] = None,
     unflagged: Annotated[
-        Unflagged,
-        typer.Option(help="What to do with the files that are passed on: into OUT by copy or hard link, or nothing."),
-    ] = "copy",
+        Unflagged | None,
+        typer.Option(help="What --gate does with files that it passes on: into OUT by copy (default), link, or leave."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes per row.")] = 5,
     files_from: Annotated[
         Path | None,
@@ -468,14 +477,16 @@ def run(
     from purifyctl.config import parse_percent, parse_share
     from purifyctl.report.table import show_dry_run, show_summary
 
+    if not gate and (gate_fpr or unflagged):
+        raise ConfigError("--gate-fpr and --unflagged are for --gate.", hint="add --gate")
     options = pipeline.RunOptions(
         image_format=None if image_format == "none" else image_format,
         packed=tar,
         images_to=images_to,
         classify=classifier != "none",
         compare=compare,
-        gate=parse_percent(gate_fpr) if gate else None,
-        unflagged=unflagged,
+        gate=parse_percent(gate_fpr or "1%") if gate else None,
+        unflagged=unflagged or "copy",
         top=top,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
@@ -673,7 +684,9 @@ def evaluate(
         str | None,
         typer.Option(help="Also the purifier behind this gate, a checkpoint or [bold]shipped[/]: what it finds."),
     ] = None,
-    gate_fpr: Annotated[str, typer.Option(help="Clean images that the gate may flag, such as 1% or 0.05.")] = "1%",
+    gate_fpr: Annotated[
+        str | None, typer.Option(help="Clean images that the gate may flag, such as 5% or 0.05. Default: 1%.")
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -732,6 +745,8 @@ def evaluate(
     from purifyctl.report.evaluation import show_evaluation, write_evaluation
 
     chosen = chosen_classifier(classifier, weights)
+    if gate_fpr and not gate:
+        raise ConfigError("--gate-fpr is for --gate.", hint="add --gate shipped")
     surrogates, others = ([text.partition("=") for text in given or ()] for given in (surrogate, against))
     if incomplete := ["".join(parts) for parts in others if not (parts[0] and parts[2])]:
         raise ConfigError(f"--against {incomplete[0]}: a name or a file is missing.", hint="write NAME=CHECKPOINT")
@@ -742,7 +757,7 @@ def evaluate(
         surrogates=tuple((name, its_weights) for name, _, its_weights in surrogates),
         against=tuple((name, Path(file)) for name, _, file in others),
         gate=(shipped_gate() if gate == "shipped" else Path(gate)) if gate else None,
-        gate_fpr=parse_percent(gate_fpr),
+        gate_fpr=parse_percent(gate_fpr or "1%"),
         threat_models=parse_threat_models(rungs or ""),
         attacks=tuple(parse_attack(text) for text in attack or ()),
         eps=tuple(text.strip() for text in eps.split(",")) if eps else (),

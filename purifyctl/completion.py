@@ -5,17 +5,15 @@ from pathlib import Path
 
 from purifyctl.recipes import built_in
 
-GATE = "gate"  # the recipe in `train/` that is train-gate's
-
 
 def training_recipes(incomplete: str) -> list[str]:
     """Built-in recipes that begin so. Nothing, where a path is being typed: then the shell offers files."""
-    return [name for name in built_in("train") if name.startswith(incomplete) and name != GATE]
+    return [name for name in built_in("train") if name.startswith(incomplete)]
 
 
 def gate_recipes(incomplete: str) -> list[str]:
     """The same, of recipes for gates."""
-    return [GATE] if GATE.startswith(incomplete) else []
+    return [name for name in built_in("train-gate") if name.startswith(incomplete)]
 
 
 def engine_recipes(incomplete: str) -> list[str]:

