@@ -193,11 +193,16 @@ def test_evaluate_tells_what_a_gate_finds_and_attacks_all_three_together(
     expected = auroc(clean[GATED]["gate_score"], attacked[GATED]["gate_score"][turned])
     assert gray_box["gate_auroc"] == pytest.approx(expected)
     assert gray_box["gate_tpr_at_5%_n"] == int(turned.sum()) > 3
+    threshold = load_gate(gate).thresholds["0.01"]
+    found = attacked[GATED]["gate_score"][turned] >= threshold
+    assert (gray_box["gate_tpr"], gray_box["gate_tpr_n"]) == (found.mean(), len(found))
+    price = next(cell for cell in cells if cell["threat_model"] == "clean")
+    assert price["gate_false_positives"] == (clean[GATED]["gate_score"] >= threshold).mean() > 0
     assert {cell["attack"] for cell in cells if cell["threat_model"] == "adaptive"} >= {"PGD-3", "FGSM"}
     text = as_markdown(result.document)
     assert "## The gate: what it finds of what succeeds" in text
     assert f"{gray_box['gate_auroc']:.3f}" in text
-    unflagged = clean[GATED]["gate_score"] < load_gate(gate).thresholds["0.01"]
+    unflagged = clean[GATED]["gate_score"] < threshold
     assert unflagged.any()
     same = clean[GATED]["prediction"][unflagged] == clean[NONE]["prediction"][unflagged]
     assert same.all()

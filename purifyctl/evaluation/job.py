@@ -130,7 +130,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         "not_measured": _not_measured(ladder, gated=options.gate is not None),
         "surrogate_clean_top1": surrogate_top1(tables["clean"]),
         "checks": {name: {"raised_if": c.raised_if, "explanation": c.explanation} for name, c in CHECKS.items()},
-        "cells": summarise(tables, ladder, options.seed),
+        "cells": summarise(tables, ladder, options.seed, settings.get("gate", {}).get("threshold")),
         "cost": _cost(out / TIMES, ladder),
         "machine": {**machine(), "device": _device(subject.device)},
         "command": shlex.join(sys.argv),

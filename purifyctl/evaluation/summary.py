@@ -30,7 +30,7 @@ def _right(table: Table) -> NDArray[np.bool_]:
     return np.asarray(table["prediction"] == table["true_index"])
 
 
-def summarise(tables: Tables, ladder: Sequence[Rung], seed: int) -> list[Cell]:
+def summarise(tables: Tables, ladder: Sequence[Rung], seed: int, gate_threshold: float | None = None) -> list[Cell]:
     """Make the cells of all rungs' rows, in the ladder's order.
 
     An attack's cells compare with the clean rung on the same photographs, of which costly rungs have fewer. Where a
@@ -41,7 +41,7 @@ def summarise(tables: Tables, ladder: Sequence[Rung], seed: int) -> list[Cell]:
         for defence, table in tables[rung.key].items():
             if not defence.startswith(SURROGATE):
                 found = _findings(tables, ladder, rung, defence) if rung.attack else ()
-                cell = _cell(tables, rung, defence, table) | _detection(tables, rung, defence)
+                cell = _cell(tables, rung, defence, table) | _detection(tables, rung, defence, gate_threshold)
                 cells.append(cell | {"seed": seed, "warnings": _warnings(found)})
     for rungs in _together(ladder):
         for defence in dict.fromkeys(defence for rung in rungs for defence in tables[rung.key]):
@@ -135,23 +135,30 @@ def _cell(tables: Tables, rung: Rung, defence: str, table: Table) -> Cell:
     return cell
 
 
-def _detection(tables: Tables, rung: Rung, defence: str) -> Cell:
-    """How well a gate tells attacked photographs from the same ones when clean: of those that are right when clean and
-    that the attack has turned, for the classifier alone where it was attacked alone. Nothing without a gate.
+def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None) -> Cell:
+    """How well a gate tells attacked photographs from clean ones. Nothing without a gate.
+
+    The clean ones are all that there are; the attacked ones those that are right when clean and that the attack has
+    turned, for the classifier alone where it was attacked alone.
     """
     table = tables[rung.key][defence]
     scores = table["gate_score"].astype(np.float64)
-    if rung.attack is None or np.isnan(scores).any():
+    if threshold is None or np.isnan(scores).any():
         return {}
+    cell: Cell = {}
+    if rung.attack is None:
+        _add(cell, "gate_false_positives", Share(int((scores >= threshold).sum()), len(scores)))
+        return cell
     attacked = NONE if NONE in tables[rung.key] else defence
-    clean = _clean(tables, defence, table["path"])["gate_score"].astype(np.float64)
+    clean = tables["clean"][defence]["gate_score"].astype(np.float64)
     right = _right(_clean(tables, attacked, table["path"]))
     turned = scores[right & ~_right(tables[rung.key][attacked])]
-    cell: Cell = {"gate_auroc": metrics.auroc(clean, turned)}
+    cell["gate_auroc"] = metrics.auroc(clean, turned)
+    _add(cell, "gate_tpr", Share(int((turned >= threshold).sum()), len(turned)))
     for rate in DETECTION_RATES:
         highest = np.sort(clean)[::-1]
-        threshold = highest[int(rate * len(clean))]  # so many of these very photographs lie above, as in ROC curves
-        _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > threshold).sum()), len(turned)))
+        reached = highest[int(rate * len(clean))]  # so many of these very photographs lie above, as in ROC curves
+        _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > reached).sum()), len(turned)))
     return cell
 
 
