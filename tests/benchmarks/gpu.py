@@ -2,30 +2,34 @@
 
     make test-gpu                                  the tests, and what could not be checked
     make bench-gpu PHOTOS=DIR                      that, and a dated table in docs/benchmarks.md
+    python -m tests.benchmarks.gpu --backend openvino    the table's lines alone, to try this script without a GPU
 
-For each flavour of TensorRT: the shipped purifier and its classifier in FP16, two graphs and fused, built for the GPU
-here, compared with torch FP32, and measured against torch on the same GPU and against the plain loop. What cannot be
-had here (a flavour that is not installed, a GPU that it does not build for) stands in the table with the reason.
+For each flavour of TensorRT: the shipped purifier and the paper's U-Net at width 64 (untrained: for its speed), each
+with the default classifier, in FP16, two graphs and fused, built for the GPU here, compared with torch FP32, and
+measured against torch on the same GPU and against the plain loop. What cannot be had here (a flavour that is not
+installed, a GPU that it does not build for, an engine that does not agree) stands in the table with the reason.
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from purifyctl.backends import backend_version, tensorrt
 from purifyctl.bench import BenchOptions, bench
-from purifyctl.checkpoint import shipped_checkpoint
-from purifyctl.config import Backend, EngineConfig
+from purifyctl.checkpoint import save_purifier, shipped_checkpoint
+from purifyctl.config import Backend, EngineConfig, NetworkConfig
 from purifyctl.default_engine import CLASSIFIER, WEIGHTS
 from purifyctl.engine import build_engine
-from purifyctl.errors import BackendError, ConfigError, MissingDependencyError
+from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, ParityError
+from purifyctl.nn import build_purifier
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "benchmarks.md"
@@ -33,6 +37,7 @@ HEADING = "## On NVIDIA GPUs\n"
 COLUMNS = (
     "engine",
     "alone, images/s",
+    "TFLOP/s, of a matrix product's",
     "`run`, images/s",
     "of ceiling",
     "limited by",
@@ -50,48 +55,62 @@ def run_tests() -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
-def measure(flavour: Backend, fused: bool, photos: Path | None, folder: Path) -> dict[str, Any]:
-    """Build for the GPU here, check parity (outside tolerance it raises), and measure."""
+def purifiers(folder: Path) -> dict[str, Path]:
+    """Checkpoints to measure, by name."""
+    torch.manual_seed(0)
+    network = NetworkConfig(kind="unet", width=64)
+    file = folder / "unet.safetensors"
+    save_purifier(file, build_purifier(network).eval(), network, {"made": "untrained"})
+    return {"shipped": shipped_checkpoint(), "U-Net-64": file}
+
+
+def measure(flavour: Backend, checkpoint: Path, fused: bool, photos: Path | None, folder: Path) -> dict[str, Any]:
+    """Build for the device here, check parity (outside tolerance it raises), and measure."""
+    on_gpu = flavour in FLAVOURS
+    batch = 64 if on_gpu else 16
     config = EngineConfig(
         backend=flavour,
-        precision="fp16",
-        batch_size=64,
+        precision="fp16" if on_gpu else "fp32",
+        batch_size=batch,
         targets=(tensorrt.capability(),) if flavour == "tensorrt-rtx" else (),
         classifier=CLASSIFIER,
         weights=WEIGHTS,
         fused=fused,
     )
-    bundle = build_engine(config, shipped_checkpoint(), folder / f"{flavour}-{fused}", parity_photos=photos)
-    figures = bench(bundle, BenchOptions(photos=photos, against=("torch", "loop"), batch_sizes=(64,)))
-    return {**figures, "chains": bundle.manifest.parity.chains}
+    bundle = build_engine(config, checkpoint, folder / "bundle", parity_photos=photos, overwrite=True)
+    options = BenchOptions(photos=photos, against=("torch", "loop"), checkpoint=checkpoint, batch_sizes=(batch,))
+    return {**bench(bundle, options), "chains": bundle.manifest.parity.chains, "config": config}
 
 
-def table(photos: Path | None) -> Iterator[str]:
-    """Markdown: one row per flavour and form, or the reason why there is none."""
+def table(photos: Path | None, flavours: Sequence[Backend] = FLAVOURS) -> Iterator[str]:
+    """Markdown: one row per flavour, purifier and form, or the reason why there is none."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"|{'---|' * len(COLUMNS)}"
-    with tempfile.TemporaryDirectory() as folder:
-        for flavour in FLAVOURS:
-            for fused in (False, True):
-                form = "fused" if fused else "two graphs"
-                try:
-                    found = measure(flavour, fused, photos, Path(folder))
-                except (BackendError, MissingDependencyError, ConfigError) as error:  # ParityError ends it
-                    yield f"| {flavour}, {form} | {NOT_MEASURED}: {' '.join(str(error).split())} | | | | | | |"
-                    continue
-                stages, against = found["stages"], found["against"]
-                chain = found["chains"]["fused" if fused else "purifier, classifier"]
-                cells = (
-                    f"{flavour} {backend_version(flavour)} FP16, {form}",
-                    f"{found['engine']['by_batch'][64]['images_per_s']:.0f}",
-                    f"{stages['images_per_s']['run']:.0f}",
-                    f"{stages['of_ceiling']:.0%}",
-                    stages["limited_by"],
-                    f"{against['torch']['times_faster']:.1f}",
-                    f"{against['loop']['times_faster']:.1f}",
-                    f"{chain['top1_agreement']:.1%} of {chain['images']:.0f}",
-                )
-                yield f"| {' | '.join(cells)} |"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = itertools.product(flavours, purifiers(folder).items(), (False, True))
+        for flavour, (purifier, checkpoint), fused in cases:
+            form = f"{purifier}, {'fused' if fused else 'two graphs'}"
+            try:
+                found = measure(flavour, checkpoint, fused, photos, folder)
+            except (BackendError, MissingDependencyError, ConfigError, ParityError) as error:
+                reason = f"{NOT_MEASURED}: {' '.join(str(error).split())}"
+                yield f"| {flavour}, {form} | {reason} {'| ' * (len(COLUMNS) - 2)}|"
+                continue
+            stages, against, engine = found["stages"], found["against"], found["engine"]
+            chain = found["chains"]["fused" if fused else "purifier, classifier"]
+            cells = (
+                f"{flavour} {backend_version(flavour)} {found['config'].precision.upper()}, {form}",
+                f"{engine['by_batch'][found['config'].batch_size]['images_per_s']:.0f}",
+                f"{engine['flop_per_s'] / 1e12:.2f}, {engine['of_matrix_product']:.0%}",
+                f"{stages['images_per_s']['run']:.0f}",
+                f"{stages['of_ceiling']:.0%}",
+                stages["limited_by"],
+                f"{against['torch']['times_faster']:.1f}",
+                f"{against['loop']['times_faster']:.1f}",
+                f"{chain['top1_agreement']:.1%} of {chain['images']:.0f}",
+            )
+            yield f"| {' | '.join(cells)} |"
 
 
 def write(lines: list[str], command: str) -> None:
@@ -110,9 +129,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="photographs to run over; default: those inside packages")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--backend", choices=get_args(Backend), help="print the table's lines for this one alone; writes nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.backend:
+        for line in table(arguments.photos, (arguments.backend,)):
+            print(line, flush=True)
+        return 0
     if not torch.cuda.is_available():
-        print("There is no NVIDIA GPU here (or torch cannot use it): nothing was checked. Try: purifyctl doctor")
+        print("There is no NVIDIA GPU here (or torch cannot use it; try purifyctl doctor). NOT CHECKED:", flush=True)
+        listing = [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q"]
+        subprocess.run(listing, cwd=ROOT, check=False)
+        print(f"and for {' and '.join(FLAVOURS)}: parity, zero-copy, engines alone, throughput from end to end.")
         return 1
     failed = run_tests()
     missing = [flavour for flavour in FLAVOURS if not _imports(flavour)]
