@@ -42,11 +42,14 @@ check: setup-dev ## Format, lint, types, import layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file's tests stay together: they share what is slow to make.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: setup-dev ## Run the whole test suite.
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: setup-dev ## Run the tests that are not marked slow.
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 dist: setup ## Build dist/purifyctl-VERSION wheel and source archive, manual pages inside.
 	@$(BIN)/python -m hatchling build

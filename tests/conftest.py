@@ -11,6 +11,8 @@ from purifyctl.samples import copy_samples
 from tests import tiny
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores, and so do what they start
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 # what the tests build, keep and trust is not the user's affair
 for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
     os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")

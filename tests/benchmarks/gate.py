@@ -10,8 +10,9 @@ a table as Markdown: medians of the rounds.
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,14 @@ from purifyctl.pipeline import RunOptions, run
 
 SHARES = (0.0, 0.01, 0.1, 0.5, 1.0)
 FORMS = {"ungated": RunOptions(), "gated": RunOptions(gate=0.01, unflagged="leave"), "none": RunOptions(compare=True)}
+
+
+class Row(NamedTuple):
+    """What was measured at one share of attacked files."""
+
+    share: float
+    speed: tuple[float, float]  # images/s, ungated and gated
+    top1: tuple[float, float, float]  # no defence, ungated, gated
 
 
 def mixture(photos: Path, attacked: Path, share: float, folder: Path) -> int:
@@ -66,26 +75,31 @@ def main() -> None:
             n = mixture(arguments.photos, arguments.attacked, share, Path(folder))
             made = measure(arguments.engine, Path(folder), arguments.rounds)
         plain, gated, accuracy = made["ungated"], made["gated"], made["none"]["accuracy"]
-        found.append((share, plain, gated))
+        row = Row(
+            share,
+            (plain["images_per_s"], gated["images_per_s"]),
+            (accuracy["unpurified_top1"], plain["accuracy"]["top1"], gated["accuracy"]["top1"]),
+        )
+        found.append(row)
         print(
-            f"| {share:.0%} ({n}) | {plain['images_per_s']:.1f} | {gated['images_per_s']:.1f} | "
-            f"{gated['images_per_s'] / plain['images_per_s']:.2f} | {gated['gate']['flagged']} | "
-            f"{accuracy['unpurified_top1']:.1%} | {plain['accuracy']['top1']:.1%} | {gated['accuracy']['top1']:.1%} |",
+            f"| {share:.0%} ({n}) | {row.speed[0]:.1f} | {row.speed[1]:.1f} | {row.speed[1] / row.speed[0]:.2f} | "
+            f"{gated['gate']['flagged']} | {' | '.join(f'{top1:.1%}' for top1 in row.top1)} |",
             flush=True,
         )
     if arguments.plot:
         _plot(found, arguments.plot)
 
 
-def _plot(found: list[tuple[float, dict[str, Any], dict[str, Any]]], file: Path) -> None:
+def _plot(found: Sequence[Row], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     speed, accuracy = figure.subplots(1, 2)
-    ticks = [f"{share:.0%}" for share, _, _ in found]
-    for number, form in enumerate(("ungated", "gated"), start=1):
-        speed.plot(ticks, [row[number]["images_per_s"] for row in found], "o-", label=form)
-        accuracy.plot(ticks, [100 * row[number]["accuracy"]["top1"] for row in found], "o-", label=form)
+    ticks = [f"{row.share:.0%}" for row in found]
+    for number, (form, colour) in enumerate((("ungated", "C0"), ("gated", "C1"))):
+        speed.plot(ticks, [row.speed[number] for row in found], "o-", color=colour, label=form)
+    for number, (form, colour) in enumerate((("no defence", "0.6"), ("ungated", "C0"), ("gated", "C1"))):
+        accuracy.plot(ticks, [100 * row.top1[number] for row in found], "o-", color=colour, label=form)
     for axes, text in ((speed, "images/s"), (accuracy, "top-1, %")):
         axes.set(xlabel="attacked files", ylabel=text, ylim=(0, None))
         axes.legend()
