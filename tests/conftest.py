@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from purifyctl.bundle import Bundle
 from purifyctl.samples import copy_samples
@@ -12,7 +13,8 @@ from tests import tiny
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores, and so do what they start
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 # what the tests build, keep and trust is not the user's affair
 for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
     os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")
