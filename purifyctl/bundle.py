@@ -77,7 +77,7 @@ class Manifest:
     image_size: int  # pixels; side of the square that the graphs take
     batch_size: int  # the most images of one call
     opset: int  # of the ONNX graphs
-    networks: dict[str, Network]  # "purifier"; with a classifier also "classifier"; where asked for "fused", "gate"
+    networks: dict[str, Network]  # "purifier"; with a classifier "classifier"; "gate" unless left out; "fused" if asked
     gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
     class_names: tuple[str, ...]  # of the classifier, by index
     class_wnids: tuple[str, ...]  # their WordNet ids, where it has some

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "train/README.md", "engines/README.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
-    ROOT / "purifyctl/data/purifier.md",
+    *(ROOT / name for name in ("purifyctl/data/purifier.md", "purifyctl/data/gate.md", "THIRD_PARTY_NOTICES.md")),
 ]
 COMMANDS = get_command(app).commands
 
@@ -175,6 +175,7 @@ SETTINGS = (
     config.ClassifierConfig,
     config.ObjectiveConfig,
     config.TrainingAttack,
+    config.GateConfig,
     config.EngineConfig,
 )
 
@@ -206,6 +207,7 @@ def test_every_column_and_summary_key_that_a_run_writes_is_in_the_reference(
     known = documented("### Other files of run")
     merged = pipeline.merge([tmp_path / "out"])
     nested = [*summary["this_call"], *summary["accuracy"], *summary["stage_ms"], *summary["machine"], *gated["gate"]]
+    nested += [*gated["stage_ms"], *gated["handled"]]
     assert {*summary, *gated, *merged, *nested} <= known
     visible = {file.name for file in (tmp_path / "out").iterdir() if not file.name.startswith(".")}
     assert visible <= {name.strip("/").partition("/")[0] for name in known} | {"rows.csv"}
@@ -232,12 +234,12 @@ def test_every_key_of_an_evaluation_is_in_the_reference(photos: Path, tmp_path: 
         tiny.checkpoint(tmp_path / "run"),
     ]
     words += ["--classifier", "tests.tiny:animals", "--limit", 4, "--image-size", 64, "--rungs", "gray-box", "--json"]
-    words += ["--attack", "fgsm", "--eps", "8/255", "--paper"]
+    words += ["--attack", "fgsm", "--eps", "8/255", "--paper", "--gate", "shipped"]
     done = subprocess.run(
         [sys.executable, "-m", "purifyctl", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     document, known = json.loads(done.stdout), documented("### Files of evaluate")
-    assert set(document) <= known
+    assert {*document, *document["settings"]["gate"]} <= known
     shares = re.compile(r"_(interval|hits|n)$")  # told once, for all of them
     for key in {key for cell in document["cells"] for key in cell}:
         assert key in known or shares.sub("", key) in known, key

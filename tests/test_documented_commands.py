@@ -36,7 +36,7 @@ NOT_EXECUTED = {
         "purifyctl bench --against torch,onnxruntime",
     ): "measures for minutes; tests/test_bench.py runs what it calls",
     (README, "purifyctl train train/fast.toml --photos DIR --out runs/fast"): "an hour, and downloads weights",
-    (README, "purifyctl train-gate gate --photos DIR --out runs/gate"): "half an hour, and downloads weights",
+    (README, "purifyctl train-gate gate --photos DIR --out runs/gate"): "about 18 minutes, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",
     (TUTORIAL, ". .venv/bin/activate"): "as in the README",
     (TUTORIAL, "purifyctl doctor"): "the README's",

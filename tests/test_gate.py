@@ -23,10 +23,11 @@ from purifyctl.evaluation.records import read_tables
 from purifyctl.metrics import auroc, divergence
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import to_tensor
-from purifyctl.pipeline import RunOptions, run
+from purifyctl.pipeline import RunOptions, dry_run, run
 from purifyctl.pipeline.packs import Packs
 from purifyctl.pipeline.rows import read_rows
 from purifyctl.report.evaluation import as_markdown
+from purifyctl.report.table import show_dry_run
 from purifyctl.training.gate import _platt
 from tests import tiny
 
@@ -88,6 +89,23 @@ def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
         assert row["handled"] == {"link": "linked", "leave": "left"}[unflagged]
         assert row["top_index"]
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+@pytest.mark.parametrize("unflagged", ["copy", "leave"])
+def test_a_dry_run_names_both_places_where_a_file_may_end(
+    unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = RunOptions(gate=0.01, unflagged=unflagged)  # type: ignore[arg-type]
+    would = dry_run(many, tiny_bundle, tmp_path / "out", options)
+    show_dry_run(would, tmp_path / "out")
+    said = "".join(capsys.readouterr().out.split())
+    run(many, tiny_bundle, tmp_path / "out", options)
+    found = rows_of(tmp_path / "out")
+    for path, purified in would["first"].items():
+        assert found[path]["output"] == (purified if found[path]["flagged"] else would["first_unflagged"][path])
+        assert f"{purified}ifflagged,else" in said
+    assert {found[path]["flagged"] for path in would["first"]} == {True, False}
+    assert "first_unflagged" not in dry_run(many, tiny_bundle, tmp_path / "other", RunOptions())
 
 
 def test_a_second_opinion_stands_in_the_rows_where_both_images_are_classified(

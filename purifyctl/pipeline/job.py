@@ -23,7 +23,7 @@ from purifyctl.files import file_sha256
 from purifyctl.images import ImageFile, read_file
 from purifyctl.images.listing import find_images
 from purifyctl.images.remote import RemoteFolder, RemoteTree, open_source, split_url, without_secrets
-from purifyctl.images.sink import check_apart, printable
+from purifyctl.images.sink import IMAGES, check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
@@ -31,7 +31,7 @@ from purifyctl.pipeline.devices import Device, gpus, process_all
 from purifyctl.pipeline.messages import Assignment, GateTask, Task
 from purifyctl.pipeline.open_shards import OpenShards
 from purifyctl.pipeline.options import RunOptions
-from purifyctl.pipeline.plan import PLAN, Plan, write_plan
+from purifyctl.pipeline.plan import PLAN, Item, Plan, write_plan
 from purifyctl.pipeline.rows import write_text
 from purifyctl.pipeline.run_folder import RunFolder, check_same, parts_of
 from purifyctl.pipeline.summary import Busy, summarise
@@ -160,7 +160,14 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
             "first": {
                 printable(item.image.path): printable(item.output) if options.image_format else None for item in first
             },
+            **({"first_unflagged": _passed_on(first, options)} if options.gate is not None else {}),
         }
+
+
+def _passed_on(items: Sequence[Item], options: RunOptions) -> dict[str, str | None]:
+    """Where their files go if the gate does not flag them; None: nowhere."""
+    written = options.image_format is not None and options.unflagged != "leave"
+    return {printable(item.image.path): printable(IMAGES / item.image.path) if written else None for item in items}
 
 
 def _on_this_machine(source: Path | RemoteTree) -> Path | None:

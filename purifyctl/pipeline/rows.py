@@ -33,7 +33,7 @@ class Row:
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
     true_label: str | None = None  # its name
-    top_index: list[int] = field(default_factory=list)  # of the purified image, most probable first
+    top_index: list[int] = field(default_factory=list)  # most probable first; of the purified or passed-on image
     top_label: list[str] = field(default_factory=list)  # their names
     top_probability: list[float] = field(default_factory=list)  # their softmax
     true_probability: float | None = None  # softmax of the true class
@@ -43,8 +43,8 @@ class Row:
     unpurified_true_probability: float | None = None  # likewise
     gate_score: float | None = None  # of the input: how likely it was attacked, where half of all are
     flagged: bool | None = None  # whether that reaches the threshold
-    handled: Handled | None = None  # what was done with it
-    divergence: float | None = None  # Jensen-Shannon, in bits, of the classes' probabilities before and after purifying
+    handled: Handled | None = None  # "purified"; with --gate also "copied", "linked" or "left": not flagged
+    divergence: float | None = None  # with --compare: Jensen-Shannon, in bits, of what is predicted before and after
     mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
     batch: int | None = None  # of the plan
     batch_size: int | None = None  # images that could be decoded of those that were processed together

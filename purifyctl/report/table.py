@@ -58,10 +58,19 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
 def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
     """What `run --dry-run` found."""
     left = would["shards"] - would["finished_shards"]
+    passed_on = would.get("first_unflagged", {})  # with a gate
+
+    def goes_to(path: str, made: str | None) -> str:
+        purified = str(out / made) if made else "a row"
+        as_it_is = passed_on.get(path, made)
+        if as_it_is == made:
+            return purified
+        return f"{purified} if flagged, else {out / as_it_is if as_it_is else 'a row'}"
+
     rows = [
         ("inputs", f"{would['inputs']:,}"),
         ("shards", f"{would['shards']:,}, left to do: {left:,}"),
-        *(("such as", f"{path} -> {out / made if made else 'a row'}") for path, made in would["first"].items()),
+        *(("such as", f"{path} -> {goes_to(path, made)}") for path, made in would["first"].items()),
     ]
     console.facts("Nothing was done. It would be:", rows)
 
