@@ -27,6 +27,7 @@ from purifyctl.backends.tensorrt import capability
 from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig
+from purifyctl.detection import load_gate
 from purifyctl.engine import build_engine
 from purifyctl.errors import (
     BackendError,
@@ -311,6 +312,14 @@ def test_what_is_classified_is_what_was_purified(engine: purifyctl.Engine) -> No
         found = engine.classify(images, purify=purify)
         assert np.array_equal(found.images, wanted)
         assert np.allclose(found.probabilities, graph(torch.from_numpy(wanted)).detach().numpy(), atol=1e-4)
+
+
+def test_an_engine_tells_how_much_each_image_looks_attacked(engine: purifyctl.Engine, tiny_bundle: Bundle) -> None:
+    images = natural_images(6, tiny.SIZE)
+    gate = load_gate(tiny_bundle.path.parent / "gate.safetensors")
+    wanted = torch.sigmoid(gate.net(to_tensor(images))).numpy()
+    assert np.allclose(engine.gate_scores(images), wanted, atol=1e-4)
+    assert np.allclose(engine.gate_scores(images[2]), wanted[2:3], atol=1e-4)
 
 
 @pytest.mark.slow

@@ -174,6 +174,31 @@ class Engine:
             (probabilities,) = self._infer("classifier", batch)
         return Classified(batch, probabilities, self.labels)
 
+    def gate_scores(self, images: Images) -> NDArray[np.float32]:
+        """How likely each image, as it is, was attacked: [n], in [0, 1], calibrated for half of all being so.
+
+        `engine.bundle.manifest.gate_thresholds` has the threshold for each false-positive rate. Whoever knows the gate
+        can get past it.
+
+        Parameters
+        ----------
+        images
+            As for a call. One image is a batch of one.
+
+        Raises
+        ------
+        ConfigError
+            The bundle has no gate.
+        InputError, BackendError
+            As for a call.
+        """
+        if "gate" not in self.bundle.manifest.networks:
+            raise ConfigError(
+                f"{self.bundle.path} has no gate.", hint="purifyctl build-engine --gate shipped --out DIR"
+            )
+        (scores,) = self._infer("gate", self._batch(images)[0])
+        return scores
+
     def _runner(self, network: str) -> Runner:
         """One of the bundle's networks, opened when it is first wanted."""
         with self._lock:
