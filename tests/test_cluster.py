@@ -119,12 +119,12 @@ def test_a_machine_that_is_lost_for_good_leaves_its_work_to_the_others(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster, "PLACE_S", 5.0)
     other, out = on_ray.add_node(num_cpus=1), tmp_path / "out"
 
     def remove() -> None:
         while not any(out.glob("images/*.png")):
             time.sleep(0.01)
+        monkeypatch.setattr(cluster, "PLACE_S", 5.0)  # now that all have a place
         on_ray.remove_node(other, allow_graceful=False)
 
     thread = threading.Thread(target=remove)
