@@ -209,13 +209,15 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
             manifest = from_dict(Manifest, data)
             _check_manifest(manifest)
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
-        raise BundleError(f"{file} is damaged: {error}", hint="purifyctl build-engine") from None
+        raise BundleError(f"{file} is damaged: {error}", hint=BUILD) from None
+    sha256 = hashlib.sha256(text).hexdigest()
     if schema != SCHEMA:
+        rebuild = data.get("rebuild") if trust.is_trusted(sha256) else None  # of an unknown one it is not repeated
         raise BundleError(
             f"{path} has manifest schema {schema}; this purifyctl reads {SCHEMA}.",
-            hint=BUILD,
+            hint=rebuild if isinstance(rebuild, str) else BUILD,
         )
-    bundle = Bundle(path, manifest, hashlib.sha256(text).hexdigest())
+    bundle = Bundle(path, manifest, sha256)
     _check_files(bundle)
     if trusted:
         trust.remember(bundle.sha256, path)

@@ -183,6 +183,9 @@ def train_gate(
     if result.interrupted:
         raise typer.Exit(130)
     for name, found in result.figures["attacked"].items():
+        if not found["n"]:
+            console.note(f"{name}: turned no photograph.")
+            continue
         shares = ", ".join(f"{value:.1%} at {float(rate):.1%}" for rate, value in found["tpr"].items())
         console.note(f"{name}: AUROC {found['auroc']:.4f}; found {shares} of clean ones (n = {found['n']})")
     console.note(f"Gate: {result.checkpoint} ({result.seconds:.0f} s)")

@@ -44,6 +44,8 @@ _CPU_FLAGS = {  # as /proc/cpuinfo names them
     "avx2": "AVX2",
     "avx512f": "AVX-512",
     "avx512_bf16": "AVX-512 BF16",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
     "amx_bf16": "AMX BF16",
     "amx_int8": "AMX INT8",
 }

@@ -1,7 +1,10 @@
 """Build an engine bundle: a checkpoint and a classifier, typed, exported, compiled, and checked against torch."""
 
+import fcntl
 import hashlib
 import json
+import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -107,7 +110,9 @@ def build_engine(
     passes = rewrites.passes(config.backend, config.precision, amx=has_amx())
     about = _about(purifier, classifier, gate, config, checkpoint, tuple(rewrite.__name__ for rewrite in passes))
     out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    lock = _lock(work, wait=True)  # until the end, however it comes
     try:
         networks = {}
         typed: Precision = "fp16" if config.precision == "fp16" else "fp32"
@@ -156,6 +161,8 @@ def build_engine(
         _commit(work, out, overwrite=overwrite)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
     return load_bundle(out)
 
 
@@ -167,6 +174,33 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{out} exists and is no engine bundle.", hint="choose another --out")
     if not overwrite:
         raise ConfigError(f"The bundle {out} exists.", hint="choose another --out, or pass --overwrite")
+
+
+def _lock(work: Path, *, wait: bool = False) -> int | None:
+    """Tell other builds that this one is at work in its folder; the kernel ends that with the process. None where the
+    folder cannot be locked, or without `wait` where another build holds it.
+    """
+    opened = None
+    try:
+        opened = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if opened is not None:
+            os.close(opened)
+        return None
+    return opened
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove the folders of builds of `out` that were killed: those that nobody holds locked."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]{{8}}\.part")  # as `tempfile.mkdtemp` names them
+    for folder in out.parent.iterdir():
+        if not ours.fullmatch(folder.name) or (lock := _lock(folder)) is None:
+            continue
+        empty = not any(folder.iterdir())  # a build that has just begun may not have its lock yet
+        if not empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def _load_gate(name: str, photos: Path | None, image_size: int) -> Gate | None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -83,6 +84,11 @@ def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_go_on(t
     assert "libopenvino.so.1: cannot open" in checks["libraries.needed.openvino"]["detail"]
     assert checks["libraries.needed.torch"]["fix"].startswith("pip install --force-reinstall 'torch>=")
     assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "mend what is wrong under libraries"
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    has = flags[1].split() if flags else []
+    said = checks["processor.instructions"]["detail"].split(", ")
+    for flag, instructions in (("avx2", "AVX2"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI")):
+        assert (instructions if flag in has else f"no {instructions}") in said
     for name in ("memory.available", "processor.model", "decoding.cpu.jpeg", "disk.out"):
         assert checks[name]["status"] == "ok"
     assert "libtorch.so.1" in errors

@@ -1,3 +1,6 @@
+import fcntl
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -5,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from purifyctl import parity
@@ -12,9 +16,11 @@ from purifyctl.backends import open_runner
 from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig, read_recipe
+from purifyctl.detection import load_gate
 from purifyctl.engine import build_engine
 from purifyctl.errors import BackendError, ConfigError, ParityError, WeightsError
-from purifyctl.parity import Tolerance
+from purifyctl.images.synthetic import natural_images
+from purifyctl.parity import Tolerance, gate_scores
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -50,11 +56,40 @@ def test_the_reference_backend_builds_in_both_its_precisions(backend: str, preci
 def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_path: Path) -> None:
     rtx = config(backend="tensorrt-rtx", precision="fp16", targets=("SM86", "SM120"))
     bundle = build_engine(rtx, tiny.checkpoint(tmp_path), tmp_path / "bundle")
-    assert set(bundle.manifest.networks["purifier"].plans) == {"SM86", "SM120"}
+    for name in ("purifier", "gate"):
+        plans = bundle.manifest.networks[name].plans
+        assert plans == {card: f"plans/{card}/{name}.plan" for card in ("SM86", "SM120")}
+        assert all((bundle.path / plan).stat().st_size > 1000 for plan in plans.values())
     assert "graph only" in bundle.manifest.parity.covers
     assert bundle.manifest.varies == ""
     with pytest.raises(BackendError, match="NVIDIA GPU"):
         bundle.open("purifier")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_gate_of_a_bundle_gives_the_scores_that_torch_gives(backend: str, tmp_path: Path) -> None:
+    images = natural_images(6, tiny.SIZE)
+    images[3:] = images[3:] // 32 * 32  # with steps that a blur takes out
+    gate = tiny.gate(tmp_path / "gate.safetensors", images)
+    checkpoint = tiny.checkpoint(tmp_path / "run")
+    bundle = build_engine(config(backend=backend, batch_size=4, gate=str(gate)), checkpoint, tmp_path / "bundle")
+    wanted = gate_scores(load_gate(gate).net, images)
+    assert np.ptp(wanted) > 0.01
+    with bundle.open("gate") as runner:
+        found = np.concatenate([runner.infer(part)[0] for part in (images[:4], images[4:])])
+    assert found.shape == (6,)
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_explain_says_of_each_network_where_it_begins_to_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = config(backend="onnxruntime", precision="fp16")
+    build_engine(half, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle", explain=True)
+    said = [line for line in capsys.readouterr().err.splitlines() if "against FP32" in line]
+    assert [line.split(" against")[0] for line in said] == [f"{n}, onnxruntime fp16" for n in ("purifier", "gate")]
+    for line in said:
+        assert re.search(r"(none of|the first of) \d+ layers .*; most: \S+ \(\w+\), \S+ of its largest value\.$", line)
 
 
 @pytest.mark.slow
@@ -105,6 +140,22 @@ def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bu
         assert build.wait() == -signal.SIGKILL
     assert not (tmp_path / "new").exists()
     assert load_bundle(tmp_path / "old").manifest == tiny_bundle.manifest
+    (left,) = tmp_path.glob(".new.*.part")
+    running, of_another, mine = (
+        tmp_path / n for n in (".new.running0.part", ".newer.abcdefgh.part", ".new.notes.part")
+    )
+    for folder in (running, of_another, mine):
+        folder.mkdir()
+        (folder / "purifier.onnx").touch()
+    lock = os.open(running, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as a build that is at work holds it
+    build_engine(config(gate="none"), checkpoint, tmp_path / "new")
+    os.close(lock)
+    assert not left.exists()
+    assert running.is_dir()
+    assert of_another.is_dir()
+    assert mine.is_dir()
+    assert list(tmp_path.glob(".old.*.part"))  # of another bundle
 
 
 def test_a_size_that_does_not_suit_the_network_is_refused(tmp_path: Path) -> None:

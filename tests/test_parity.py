@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from purifyctl import parity
+from purifyctl.backends import Batch
 from purifyctl.backends.torch import TorchRunner
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.export import FusedGraph, classifier_graph, gate_graph, purifier_graph
@@ -74,6 +75,34 @@ def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypa
         check_parity(wanted, chain, "bf16", (4,))
 
 
+class Stale(TorchRunner):
+    """An engine that gives what its buffers held after the first few batches, whatever comes later."""
+
+    def __init__(self, graph: nn.Module, batches: int) -> None:
+        super().__init__(graph)
+        self._held: list[tuple[Batch, ...]] = []
+        self._batches, self._calls = batches, 0
+
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        self._calls += 1
+        if len(self._held) < self._batches:
+            self._held.append(super().infer(images))
+        return self._held[(self._calls - 1) % self._batches]
+
+
+def test_an_engine_that_is_right_on_clean_photographs_and_not_on_attacked_ones_is_refused() -> None:
+    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    labels = wanted.probabilities.argmax(1)
+    clean, attacked = wanted.purified_probabilities.argmax(1), wanted.attacked_probabilities.argmax(1)
+    difference = (clean == labels).mean() - (attacked == labels).mean()
+    assert difference > 2 / len(IMAGES)
+    engine = runners(tiny.purifier(), tiny.classifier())
+    del engine["fused"]
+    engine["purifier"] = Stale(purifier_graph(tiny.purifier()), len(IMAGES) // 4)
+    with pytest.raises(ParityError, match=f"the chain has change of attacked_accuracy {difference:.4g}, allowed is"):
+        check_parity(wanted, engine, "fp32", (4,))
+
+
 def test_a_gate_is_compared_too_and_refused_where_its_scores_are_others() -> None:
     torch.manual_seed(0)
     gate = GateNetwork(width=6).eval()
@@ -100,3 +129,30 @@ def test_nan_is_outside_every_tolerance() -> None:
     for precision in TOLERANCES:
         with pytest.raises(ParityError, match="nan"):
             check_parity(wanted, runners(tiny.purifier(), broken), precision, (4,))
+
+
+class Overflowing(nn.Module):
+    """A graph whose numbers have grown beyond what its precision holds."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.graph(images) * float("inf")
+
+
+@pytest.mark.parametrize("network", ["classifier", "gate"])
+def test_infinity_is_outside_every_tolerance_even_where_both_have_it(network: str) -> None:
+    torch.manual_seed(0)
+    gate = GateNetwork(width=6).eval()
+    wanted = reference(tiny.purifier(), tiny.classifier(), gate, IMAGES)
+    engine = {**runners(tiny.purifier(), tiny.classifier()), "gate": TorchRunner(gate_graph(gate))}
+    graphs = {"classifier": classifier_graph(tiny.classifier()), "gate": gate_graph(gate)}
+    engine[network] = TorchRunner(Overflowing(graphs[network]))
+    for precision in TOLERANCES:
+        with pytest.raises(ParityError, match=f"{network} at batch 4 has max_probability inf"):
+            check_parity(wanted, engine, precision, (4,))
+    infinite = np.full((12, 10), np.inf, np.float32)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(compare(network, infinite, infinite)["max_probability"])

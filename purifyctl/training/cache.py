@@ -47,7 +47,8 @@ class AttackCache:
         except (OSError, ValueError) as error:
             raise TrainingError(
                 f"The cache of attacked images {folder} cannot be used: {error}.",
-                hint=f"choose another --out, or set cached_attacks = 0; it takes {np.prod(shape) / 2**30:.1f} GiB",
+                hint="choose another --out, or in a recipe of `train` set cached_attacks = 0; "
+                f"it takes {np.prod(shape) / 2**30:.1f} GiB",
             ) from None
 
     def get(self, places: Sequence[int], make: Callable[[], Tensor]) -> Tensor:

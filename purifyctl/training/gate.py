@@ -26,11 +26,11 @@ from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import AttackConfig, GateConfig, format_eps, to_dict
 from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, thresholds_at
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.images import ImageFile, list_images
 from purifyctl.images.sketch import sketch
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.metrics import auroc
+from purifyctl.metrics import auroc, mean
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import read_all, to_pixels, to_tensor
 from purifyctl.training.batches import Batch, TrainingBatches, split
@@ -61,14 +61,16 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
     Raises
     ------
     ConfigError
-        Too few photographs, or a run folder that holds another recipe's attacked crops.
+        Too few photographs.
+    TrainingError
+        The run folder holds another recipe's attacked crops, or no attack turned any held-out photograph.
     """
     started = time.monotonic()
     files = list_images(photos, skip_folder=run_dir)
     training_files, held_out_files = split(files, config.held_out, config.seed)
-    if len(held_out_files) < 1 / max(FALSE_POSITIVE_RATES):
+    if not training_files or len(held_out_files) < 1 / max(FALSE_POSITIVE_RATES):
         raise ConfigError(
-            f"{photos} holds {len(files)} photographs, too few to hold some out for thresholds.",
+            f"{photos} holds {len(files)} photographs, too few to train on and hold some out for thresholds.",
             hint="name a folder with more as --photos",
         )
     workers = Workers(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -114,9 +116,19 @@ def judge(
 
     A photograph that is made much smaller is sharper, and looks more like an attacked one. So thresholds are found at
     each of the recipe's sizes, and the highest counts; figures are of the first size.
+
+    Raises
+    ------
+    TrainingError
+        No attack turned any photograph: there is nothing to calibrate on.
     """
     clean = [read_all(held_out, size)[0] for size in config.validation_sizes]
     attacked = _attacked(clean[0], classifier, device)
+    if not any(map(len, attacked.values())):
+        raise TrainingError(
+            f"No attack turned {classifier.name} on any of {len(clean[0])} held-out photographs.",
+            hint="name a classifier that has learnt something, or a folder with more photographs as --photos",
+        )
     logits = [_in_parts(net, x, device) for x in clean]
     found = {name: _in_parts(net, x, device) for name, x in attacked.items()}
     scale, shift = _platt(torch.cat(logits), torch.cat(list(found.values())))
@@ -136,7 +148,9 @@ def judge(
             name: {
                 "n": len(x),
                 "auroc": auroc(scores(logits[0]), scores(x)),
-                "tpr": {rate: float((scores(x) >= threshold).mean()) for rate, threshold in thresholds.items()},
+                "tpr": {
+                    rate: mean((scores(x) >= threshold).astype(np.float64)) for rate, threshold in thresholds.items()
+                },
             }
             for name, x in found.items()
         },
@@ -144,7 +158,9 @@ def judge(
 
 
 class _Trainer:
-    """The gate and its optimiser. What a step draws comes from the seed and the step's number."""
+    """The gate and its optimiser. What a step draws comes from the seed and the step's number, and is the same whether
+    its attacked crops are made or lie there already.
+    """
 
     def __init__(
         self,
@@ -162,9 +178,9 @@ class _Trainer:
 
     def step(self, batch: Batch, step: int) -> float:
         torch.manual_seed(self._config.seed * 1_000_003 + step)  # random starts
-        rng = np.random.default_rng((self._config.seed, step))
+        rng, of_attack = (np.random.default_rng((self._config.seed, step, *more)) for more in ((), (1,)))
         x = torch.stack([self._crop(image, place) for image, place in zip(batch.x, batch.places, strict=True)])
-        x_adv = self._cache.get(batch.places, lambda: self._attacked(x.to(self._device), rng))
+        x_adv = self._cache.get(batch.places, lambda: self._attacked(x.to(self._device), of_attack))
         both = torch.cat([_disturbed(x, self._config.disturbed, rng), x_adv]).to(self._device)
         is_attacked = torch.arange(len(both), device=self._device) >= len(x)
         for group in self._optimiser.param_groups:
