@@ -126,6 +126,8 @@ def test_a_gated_runs_report_says_what_the_gate_did(photos: Path, tiny_bundle: B
     assert f"flagged, purified {shares['purified']}" in page.text
     assert f"not flagged, left where it is {shares['left']}" in page.text
     assert "The gate looked at 10 images, at a false-positive rate of 1.0 %" in page.text
+    assert "Of the purified images" not in page.text
+    assert "Gated: flagged images are classified purified" in page.text
     assert len(page.pictures()) == 3 * handled["purified"]
 
 

@@ -117,8 +117,8 @@ def change_plot(change: Histogram) -> Markup:
     return _svg(figure, "Histogram of the mean change of each image")
 
 
-def confidence_plot(purified: Outcome, unpurified: Outcome | None) -> Markup:
-    """How sure the classifier is of what it says, with the purifier and, where that is known, without."""
+def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) -> Markup:
+    """How sure the classifier is of what it says, with the purifier (`name` says how) and, where known, without."""
     figure, axes = _axes(4.2, 2.2)
     highest = 0.0
     for outcome, colour, dashes in ((unpurified, _UNPURIFIED, (0, (4, 2))), (purified, _PURIFIED, "solid")):
@@ -127,9 +127,9 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None) -> Markup:
             edges = np.linspace(0, 100, len(shares) + 1)
             axes.stairs(shares, edges, color=colour, linewidth=1.4, linestyle=dashes)
             highest = max(highest, float(shares.max()))
-    for x, name, colour in ((0.02, "purified", _PURIFIED), (0.26, "unpurified", _UNPURIFIED)):
-        if name == "purified" or unpurified is not None:
-            axes.text(x, 1.02, name, color=colour, transform=axes.transAxes, va="bottom")
+    axes.text(0.02, 1.02, name, color=_PURIFIED, transform=axes.transAxes, va="bottom")
+    if unpurified is not None:
+        axes.text(0.26, 1.02, "unpurified", color=_UNPURIFIED, transform=axes.transAxes, va="bottom")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, highest * 1.05)
     axes.set_xlabel("confidence in the predicted class, %")

@@ -92,6 +92,7 @@ def _page(
     stages = {name: histogram for name, histogram in found.stages.items() if histogram.n}
     labelled, compared = found.purified.labelled > 0, found.unpurified.classified > 0
     confident = found.purified.classified > 0
+    outcome = "gated" if found.flagged else "purified"  # what the classifier saw
     return {
         **figures,
         "name": folder.absolute().name or str(folder),
@@ -119,7 +120,10 @@ def _page(
         "purified": found.purified,
         "unpurified": found.unpurified if compared else None,
         "differing": Share(found.differing, found.compared),
-        "confidence": confidence_plot(found.purified, found.unpurified if compared else None) if confident else "",
+        "outcome": outcome,
+        "confidence": confidence_plot(found.purified, found.unpurified if compared else None, outcome)
+        if confident
+        else "",
         "worst": _worst(found, compared) if labelled else [],
         "classes": len(found.of_class),
         "classes_with_errors": len({true for true, _ in found.mistakes}),
