@@ -37,12 +37,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Ten small photographs in two folders."""
-    folder = tmp_path / "photos"
-    for i in range(10):
-        file = folder / ("cats" if i % 2 else "dogs") / f"{i}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
-    return folder
+    return tiny.photographs(tmp_path / "photos", 10, labelled=True)
 
 
 @pytest.fixture(scope="session")

@@ -113,13 +113,6 @@ def harass(
     return done
 
 
-def photographs(folder: Path, n: int) -> Path:
-    folder.mkdir()
-    for i in range(n):
-        (folder / f"{i:05}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
-    return folder
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
@@ -133,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = tiny.bundle(folder)
-        source = photographs(folder / "photographs", arguments.images)
+        source = tiny.photographs(folder / "photographs", arguments.images)
         undisturbed = folder / "undisturbed"
         subprocess.run(command(source, bundle, undisturbed, *more), cwd=ROOT, check=True)
         done = harass(source, bundle, folder, undisturbed, *more, kills=arguments.kills, seed=arguments.seed)

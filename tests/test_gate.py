@@ -51,12 +51,7 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
     """30 photographs of which the tiny gate flags some, not all."""
-    folder = tmp_path / "photos"
-    for i in range(30):
-        file = folder / ("cats" if i % 2 else "dogs") / f"{i:02d}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
-    return folder
+    return tiny.photographs(tmp_path / "photos", 30, labelled=True)
 
 
 def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_through_bit_for_bit(

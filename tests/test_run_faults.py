@@ -32,10 +32,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 photographs, in four shards."""
-    folder = tmp_path_factory.mktemp("many")
-    for i in range(30):
-        (folder / f"{i:02}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
-    return folder
+    return tiny.photographs(tmp_path_factory.mktemp("many"), 30)
 
 
 @pytest.fixture(scope="module")

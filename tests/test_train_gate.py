@@ -42,10 +42,7 @@ CONFIG = from_dict(GateConfig, RECIPE)
 @pytest.fixture(scope="module")
 def thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty photographs. Read only."""
-    folder = tmp_path_factory.mktemp("thirty")
-    for i in range(30):
-        (folder / f"{i:02d}.jpg").write_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG"))
-    return folder
+    return tiny.photographs(tmp_path_factory.mktemp("thirty"), 30)
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,15 @@ def photograph(size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
     return coarse.resize(size, Image.Resampling.BICUBIC)
 
 
+def photographs(folder: Path, n: int, *, labelled: bool = False) -> Path:
+    """`folder` with n small photographs; labelled: in turns in `dogs` and `cats`."""
+    for i in range(n):
+        file = folder / (("dogs", "cats")[i % 2] if labelled else "") / f"{i:0{len(str(n - 1))}}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(photograph(seed=i), "JPEG"))
+    return folder
+
+
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     """`image` as a file of `kind` (Pillow's name)."""
     buffer = io.BytesIO()

@@ -160,10 +160,7 @@ class Engine:
         InputError, BackendError
             As for a call.
         """
-        if "classifier" not in self.bundle.manifest.networks:
-            raise ConfigError(
-                f"{self.bundle.path} has no classifier.", hint="purifyctl build-engine --classifier NAME --out DIR"
-            )
+        self._require("classifier", "--classifier NAME")
         batch, _ = self._batch(images)
         chain = self.bundle.chain(apart=not purify)
         if chain == ("fused",):
@@ -192,12 +189,15 @@ class Engine:
         InputError, BackendError
             As for a call.
         """
-        if "gate" not in self.bundle.manifest.networks:
-            raise ConfigError(
-                f"{self.bundle.path} has no gate.", hint="purifyctl build-engine --gate shipped --out DIR"
-            )
+        self._require("gate", "--gate shipped")
         (scores,) = self._infer("gate", self._batch(images)[0])
         return scores
+
+    def _require(self, network: str, option: str) -> None:
+        if network not in self.bundle.manifest.networks:
+            raise ConfigError(
+                f"{self.bundle.path} has no {network}.", hint=f"purifyctl build-engine {option} --out DIR"
+            )
 
     def _runner(self, network: str) -> Runner:
         """One of the bundle's networks, opened when it is first wanted."""

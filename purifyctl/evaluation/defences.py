@@ -59,8 +59,12 @@ class GatedPurifier(nn.Module):
         super().__init__()
         self.gate, self.threshold, self.purifier = gate, threshold, purifier
 
+    def score(self, x: Tensor) -> Tensor:
+        """How likely each image was attacked: [N]."""
+        return torch.sigmoid(self.gate(x))
+
     def forward(self, x: Tensor) -> Tensor:
-        score = torch.sigmoid(self.gate(x))
+        score = self.score(x)
         soft = torch.sigmoid((score - self.threshold) / SOFTNESS)
         share = (score >= self.threshold).to(x.dtype) + (soft - soft.detach())  # the decision; its gradient is soft's
         correction: Tensor = self.purifier(x) - x
@@ -70,7 +74,7 @@ class GatedPurifier(nn.Module):
 def gated_defence(gate: nn.Module, threshold: float, purifier: nn.Module) -> Defence:
     """A gate in front of a purifier."""
     net = GatedPurifier(gate, threshold, purifier)
-    return Defence(GATED, lambda x: eight_bits(net(x)), net, score=lambda x: torch.sigmoid(gate(x)))
+    return Defence(GATED, lambda x: eight_bits(net(x)), net, score=net.score)
 
 
 def bpda_model(net: nn.Module, classifier: Model) -> Model:

@@ -155,8 +155,8 @@ def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None
     turned = scores[right & ~_right(tables[rung.key][attacked])]
     cell["gate_auroc"] = metrics.auroc(clean, turned)
     _add(cell, "gate_tpr", Share(int((turned >= threshold).sum()), len(turned)))
+    highest = np.sort(clean)[::-1]
     for rate in DETECTION_RATES:
-        highest = np.sort(clean)[::-1]
         reached = highest[int(rate * len(clean))]  # so many of these very photographs lie above, as in ROC curves
         _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > reached).sum()), len(turned)))
     return cell

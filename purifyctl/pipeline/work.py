@@ -49,9 +49,8 @@ class Job:
     bundle_sha256: str
     remote: RemoteTree | None  # the source, where it is a URL,
     readers: Executor | None  # and what then reads the images of a batch at once
-    entered: Callable[
-        [int, str | None], None
-    ]  # called with a batch's number and the stage that it comes to; None: waits
+    # called with a batch's number and the stage that it comes to; None: waits
+    entered: Callable[[int, str | None], None]
 
 
 @dataclass

@@ -76,9 +76,8 @@ def _work(task: Task, parent: _Parent) -> None:
             def pool(size: int, name: str) -> ThreadPoolExecutor:
                 return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
 
-            room = (
-                job.purifier.concurrency + 4
-            )  # batches: one being read, one decoded, one encoded, the engine's own, ...
+            # batches: one being read, one decoded, one encoded, the engine's own, and one on its way
+            room = job.purifier.concurrency + 4
             window = room + (WAITING if job.gating else 0)
             # entered first, left last: each hands its work to those before it
             tell, encoders = pool(window if job.gating else 1, "tell"), pool(threads, "write")
