@@ -144,16 +144,19 @@ class NetworkConfig:
     kind: Literal["unet", "residual"]  # the paper's generator, or one that predicts a correction to the image
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
+    reduce: int = 1  # residual: averaged over squares of this side first, and enlarged again at the end; 1: neither
 
     def __post_init__(self) -> None:
         _require(self.width >= 1, f"network.width is {self.width}; it must be at least 1.")
         low = {"unet": 5, "residual": 2}[self.kind]
         _require(low <= self.depth <= 8, f"network.depth is {self.depth}; {self.kind} takes {low} to 8.")
+        _require(1 <= self.reduce <= 8, f"network.reduce is {self.reduce}; it must lie in 1 to 8.")
+        _require(self.reduce == 1 or self.kind == "residual", "network.reduce is for residual networks.")
 
     @property
     def size_multiple(self) -> int:
         """Image height and width must be multiples of this many pixels."""
-        return int(2**self.depth)
+        return int(2**self.depth) * self.reduce
 
 
 @dataclass(frozen=True)
@@ -308,6 +311,7 @@ class TrainConfig:
     batch_size: int = 16  # photographs per step, over all GPUs
     epochs: int = 1  # passes over the photographs
     denoise_epochs: int = 0  # of them, the first ones learn from the pixels alone (l1, l2): plain denoising
+    growth_epochs: int = 0  # over the first ones, budgets of attacks through the purifier grow from nothing
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     beta2: float = 0.999  # lower where the losses change on the way (denoise_epochs): their scale is forgotten sooner
@@ -352,6 +356,8 @@ class TrainConfig:
         _require(grey_levels(min(self.validation_eps)) >= 1, "validation_eps: less than 1/255 changes no 8-bit image.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
         _require(0 <= self.denoise_epochs < self.epochs, "denoise_epochs: epochs must be more.")
+        _require(self.growth_epochs >= 0, "growth_epochs must not be negative.")
+        _require(adaptive or not self.growth_epochs, "growth_epochs: no attack goes through the purifier.")
         pixels = self.objective.l1 or self.objective.l2
         _require(
             not self.denoise_epochs or pixels > 0, "denoise_epochs: objective.l1 or objective.l2 must be positive."

@@ -47,7 +47,10 @@ def test_an_untrained_residual_purifier_returns_its_input() -> None:
     torch.testing.assert_close(ResidualPurifier().eval()(x), x)
 
 
-@pytest.mark.parametrize("net", [UNetPurifier(width=4, depth=6), ResidualPurifier(width=8, depth=3)])
+@pytest.mark.parametrize(
+    "net",
+    [UNetPurifier(width=4, depth=6), ResidualPurifier(width=8, depth=3), ResidualPurifier(width=8, depth=3, reduce=4)],
+)
 def test_purifiers_keep_shape_and_range_on_images_that_are_not_square(net: nn.Module) -> None:
     for p in net.parameters():
         nn.init.normal_(p, 0, 0.5)
@@ -55,6 +58,16 @@ def test_purifiers_keep_shape_and_range_on_images_that_are_not_square(net: nn.Mo
     assert y.shape == (2, 3, 64, 128)
     assert y.min() >= 0
     assert y.max() <= 1
+
+
+def test_no_detail_finer_than_what_it_averages_gets_past_a_reducing_purifier() -> None:
+    net = ResidualPurifier(width=8, depth=2, reduce=4)
+    nn.init.normal_(net.head[1].weight, 0, 0.5)
+    x = torch.rand(1, 3, 32, 32) * 0.5 + 0.25
+    noise = torch.randn(1, 3, 32, 32) * 0.05
+    means = nn.functional.avg_pool2d(noise, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(net(x + noise - means), net(x))
+    assert not torch.allclose(net(x + means), net(x))
 
 
 def test_the_unet_drops_out_in_three_blocks_in_training_only() -> None:

@@ -264,7 +264,7 @@ def test_the_first_epochs_learn_from_the_pixels_alone_where_the_recipe_says_so()
 
 def attacked_by(made: Trainer, x: torch.Tensor, step: int, places: tuple[int, ...] = ()) -> torch.Tensor:
     y = torch.zeros(len(x), dtype=torch.int64)
-    return made._attacked(x, y, made._classifiers[0], np.random.default_rng(step), places)
+    return made._attacked(x, y, made._classifiers[0], np.random.default_rng(step), places, step)
 
 
 def tiny_images(n: int) -> torch.Tensor:
@@ -287,6 +287,25 @@ def test_an_adaptive_attack_in_the_mix_goes_through_the_purifier() -> None:
         torch.nn.init.normal_(one.generator.head[1].weight, 0, 0.1)  # a purifier that does something
         made[through] = attacked_by(one, tiny_images(2), 0)
     assert not torch.equal(made["classifier"], made["purifier"])
+
+
+def test_budgets_of_attacks_through_the_purifier_grow_from_nothing_and_others_do_not() -> None:
+    attacks = {
+        through: TrainingAttack("fgsm", eps=(8 / 255, 8 / 255), through=through)
+        for through in ("classifier", "purifier")
+    }
+    largest = {}
+    for through in attacks:  # beside one that goes through the purifier, or growth would be refused
+        mix = (replace(attacks[through], share=1e6), attacks["purifier"])
+        settings = config(attacks=mix, growth_epochs=1, epochs=2, identity_share=0.0, network=tiny.NETWORK)
+        made = trainer(settings)  # of 10 steps
+        torch.nn.init.normal_(made.generator.head[1].weight, 0, 0.1)
+        x = torch.full((2, 3, 32, 32), 0.5)
+        largest[through] = [float((attacked_by(made, x, step) - x).abs().max()) * 255 for step in (0, 2, 4, 9)]
+    assert largest["purifier"] == pytest.approx([1.6, 4.8, 8, 8], abs=1e-3)
+    assert min(largest["classifier"]) >= 7
+    with pytest.raises(ConfigError, match="growth_epochs"):
+        config(attacks=(attacks["classifier"],), growth_epochs=1)
 
 
 def test_steps_take_turns_with_all_classifiers() -> None:

@@ -17,4 +17,4 @@ def build_purifier(config: NetworkConfig) -> nn.Module:
     """The purifier that `config` describes, with fresh weights."""
     if config.kind == "unet":
         return UNetPurifier(width=config.width, depth=config.depth)
-    return ResidualPurifier(width=config.width, depth=config.depth)
+    return ResidualPurifier(width=config.width, depth=config.depth, reduce=config.reduce)

@@ -20,13 +20,17 @@ class ResidualPurifier(nn.Module):
 
     At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
-    Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth. The correction is computed in
+    With `reduce` above 1 the network works on an image that was averaged over squares of so many pixels, and what it
+    makes of it is enlarged again: no path past it is left for fine noise, nor for fine detail.
+
+    Input and output: RGB NCHW float in [0, 1], height and width multiples of reduce * 2**depth. The correction is computed in
     the type of the weights and added in that of the input: half precision tells a correction of a few grey levels to a
     hundredth of one, but a pixel to an eighth (FP16) or to a whole one (BF16).
     """
 
-    def __init__(self, width: int = 32, depth: int = 4) -> None:
+    def __init__(self, width: int = 32, depth: int = 4, reduce: int = 1) -> None:
         super().__init__()
+        self.reduce = reduce
         channels = [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]  # 32-48-64-96 at width 32
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
         self.down = nn.ModuleList(
@@ -44,6 +48,8 @@ class ResidualPurifier(nn.Module):
         nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.reduce > 1:
+            x = nn.functional.avg_pool2d(x, self.reduce)
         h = self.stem(nn.functional.pixel_unshuffle(x * 2 - 1, 2).to(self.stem.weight.dtype))
         skips = []
         for down in self.down:
@@ -54,7 +60,10 @@ class ResidualPurifier(nn.Module):
             if level < len(self.merge):
                 h = self.merge[level](h)
         correction = nn.functional.pixel_shuffle(self.head(h), 2)
-        return torch.clamp(x + correction.to(x.dtype), 0, 1)
+        x = torch.clamp(x + correction.to(x.dtype), 0, 1)
+        if self.reduce > 1:
+            x = nn.functional.interpolate(x, scale_factor=self.reduce, mode="bilinear", align_corners=False)
+        return x
 
 
 class ResidualBlock(nn.Module):

@@ -33,17 +33,23 @@ def attack_each(
     y: Tensor,
     model_of: Callable[[TrainingAttack], Model],
 ) -> Tensor:
-    """`x`, with the `chosen` images attacked away from `y`, each as it was drawn."""
+    """`x`, with the `chosen` images attacked away from `y`, each as it was drawn.
+
+    Rounded to 8 bits, as files are; but for attacks through the purifier, whose budgets may be smaller than that.
+    """
     x_adv = x.clone()
     for number, attack in enumerate(attacks):
         of_this = chosen & (kind == number)
+        files = attack.through == "classifier"
         if attack.kind in GRADIENT_ATTACKS and of_this.any():
             budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
-            x_adv[of_this] = make_attack(attack, model_of(attack), x[of_this], y[of_this], budget)
+            x_adv[of_this] = make_attack(
+                attack, model_of(attack), x[of_this], y[of_this], budget, eight_bit=files
+            )
         elif of_this.any():  # one budget at a time
             for each in sorted(set(eps[of_this].tolist())):
                 these = of_this & (eps == each)
-                x_adv[these] = make_attack(attack, model_of(attack), x[these], y[these], each)
+                x_adv[these] = make_attack(attack, model_of(attack), x[these], y[these], each, eight_bit=files)
     return x_adv
 
 

@@ -92,7 +92,7 @@ class Trainer:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             with torch.no_grad():
                 clean_logits = classifier.logits(x).float()
-            x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places)
+            x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places, step)
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
             x_pur = self.generator(x_adv).float()
@@ -129,11 +129,19 @@ class Trainer:
                 group["lr"] = self.config.learning_rate * factor
 
     def _attacked(
-        self, x: Tensor, y: Tensor, classifier: Classifier, rng: np.random.Generator, places: Sequence[int]
+        self,
+        x: Tensor,
+        y: Tensor,
+        classifier: Classifier,
+        rng: np.random.Generator,
+        places: Sequence[int],
+        step: int,
     ) -> Tensor:
         """Attack all of `x` but the identity share, each image with an attack and a budget of its own."""
         n = len(x) * self.workers.count  # drawn for the whole batch, then shared out
         kinds, budgets = draw(self.config.attacks, n, rng)
+        adaptive = np.array([attack.through == "purifier" for attack in self.config.attacks])[kinds]
+        budgets = np.where(adaptive, budgets * self._growth(step), budgets)
         drawn = torch.from_numpy(np.stack([kinds, budgets, rng.random(n) >= self.config.identity_share]))
         kind, eps, wanted = self.workers.share(drawn.T).T.to(x.device)
 
@@ -147,6 +155,11 @@ class Trainer:
             return attacked(wanted.bool())
         cached = self.cache.get(places, lambda: attacked(all_of(x)))
         return torch.where(wanted.bool().view(-1, 1, 1, 1), cached.to(x), x)
+
+    def _growth(self, step: int) -> float:
+        """What share of their budgets attacks through the purifier have at this step."""
+        steps = self.total_steps * self.config.growth_epochs / self.config.epochs
+        return min(1.0, (step + 1) / steps) if steps else 1.0
 
     def _through_purifier(self, classifier: Classifier) -> Model:
         self.generator.eval()  # what an attacker would face
