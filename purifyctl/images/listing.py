@@ -77,7 +77,7 @@ def find_images(
     tree: Tree = source if isinstance(source, RemoteTree) else LocalTree(source, skip_folder)
     if files_from is not None:
         if isinstance(source, Path) and not source.is_dir():
-            raise ConfigError(f"{source} is no folder, in which the files of a list could lie.", hint="check SRC")
+            raise ConfigError(f"{source} is no folder, in which the files of a list could lie.", hint="check the path")
         if not files_from.is_file():
             raise ConfigError(
                 f"There is no file {files_from}.", hint="check --files-from; a list is read twice, so no pipe will do"

@@ -88,7 +88,7 @@ class LocalTree:
                 "What is named as the source looks like a URL, and only run reads from URLs.",
                 hint="copy the photographs to this machine first",
             )
-        raise ConfigError(f"There is no folder or file {source}.", hint="check SRC")
+        raise ConfigError(f"There is no folder or file {source}.", hint="check the path")
 
     def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
         names = self._names(folder)  # no more than names: a folder may hold millions
