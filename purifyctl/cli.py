@@ -832,6 +832,9 @@ def doctor(
 
 def main() -> None:
     """Entry point. Expected failures become one message and an exit code; bugs keep their traceback."""
+    from purifyctl.machine import keep_freed_memory
+
+    keep_freed_memory()
     try:
         app()
     except PurifyctlError as error:

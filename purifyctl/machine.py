@@ -1,5 +1,6 @@
-"""What a figure was measured on."""
+"""The machine that this runs on: what it is, where it keeps files, how it hands out memory."""
 
+import ctypes
 import os
 import platform
 from importlib import metadata
@@ -32,6 +33,25 @@ def cache_folder() -> Path:
 def state_folder() -> Path:
     """$PURIFYCTL_STATE, or purifyctl's folder in the user's state (XDG base directories): what the user has decided."""
     return _user_folder("PURIFYCTL_STATE", "XDG_STATE_HOME", ".local/state")
+
+
+def keep_freed_memory() -> bool:
+    """Have this process keep the memory that it frees, for the next time; says whether the C library knows how.
+
+    glibc gives blocks of a tensor's size back to the kernel at once, which hands them out again page by page, zeroed.
+    On a virtual machine that can take a training as long as its arithmetic (docs/benchmarks.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    wanted = (
+        (mmap_threshold, 1 << 25),
+        (trim_threshold, (1 << 31) - 1),
+        (top_pad, 1 << 28),
+    )  # 32 MiB: as much as it takes
+    return all(mallopt(option, size) for option, size in wanted)
 
 
 def _user_folder(ours: str, xdg: str, default: str) -> Path:

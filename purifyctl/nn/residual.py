@@ -23,9 +23,9 @@ class ResidualPurifier(nn.Module):
     With `reduce` above 1 the network works on an image that was averaged over squares of so many pixels, and what it
     makes of it is enlarged again: no path past it is left for fine noise, nor for fine detail.
 
-    Input and output: RGB NCHW float in [0, 1], height and width multiples of reduce * 2**depth. The correction is computed in
-    the type of the weights and added in that of the input: half precision tells a correction of a few grey levels to a
-    hundredth of one, but a pixel to an eighth (FP16) or to a whole one (BF16).
+    Input and output: RGB NCHW float in [0, 1], height and width multiples of reduce * 2**depth. The correction is
+    computed in the type of the weights and added in that of the input: half precision tells a correction of a few grey
+    levels to a hundredth of one, but a pixel to an eighth (FP16) or to a whole one (BF16).
     """
 
     def __init__(self, width: int = 32, depth: int = 4, reduce: int = 1) -> None:

@@ -43,9 +43,7 @@ def attack_each(
         files = attack.through == "classifier"
         if attack.kind in GRADIENT_ATTACKS and of_this.any():
             budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
-            x_adv[of_this] = make_attack(
-                attack, model_of(attack), x[of_this], y[of_this], budget, eight_bit=files
-            )
+            x_adv[of_this] = make_attack(attack, model_of(attack), x[of_this], y[of_this], budget, eight_bit=files)
         elif of_this.any():  # one budget at a time
             for each in sorted(set(eps[of_this].tolist())):
                 these = of_this & (eps == each)

@@ -26,6 +26,7 @@ from purifyctl.config import (
 from purifyctl.evaluation import EvaluateOptions, evaluate
 from purifyctl.evaluation.defences import PURIFIER
 from purifyctl.evaluation.summary import WORST
+from purifyctl.machine import keep_freed_memory
 from purifyctl.report.percent import share
 from purifyctl.training import train
 
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--vgg19", default="", help="weights for the perceptual term; default: download")
     arguments = parser.parse_args()
 
+    keep_freed_memory()
     recipe = read_recipe(RECIPE, TrainConfig)
     base = replace(
         recipe,
