@@ -1,6 +1,6 @@
 """What each part of the training recipe buys: short trainings that differ in one thing, then one evaluation of all.
 
-    python -m tests.benchmarks.ablation --photos DIR --test DIR --out runs/ablation [--epochs 2] [--seeds 0,1]
+    python -m tests.benchmarks.ablation --photos DIR --test DIR --out runs/ablation [--seeds 0,1] [--only NAME]
 
 Every variant sees the same photographs, as many of them, at the same size; the last two go on from another one's
 weights for as long again. Trainings that are done are not done again, and one that was stopped is gone on with.
@@ -68,6 +68,11 @@ def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
     }
 
 
+def purifier_of(out: Path, name: str, seed: int) -> Path:
+    """Where this variant's weights are, once it is trained."""
+    return out / f"{name}, seed {seed}".replace(" ", "_") / "last.safetensors"
+
+
 def table(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """One row per variant: top-1 and its interval, clean and on each rung; a dash where it was not measured."""
     found: dict[str, dict[str, str]] = {}
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of each training; half of them denoise, where some do")
     parser.add_argument("--limit", type=int, default=256, help="photographs to measure on")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--only", action="append", help="this variant; repeatable. Default: all")
     parser.add_argument("--weights", default="IMAGENET1K_V1", help="of MobileNetV2")
     parser.add_argument("--vgg19", default="", help="weights for the perceptual term; default: download")
     arguments = parser.parse_args()
@@ -116,17 +122,20 @@ def main() -> None:
         validation_images=64,
         validate_every=arguments.epochs,
     )
+    known = variants(base, arguments.vgg19)
+    if unknown := set(arguments.only or ()) - set(known):
+        parser.error(f"--only {min(unknown)!r}: there are {', '.join(map(repr, known))}.")
     made: dict[str, Path] = {}
     for seed in map(int, arguments.seeds.split(",")):
-        for name, config in variants(base, arguments.vgg19).items():
+        for name in arguments.only or known:
+            config = known[name]
             title = f"{name}, seed {seed}"
             console.note(f"== {title}")
             if config.start:
-                config = replace(config, start=str(made[f"{config.start}, seed {seed}"]))
-            run = arguments.out / title.replace(" ", "_")
-            if train(replace(config, seed=seed), arguments.photos, run).interrupted:
+                config = replace(config, start=str(purifier_of(arguments.out, config.start, seed)))
+            made[title] = purifier_of(arguments.out, name, seed)
+            if train(replace(config, seed=seed), arguments.photos, made[title].parent).interrupted:
                 raise SystemExit(130)
-            made[title] = run / "last.safetensors"
     options = EvaluateOptions(
         checkpoint=RECIPE,  # each of them in turn, below
         classifier=base.classifiers[0].name,
@@ -140,7 +149,9 @@ def main() -> None:
     # who knows the purifier too: costly, and of interest where a variant was made for it
     adaptive = replace(options, threat_models=("adaptive",), attacks=(AttackConfig("pgd"),), eps=("4/255",), limit=64)
     last = {name: path for name, path in made.items() if "as long again" in name or "adaptive" in name}
-    cells += [c for c in measure(last, arguments.test, arguments.out / "adaptive", adaptive) if c["attack"] != "clean"]
+    if last:
+        found = measure(last, arguments.test, arguments.out / "adaptive", adaptive)
+        cells += [cell for cell in found if cell["attack"] != "clean"]
     print("\n".join(table(cells)))
 
 
