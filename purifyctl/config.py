@@ -144,7 +144,7 @@ class NetworkConfig:
     kind: Literal["unet", "residual"]  # the paper's generator, or one that predicts a correction to the image
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
-    reduce: int = 1  # residual: averaged over squares of this side first, and enlarged again at the end; 1: neither
+    reduce: int = 1  # residual: pixels; what it sees of an image are averages over squares of this side; 1: all of it
 
     def __post_init__(self) -> None:
         _require(self.width >= 1, f"network.width is {self.width}; it must be at least 1.")

@@ -20,8 +20,8 @@ class ResidualPurifier(nn.Module):
 
     At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
-    With `reduce` above 1 the network works on an image that was averaged over squares of so many pixels, and what it
-    makes of it is enlarged again: no path past it is left for fine noise, nor for fine detail.
+    With `reduce` above 1 the network sees the image averaged over squares of so many pixels; its correction, at full
+    resolution, is added to that, enlarged again: no path past it is left for fine noise, nor for fine detail.
 
     Input and output: RGB NCHW float in [0, 1], height and width multiples of reduce * 2**depth. The correction is
     computed in the type of the weights and added in that of the input: half precision tells a correction of a few grey
@@ -42,7 +42,7 @@ class ResidualPurifier(nn.Module):
             for n_in, n_out in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
         self.merge = nn.ModuleList(ResidualBlock(n, 1) for n in channels[-2:0:-1])
-        last = nn.Conv2d(channels[0], 12, 3, padding=1)
+        last = nn.Conv2d(channels[0], 12 * reduce**2, 3, padding=1)
         self.head = nn.Sequential(nn.ReLU(), last)
         self.apply(_init_weights)
         nn.init.zeros_(last.weight)
@@ -59,11 +59,10 @@ class ResidualPurifier(nn.Module):
             h = up(h) + skips.pop()
             if level < len(self.merge):
                 h = self.merge[level](h)
-        correction = nn.functional.pixel_shuffle(self.head(h), 2)
-        x = torch.clamp(x + correction.to(x.dtype), 0, 1)
+        correction = nn.functional.pixel_shuffle(self.head(h), 2 * self.reduce)
         if self.reduce > 1:
             x = nn.functional.interpolate(x, scale_factor=self.reduce, mode="bilinear", align_corners=False)
-        return x
+        return torch.clamp(x + correction.to(x.dtype), 0, 1)
 
 
 class ResidualBlock(nn.Module):
