@@ -65,6 +65,20 @@ def attack_success_rate(prediction: Classes, clean: Classes, truth: Classes) -> 
     return Share(int((right & (prediction != truth)).sum()), int(right.sum()))
 
 
+def twice_right(prediction: Classes, clean: Classes, truth: Classes) -> Share:
+    """Images that a pipeline gets right under attack and when left alone: an attacker may choose to do nothing.
+
+    Accuracy under attack can be higher. A perturbation away from the true label tells that label, and a defence that
+    turns perturbations round then gets images right that it gets wrong when clean.
+
+    Parameters
+    ----------
+    prediction, clean
+        What the same pipeline says of the attacked and of the clean images.
+    """
+    return Share(int(((prediction == truth) & (clean == truth)).sum()), len(truth))
+
+
 def misclassification_rate(prediction: Classes, clean: Classes) -> Share:
     """Predictions that differ from the undefended classifier's on the clean image: the paper's Table 3."""
     return Share(int((prediction != clean).sum()), len(clean))

@@ -564,6 +564,9 @@ def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
     purified = by_name["gray_box", "FGSM", PURIFIER]
     assert (purified["clean_top1"], purified["purified_clean_top1"], purified["robust_top1"]) == (0.8, 0.7, 0.6)
     assert purified["robust_top1_float"] == 0.5
+    assert (purified["twice_right_top1_hits"], purified["twice_right_top1_n"]) == (6, 10)
+    leaked = by_name["gray_box", "FGSM", "JPEG-75"]
+    assert (leaked["robust_top1"], leaked["twice_right_top1"]) == (0.7, 0.5)
     assert purified["recovery"] == pytest.approx(6 / 8)
     assert (purified["attack_success_rate_hits"], purified["attack_success_rate_n"]) == (1, 7)
     assert purified["misclassification_rate"] == pytest.approx(0.2)

@@ -22,6 +22,13 @@ def test_asr_ignores_images_already_misclassified_when_clean() -> None:
     assert metrics.attack_success_rate(attacked, clean, TRUTH) == Share(1, 2)
 
 
+def test_an_image_is_twice_right_only_if_it_is_right_when_clean_too() -> None:
+    clean = np.array([0, 1, 0, 0])
+    attacked = np.array([0, 5, 2, 5])  # the third is right because it was attacked
+    assert metrics.top1(attacked, TRUTH) == Share(2, 4)
+    assert metrics.twice_right(attacked, clean, TRUTH) == Share(1, 4)
+
+
 def test_asr_of_a_pipeline_that_is_never_right_has_no_value() -> None:
     wrong = np.array([9, 9, 9, 9])
     share = metrics.attack_success_rate(wrong, wrong, TRUTH)

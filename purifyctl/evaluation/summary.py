@@ -120,6 +120,7 @@ def _cell(tables: Tables, rung: Rung, defence: str, table: Table) -> Cell:
     floats = table["float_prediction"]
     measured = under_attack and not np.isnan(floats).any()
     _add(cell, "robust_top1_float", metrics.top1(floats, truth) if measured else None)
+    _add(cell, "twice_right_top1", metrics.twice_right(prediction, clean, truth) if under_attack else None)
     success = metrics.attack_success_rate(prediction, clean, truth)
     _add(cell, "attack_success_rate", success if under_attack else None)
     _add(cell, "misclassification_rate", metrics.misclassification_rate(prediction, bare))
