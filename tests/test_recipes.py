@@ -89,7 +89,10 @@ def offered(line: str, cwd: Path = ROOT) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("purifyctl train ", ["adaptive", "fast", "finish", "paper", "pix2pix-small", "pix2pix", "smoke"]),
+        (
+            "purifyctl train ",
+            ["adaptive", "broaden", "fast", "finish", "paper", "pix2pix-small", "pix2pix", "polish", "smoke"],
+        ),
         ("purifyctl train f", ["fast", "finish"]),
         ("purifyctl train-gate ", ["gate"]),
         ("purifyctl train ./", []),  # bash then offers files

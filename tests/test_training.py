@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -536,12 +537,19 @@ def test_the_smoke_recipe_purifies_held_out_photographs_better_than_nothing(tmp_
         assert figures["purified_top1"] > figures["attacked_top1"], name
 
 
+PARTS = ("fast", "finish", "broaden", "polish")  # of the shipped purifier's training
+
+
 def test_the_shipped_purifier_was_made_with_the_recipes_in_the_folder() -> None:
     made = from_dict(TrainConfig, load_purifier(shipped_checkpoint()).about["recipe"])
-    fast, finish = (read_recipe(ROOT / "train" / f"{name}.toml", TrainConfig) for name in ("fast", "finish"))
-    assert [c.name for c in made.classifiers] == [c.name for c in finish.classifiers]
+    parts = [read_recipe(ROOT / "train" / f"{name}.toml", TrainConfig) for name in PARTS]
+    last = parts[-1]
+    assert [c.name for c in made.classifiers] == [c.name for c in last.classifiers]
     # where files lie depends on the machine
-    assert made.start == Path(finish.start).name
-    assert replace(made, start=finish.start, classifiers=finish.classifiers) == finish
-    goes_on = ("start", "epochs", "denoise_epochs", "learning_rate", "identity_share", "validate_every")
-    assert replace(finish, **{name: getattr(fast, name) for name in goes_on}) == fast
+    assert made.start == Path(last.start).name
+    assert replace(made, start=last.start, classifiers=last.classifiers) == last
+    goes_on = ("start", "epochs", "denoise_epochs", "learning_rate", "identity_share", "validate_every", "classifiers")
+    for earlier, later in itertools.pairwise(
+        replace(part, objective=replace(part.objective, l2=1.0)) for part in parts
+    ):
+        assert replace(later, **{name: getattr(earlier, name) for name in goes_on}) == earlier
