@@ -33,7 +33,10 @@ def moved(net: nn.Module, by: float) -> nn.Module:
 def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
     wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     networks, chains = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 16))
-    assert networks["purifier"]["batch_1"] == {"images": 4, "mean_grey": 0, "max_grey": 0}
+    alone = networks["purifier"]["batch_1"]  # sums in another order than in a batch, on some processors
+    assert alone["images"] == 4
+    assert alone["mean_grey"] < 1e-3
+    assert alone["max_grey"] <= 1
     assert networks["classifier"]["batch_16"]["images"] == 16  # of 12 photographs: every place in a batch is filled
     assert networks["classifier"]["batch_16"]["top1_agreement"] == 1
     for chain in ("purifier, classifier", "fused"):
