@@ -138,25 +138,31 @@ def format_eps(eps: float) -> str:
 class NetworkConfig:
     """A purifier network.
 
-    `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image.
+    `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image; `redraw` decides
+    what a coarse version of it shows, and draws that over it.
     """
 
-    kind: Literal["unet", "residual"]  # the paper's generator, or one that predicts a correction to the image
+    kind: Literal["unet", "residual", "redraw"]  # the paper's generator; a correction to the image; a drawing over it
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
-    reduce: int = 1  # residual: pixels; what it sees of an image are averages over squares of this side; 1: all of it
+    reduce: int = 1  # redraw: pixels; what it sees of an image are averages over squares of this side
+    classes: int = 1000  # redraw: as many as the classifier has that it draws for
 
     def __post_init__(self) -> None:
         _require(self.width >= 1, f"network.width is {self.width}; it must be at least 1.")
-        low = {"unet": 5, "residual": 2}[self.kind]
+        low = {"unet": 5, "residual": 2, "redraw": 2}[self.kind]
         _require(low <= self.depth <= 8, f"network.depth is {self.depth}; {self.kind} takes {low} to 8.")
         _require(1 <= self.reduce <= 8, f"network.reduce is {self.reduce}; it must lie in 1 to 8.")
-        _require(self.reduce == 1 or self.kind == "residual", "network.reduce is for residual networks.")
+        _require(self.classes >= 2, f"network.classes is {self.classes}; it must be at least 2.")
+        _require(
+            self.kind == "redraw" or (self.reduce, self.classes) == (1, 1000),
+            "network.reduce and network.classes are for redraw.",
+        )
 
     @property
     def size_multiple(self) -> int:
         """Image height and width must be multiples of this many pixels."""
-        return int(2**self.depth) * self.reduce
+        return 2 * self.reduce if self.kind == "redraw" else int(2**self.depth)
 
 
 @dataclass(frozen=True)
@@ -306,12 +312,15 @@ class TrainConfig:
     classifiers: tuple[ClassifierConfig, ...]  # each step attacks one and is guided by it; the first one is validated
     attacks: tuple[TrainingAttack, ...]  # each image draws one, and its budget
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # weights of the loss terms
+    classifier_sees: Literal["all", "centre"] = "all"  # of a training image; centre: its own crop, as when it is used
     resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
     image_size: int = 256  # ... and a square of this side is cut from them at random
     batch_size: int = 16  # photographs per step, over all GPUs
     epochs: int = 1  # passes over the photographs
     denoise_epochs: int = 0  # of them, the first ones learn from the pixels alone (l1, l2): plain denoising
-    growth_epochs: int = 0  # over the first ones, budgets of attacks through the purifier grow from nothing
+    draw_epochs: int = 0  # redraw: the next ones teach it to draw what the classifier says; nothing is attacked
+    read_epochs: int = 0  # redraw: the next ones teach it to read; attacks through the purifier go through its reader
+    growth_epochs: int = 0  # from there on, over so many, budgets of attacks through the purifier grow from nothing
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     beta2: float = 0.999  # lower where the losses change on the way (denoise_epochs): their scale is forgotten sooner
@@ -355,7 +364,13 @@ class TrainConfig:
         _require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
         _require(grey_levels(min(self.validation_eps)) >= 1, "validation_eps: less than 1/255 changes no 8-bit image.")
         _require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
-        _require(0 <= self.denoise_epochs < self.epochs, "denoise_epochs: epochs must be more.")
+        parts = (self.denoise_epochs, self.draw_epochs, self.read_epochs)
+        _require(min(parts) >= 0, "denoise_epochs, draw_epochs and read_epochs must not be negative.")
+        _require(sum(parts) < self.epochs, "denoise_epochs, draw_epochs and read_epochs: epochs must be more.")
+        _require(
+            self.network.kind == "redraw" or not (self.draw_epochs or self.read_epochs),
+            "draw_epochs and read_epochs are for networks of kind redraw.",
+        )
         _require(self.growth_epochs >= 0, "growth_epochs must not be negative.")
         _require(adaptive or not self.growth_epochs, "growth_epochs: no attack goes through the purifier.")
         pixels = self.objective.l1 or self.objective.l2

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from purifyctl.nn import PatchDiscriminator, ResidualPurifier, UNetPurifier
+from purifyctl.nn import PatchDiscriminator, RedrawPurifier, ResidualPurifier, UNetPurifier
 from purifyctl.nn.perceptual import PerceptualLoss, layers_that_run, stages, vgg_perceptual
 
 
@@ -49,7 +49,7 @@ def test_an_untrained_residual_purifier_returns_its_input() -> None:
 
 @pytest.mark.parametrize(
     "net",
-    [UNetPurifier(width=4, depth=6), ResidualPurifier(width=8, depth=3), ResidualPurifier(width=8, depth=3, reduce=4)],
+    [UNetPurifier(width=4, depth=6), ResidualPurifier(width=8, depth=3), RedrawPurifier(width=8, depth=3, reduce=4)],
 )
 def test_purifiers_keep_shape_and_range_on_images_that_are_not_square(net: nn.Module) -> None:
     for p in net.parameters():
@@ -60,14 +60,33 @@ def test_purifiers_keep_shape_and_range_on_images_that_are_not_square(net: nn.Mo
     assert y.max() <= 1
 
 
-def test_no_detail_finer_than_what_it_averages_gets_past_a_reducing_purifier() -> None:
-    net = ResidualPurifier(width=8, depth=2, reduce=4)
-    nn.init.normal_(net.head[1].weight, 0, 0.5)
+def test_no_detail_finer_than_what_it_averages_gets_past_a_purifier_that_redraws() -> None:
+    net = RedrawPurifier(width=8, depth=2, reduce=4)
+    nn.init.normal_(net.patterns.weight, 0, 0.01)
     x = torch.rand(1, 3, 32, 32) * 0.5 + 0.25
     noise = torch.randn(1, 3, 32, 32) * 0.05
     means = nn.functional.avg_pool2d(noise, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     torch.testing.assert_close(net(x + noise - means), net(x))
     assert not torch.allclose(net(x + means), net(x))
+
+
+def test_a_purifier_that_redraws_draws_what_it_reads_the_same_over_every_image() -> None:
+    net = RedrawPurifier(width=8, depth=2, reduce=4, classes=5)
+    nn.init.normal_(net.patterns.weight, 0, 0.01)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(net(x), net.draw(x, net.read(x)))
+    one, other = 20 * torch.eye(5)[[0, 1]]
+    grey = torch.full((2, 3, 32, 32), 0.5)
+    drawn = {name: net.draw(x, logits.expand(2, 5)) for name, logits in (("one", one), ("other", other))}
+    assert not torch.allclose(drawn["one"], drawn["other"])
+    added = drawn["one"] - drawn["other"], net.draw(grey, one.expand(2, 5)) - net.draw(grey, other.expand(2, 5))
+    torch.testing.assert_close(*added)
+
+
+def test_a_purifier_that_redraws_has_the_size_that_it_says() -> None:
+    net = RedrawPurifier()
+    assert round(parameters(net) / 1e6, 1) == 1.9
+    assert round(multiply_adds(net) / 1e9, 2) == 0.06
 
 
 def test_the_unet_drops_out_in_three_blocks_in_training_only() -> None:

@@ -263,6 +263,75 @@ def test_the_first_epochs_learn_from_the_pixels_alone_where_the_recipe_says_so()
         config(denoise_epochs=3, epochs=3)
 
 
+REDRAW = NetworkConfig("redraw", width=8, depth=2, reduce=2, classes=10)
+THROUGH = TrainingAttack("pgd", eps=(8 / 255, 8 / 255), steps=1, through="purifier")
+
+
+def test_a_purifier_that_redraws_learns_to_draw_and_to_read_apart_and_then_together() -> None:
+    objective = ObjectiveConfig(l1=0.0, l2=1.0, agreement=1.0)
+    settings = config(network=REDRAW, objective=objective, attacks=(THROUGH,), draw_epochs=2, read_epochs=2, epochs=5)
+    made = trainer(settings)  # of 10 steps
+
+    def learned_at(step: int) -> tuple[set[str], set[str]]:
+        before = {name: p.detach().clone() for name, p in made.generator.named_parameters()}
+        losses = made.step(tiny_images(4), step)
+        moved = {name for name, p in made.generator.named_parameters() if not torch.equal(p, before[name])}
+        return {name.partition(".")[0] for name in moved}, set(losses)
+
+    for step in (0, 3):
+        parts, losses = learned_at(step)
+        assert "patterns" in parts
+        assert not parts & {"stem", "down", "judge"}
+        assert losses == {"generator", "l2", "agreement"}
+    for step in (4, 7):
+        assert learned_at(step) == ({"stem", "down", "judge"}, {"generator", "agreement"})
+    parts, _ = learned_at(8)
+    assert parts >= {"stem", "down", "judge", "mixture", "patterns"}
+
+
+def test_nothing_is_attacked_while_drawing_is_learned_and_the_reader_alone_while_reading_is() -> None:
+    settings = config(
+        network=REDRAW, attacks=(THROUGH,), draw_epochs=2, read_epochs=2, growth_epochs=1, epochs=5, identity_share=0.0
+    )
+    made = trainer(settings)  # of 10 steps
+    calls = []
+    made._classifiers[0].net.register_forward_pre_hook(lambda *_: calls.append(1))
+    x = torch.full((4, 3, 32, 32), 0.5)
+    moved = [float((attacked_by(made, x, step) - x).abs().max()) * 255 for step in (0, 3, 4, 5, 7)]
+    assert moved == pytest.approx([0, 0, 4, 8, 8], abs=1e-3)
+    assert not calls
+    assert float((attacked_by(made, x, 8) - x).abs().max()) * 255 == pytest.approx(8, abs=1e-3)
+    assert calls
+
+
+def test_parts_of_a_training_that_its_network_does_not_have_are_refused() -> None:
+    for changes in ({"draw_epochs": 1}, {"read_epochs": 1}):
+        with pytest.raises(ConfigError, match="draw_epochs and read_epochs are for"):
+            config(**changes)
+    with pytest.raises(ConfigError, match="epochs must be more"):
+        config(network=REDRAW, draw_epochs=1, read_epochs=2)
+    with pytest.raises(ConfigError, match="are for redraw"):
+        NetworkConfig("residual", reduce=4)
+    with pytest.raises(ConfigError, match="has 10 classes") as caught:
+        trainer(config(network=replace(REDRAW, classes=1000))).step(tiny_images(2), 0)
+    assert "network.classes = 10" in caught.value.hint
+
+
+def test_a_classifier_that_sees_the_centre_guides_by_its_own_crop() -> None:
+    objective = ObjectiveConfig(l1=0.0, classifier=1.0)
+    found = {}
+    for sees in ("all", "centre"):
+        made = trainer(config(objective=objective, classifier_sees=sees, network=tiny.NETWORK, identity_share=0.0))
+        seen = []
+        made._classifiers[0].crop_pct = 0.5
+        made._classifiers[0].net.register_forward_pre_hook(
+            lambda _, inputs, seen=seen: seen.append(inputs[0].shape[-1])
+        )
+        made.step(tiny_images(2), 0)
+        found[sees] = set(seen)
+    assert found == {"all": {32}, "centre": {16}}
+
+
 def attacked_by(made: Trainer, x: torch.Tensor, step: int, places: tuple[int, ...] = ()) -> torch.Tensor:
     y = torch.zeros(len(x), dtype=torch.int64)
     return made._attacked(x, y, made._classifiers[0], np.random.default_rng(step), places, step)

@@ -71,6 +71,8 @@ def purifier(network: NetworkConfig = NETWORK) -> nn.Module:
     net = build_purifier(network)
     if network.kind == "residual":
         nn.init.normal_(net.head[1].weight, 0, 0.02)
+    if network.kind == "redraw":
+        nn.init.normal_(net.patterns.weight, 0, 0.1)
     return net.eval()
 
 

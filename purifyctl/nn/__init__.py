@@ -7,14 +7,17 @@ from torch import nn
 
 from purifyctl.config import NetworkConfig
 from purifyctl.nn.patchgan import PatchDiscriminator
+from purifyctl.nn.redraw import RedrawPurifier
 from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
 
-__all__ = ["PatchDiscriminator", "ResidualPurifier", "UNetPurifier", "build_purifier"]
+__all__ = ["PatchDiscriminator", "RedrawPurifier", "ResidualPurifier", "UNetPurifier", "build_purifier"]
 
 
 def build_purifier(config: NetworkConfig) -> nn.Module:
     """The purifier that `config` describes, with fresh weights."""
     if config.kind == "unet":
         return UNetPurifier(width=config.width, depth=config.depth)
-    return ResidualPurifier(width=config.width, depth=config.depth, reduce=config.reduce)
+    if config.kind == "redraw":
+        return RedrawPurifier(config.width, config.depth, config.reduce, config.classes)
+    return ResidualPurifier(width=config.width, depth=config.depth)

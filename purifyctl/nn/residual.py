@@ -20,18 +20,14 @@ class ResidualPurifier(nn.Module):
 
     At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
-    With `reduce` above 1 the network sees the image averaged over squares of so many pixels; its correction, at full
-    resolution, is added to that, enlarged again: no path past it is left for fine noise, nor for fine detail.
-
-    Input and output: RGB NCHW float in [0, 1], height and width multiples of reduce * 2**depth. The correction is
+    Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth. The correction is
     computed in the type of the weights and added in that of the input: half precision tells a correction of a few grey
     levels to a hundredth of one, but a pixel to an eighth (FP16) or to a whole one (BF16).
     """
 
-    def __init__(self, width: int = 32, depth: int = 4, reduce: int = 1) -> None:
+    def __init__(self, width: int = 32, depth: int = 4) -> None:
         super().__init__()
-        self.reduce = reduce
-        channels = [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]  # 32-48-64-96 at width 32
+        channels = channels_of(width, depth)
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
@@ -42,14 +38,12 @@ class ResidualPurifier(nn.Module):
             for n_in, n_out in zip(channels[:0:-1], channels[-2::-1], strict=True)
         )
         self.merge = nn.ModuleList(ResidualBlock(n, 1) for n in channels[-2:0:-1])
-        last = nn.Conv2d(channels[0], 12 * reduce**2, 3, padding=1)
+        last = nn.Conv2d(channels[0], 12, 3, padding=1)
         self.head = nn.Sequential(nn.ReLU(), last)
-        self.apply(_init_weights)
+        self.apply(init_weights)
         nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.reduce > 1:
-            x = nn.functional.avg_pool2d(x, self.reduce)
         h = self.stem(nn.functional.pixel_unshuffle(x * 2 - 1, 2).to(self.stem.weight.dtype))
         skips = []
         for down in self.down:
@@ -59,10 +53,13 @@ class ResidualPurifier(nn.Module):
             h = up(h) + skips.pop()
             if level < len(self.merge):
                 h = self.merge[level](h)
-        correction = nn.functional.pixel_shuffle(self.head(h), 2 * self.reduce)
-        if self.reduce > 1:
-            x = nn.functional.interpolate(x, scale_factor=self.reduce, mode="bilinear", align_corners=False)
+        correction = nn.functional.pixel_shuffle(self.head(h), 2)
         return torch.clamp(x + correction.to(x.dtype), 0, 1)
+
+
+def channels_of(width: int, depth: int) -> list[int]:
+    """Of the levels of a small network: 32-48-64-96 at width 32 and depth 4."""
+    return [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]
 
 
 class ResidualBlock(nn.Module):
@@ -78,7 +75,7 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """Keep the scale of activations through ReLUs (He et al. 2015); let residual blocks start as the identity."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

