@@ -1,4 +1,4 @@
-"""A purifier that can stand up to attacks through itself: it decides what it sees, and draws that over the image."""
+"""A purifier for attacks through itself: it decides what it sees, and draws that over the image."""
 
 import itertools
 import math
