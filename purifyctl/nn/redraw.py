@@ -1,12 +1,11 @@
 """A purifier for attacks through itself: it decides what it sees, and draws that over the image."""
 
-import itertools
 import math
 
 import torch
 from torch import Tensor, nn
 
-from purifyctl.nn.residual import ResidualBlock, channels_of, init_weights
+from purifyctl.nn.residual import channels_of, init_weights, levels_down
 
 SIDE = 64  # values; what is drawn is as coarse as this and stretched over the image
 PATTERNS = 64  # of which every drawing is a mixture
@@ -33,12 +32,7 @@ class RedrawPurifier(nn.Module):
         self.reduce = reduce
         channels = channels_of(width, depth)
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
-        self.down = nn.Sequential(
-            *(
-                nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
-                for n_in, n_out in itertools.pairwise(channels)
-            )
-        )
+        self.down = nn.Sequential(*levels_down(channels))
         self.judge = nn.Linear(channels[-1], classes)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
         self.mixture = nn.Linear(classes, PATTERNS, bias=False)

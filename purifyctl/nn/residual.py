@@ -29,10 +29,7 @@ class ResidualPurifier(nn.Module):
         super().__init__()
         channels = channels_of(width, depth)
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
-            for n_in, n_out in itertools.pairwise(channels)
-        )
+        self.down = nn.ModuleList(levels_down(channels))
         self.up = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, 4 * n_out, 1), nn.PixelShuffle(2))
             for n_in, n_out in zip(channels[:0:-1], channels[-2::-1], strict=True)
@@ -60,6 +57,14 @@ class ResidualPurifier(nn.Module):
 def channels_of(width: int, depth: int) -> list[int]:
     """Of the levels of a small network: 32-48-64-96 at width 32 and depth 4."""
     return [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]
+
+
+def levels_down(channels: list[int]) -> list[nn.Module]:
+    """From each number of channels to the next, at half the side."""
+    return [
+        nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
+        for n_in, n_out in itertools.pairwise(channels)
+    ]
 
 
 class ResidualBlock(nn.Module):
