@@ -139,10 +139,10 @@ class NetworkConfig:
     """A purifier network.
 
     `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image; `redraw` decides
-    what a coarse version of it shows, and draws that over it.
+    what a coarse version of it shows, and draws that in its place.
     """
 
-    kind: Literal["unet", "residual", "redraw"]  # the paper's generator; a correction to the image; a drawing over it
+    kind: Literal["unet", "residual", "redraw"]  # the paper's generator; image + correction; drawing
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
     reduce: int = 1  # redraw: pixels; what it sees of an image are averages over squares of this side
@@ -324,7 +324,7 @@ class TrainConfig:
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     beta2: float = 0.999  # lower where the losses change on the way (denoise_epochs): their scale is forgotten sooner
-    schedule: Literal["constant", "cosine"] = "constant"  # of the learning rate; cosine: down to 0
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: down to 0, in each part of redraw anew
     ema: float = 0.0  # decay per step of the averaged weights, which become the purifier; 0: no averaging
     start: str = ""  # checkpoint whose weights are gone on with; "shipped": the one that comes with purifyctl
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay as they are
@@ -370,6 +370,10 @@ class TrainConfig:
         _require(
             self.network.kind == "redraw" or not (self.draw_epochs or self.read_epochs),
             "draw_epochs and read_epochs are for networks of kind redraw.",
+        )
+        _require(
+            self.objective.agreement > 0 or not (self.draw_epochs or self.read_epochs),
+            "draw_epochs and read_epochs learn from objective.agreement, which must be positive.",
         )
         _require(self.growth_epochs >= 0, "growth_epochs must not be negative.")
         _require(adaptive or not self.growth_epochs, "growth_epochs: no attack goes through the purifier.")

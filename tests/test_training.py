@@ -268,7 +268,7 @@ THROUGH = TrainingAttack("pgd", eps=(8 / 255, 8 / 255), steps=1, through="purifi
 
 
 def test_a_purifier_that_redraws_learns_to_draw_and_to_read_apart_and_then_together() -> None:
-    objective = ObjectiveConfig(l1=0.0, l2=1.0, agreement=1.0)
+    objective = ObjectiveConfig(l1=0.0, agreement=1.0)
     settings = config(network=REDRAW, objective=objective, attacks=(THROUGH,), draw_epochs=2, read_epochs=2, epochs=5)
     made = trainer(settings)  # of 10 steps
 
@@ -282,7 +282,7 @@ def test_a_purifier_that_redraws_learns_to_draw_and_to_read_apart_and_then_toget
         parts, losses = learned_at(step)
         assert "patterns" in parts
         assert not parts & {"stem", "down", "judge"}
-        assert losses == {"generator", "l2", "agreement"}
+        assert losses == {"generator", "agreement"}
     for step in (4, 7):
         assert learned_at(step) == ({"stem", "down", "judge"}, {"generator", "agreement"})
     parts, _ = learned_at(8)
@@ -313,7 +313,7 @@ def test_parts_of_a_training_that_its_network_does_not_have_are_refused() -> Non
     with pytest.raises(ConfigError, match="are for redraw"):
         NetworkConfig("residual", reduce=4)
     with pytest.raises(ConfigError, match="has 10 classes") as caught:
-        trainer(config(network=replace(REDRAW, classes=1000))).step(tiny_images(2), 0)
+        trainer(config(network=replace(REDRAW, classes=1000)))
     assert "network.classes = 10" in caught.value.hint
 
 

@@ -1,6 +1,7 @@
-"""A purifier for attacks through itself: it decides what it sees, and draws that over the image."""
+"""A purifier for attacks through itself: it decides what it sees, and draws that in the image's place."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,16 @@ from purifyctl.nn.residual import channels_of, init_weights, levels_down
 
 SIDE = 64  # values; what is drawn is as coarse as this and stretched over the image
 PATTERNS = 64  # of which every drawing is a mixture
-CONTRAST = 0.5  # that is left of the image, so that what is drawn outweighs what an attack adds
 SHARPNESS = 3.0  # of the belief, to begin with; learned
 
 
 class RedrawPurifier(nn.Module):
-    """Half the contrast of an averaged image, plus the pattern of the classes that it seems to show.
+    """The pattern of the classes that an image seems to show, and nothing else of it.
 
-    `read` sees the image averaged over squares of `reduce` pixels and returns logits; `draw` adds the pattern that
+    `read` sees the image averaged over squares of `reduce` pixels and returns logits; `draw` makes the pattern that
     these logits ask for. The classifier behind it then says what was drawn. A frozen classifier that falls to every
-    attack leaves no other way: what stands up to one has to be decided before the classifier sees the image
-    (docs/adr/0017). The two parts can be trained apart.
+    attack leaves no other way: what stands up to one has to be decided before the classifier sees the image, and
+    nothing may get past that decision (docs/adr/0017). The two parts can be trained apart.
 
     The reader has no normalisation layers, so that a purified image does not depend on its batch. At width 48, depth 4
     and reduce 4: 1.9 M parameters, 0.06 G multiply-adds at 256x256.
@@ -43,7 +43,7 @@ class RedrawPurifier(nn.Module):
         nn.init.zeros_(self.patterns.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.draw(x, self.read(x))
+        return self.draw(self.read(x), x.shape[-2:]).to(x.dtype)
 
     def read(self, x: Tensor) -> Tensor:
         """What the image seems to show: RGB NCHW in [0, 1] -> logits [N, classes]."""
@@ -52,11 +52,8 @@ class RedrawPurifier(nn.Module):
         logits: Tensor = self.judge(torch.relu(self.down(h)).mean((2, 3)))
         return logits
 
-    def draw(self, x: Tensor, logits: Tensor) -> Tensor:
-        """The averaged image with the pattern that `logits` [N, classes] ask for: RGB NCHW in [0, 1]."""
+    def draw(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """The pattern that `logits` [N, classes] ask for, `size` (height, width) pixels: RGB NCHW in [0, 1]."""
         belief = (logits * self.log_sharpness.exp()).softmax(1)
-        pattern = torch.tanh(self.patterns(self.mixture(belief))).view(-1, 3, SIDE, SIDE).to(x.dtype)
-        drawn = nn.functional.interpolate(pattern, x.shape[-2:], mode="bilinear", align_corners=False)
-        seen = nn.functional.avg_pool2d(x, self.reduce)
-        seen = nn.functional.interpolate(seen, scale_factor=self.reduce, mode="bilinear", align_corners=False)
-        return torch.clamp((seen - 0.5) * CONTRAST + 0.5 + drawn, 0, 1)
+        pattern = torch.sigmoid(self.patterns(self.mixture(belief))).view(-1, 3, SIDE, SIDE)
+        return nn.functional.interpolate(pattern, tuple(size), mode="bilinear", align_corners=False)

@@ -6,7 +6,6 @@ x_adv      attacked x, rounded to 8 bits as files are
 x_pur      G(x_adv), the purified images
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +44,8 @@ class Trainer:
     ) -> None:
         self.config = config
         self.total_steps = total_steps
+        if config.network.kind == "redraw":
+            _check_classes(config, classifiers)
         self._classifiers = classifiers
         self.workers = workers
         self.cache: AttackCache | None = None  # of attacked images, where the recipe wants one
@@ -94,20 +95,15 @@ class Trainer:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             with torch.no_grad():
                 clean_logits = seen_by(classifier, config)(x).float()
-            if isinstance(self.generator, RedrawPurifier) and clean_logits.shape[1] != config.network.classes:
-                n = clean_logits.shape[1]
-                raise ConfigError(
-                    f"{classifier.name} has {n} classes, network.classes is {config.network.classes}.",
-                    hint=f"set network.classes = {n} in the recipe",
-                )
+            part, _ = self._part(step)
             x_adv = self._attacked(x, clean_logits.argmax(1), classifier, rng, places, step)
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
-            part = self._part(step)
             if part == "read":
                 losses = {"agreement": _divergence(self._redraw.read(x_adv).float(), clean_logits)}
             else:
-                x_pur = (self._redraw.draw(x, clean_logits) if part == "draw" else self.generator(x_adv)).float()
+                drawn = part == "draw"
+                x_pur = self._redraw.draw(clean_logits, x.shape[-2:]) if drawn else self.generator(x_adv).float()
                 losses = self._pixel_losses(x, x_pur)
                 if part != "denoise":
                     losses |= self._update_d(x, x_adv, x_pur, step)
@@ -132,13 +128,20 @@ class Trainer:
             )
         optimiser.step()
 
-    def _part(self, step: int) -> Literal["denoise", "draw", "read", "all"]:
-        """What is learned at this step."""
-        epoch = step * self.config.epochs // self.total_steps
-        lengths = (self.config.denoise_epochs, self.config.draw_epochs, self.config.read_epochs)
-        ends = itertools.accumulate(lengths)
-        parts: tuple[Literal["denoise", "draw", "read"], ...] = ("denoise", "draw", "read")
-        return next((part for part, end in zip(parts, ends, strict=True) if epoch < end), "all")
+    def _part(self, step: int) -> tuple[Literal["denoise", "draw", "read", "all"], float]:
+        """What is learned at this step, and the share of that part's steps that lies behind."""
+        config = self.config
+        epoch = step * config.epochs / self.total_steps
+        begin = 0
+        for part, length in (
+            ("denoise", config.denoise_epochs),
+            ("draw", config.draw_epochs),
+            ("read", config.read_epochs),
+        ):
+            if epoch < begin + length:
+                return part, (epoch - begin) / length
+            begin += length
+        return "all", (epoch - begin) / (config.epochs - begin)
 
     @property
     def _redraw(self) -> RedrawPurifier:
@@ -148,7 +151,10 @@ class Trainer:
     def _schedule(self, step: int) -> None:
         factor = 1.0
         if self.config.schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
+            # the parts of a redrawing purifier learn apart: each gets the whole of it
+            _, behind_it = self._part(step)
+            over = behind_it if self.config.network.kind == "redraw" else step / self.total_steps
+            factor = 0.5 * (1 + math.cos(math.pi * over))
         for optimiser in (self.optimiser_g, self.optimiser_d):
             for group in optimiser.param_groups if optimiser else ():
                 group["lr"] = self.config.learning_rate * factor
@@ -163,7 +169,7 @@ class Trainer:
         step: int,
     ) -> Tensor:
         """Attack all of `x` but the identity share, each image with an attack and a budget of its own."""
-        part = self._part(step)
+        part, _ = self._part(step)
         if part == "draw":
             return x
         n = len(x) * self.workers.count  # drawn for the whole batch, then shared out
@@ -247,6 +253,18 @@ class Trainer:
 def seen_by(classifier: Classifier, config: TrainConfig) -> Model:
     """What the classifier makes of training images, as the recipe has it look at them."""
     return classifier if config.classifier_sees == "centre" else classifier.logits
+
+
+def _check_classes(config: TrainConfig, classifiers: Sequence[Classifier]) -> None:
+    for classifier in classifiers:
+        blank = torch.zeros(1, 3, config.image_size, config.image_size, device=classifier.mean.device)
+        with torch.no_grad():
+            n = seen_by(classifier, config)(blank).shape[1]
+        if n != config.network.classes:
+            raise ConfigError(
+                f"{classifier.name} has {n} classes, network.classes is {config.network.classes}.",
+                hint=f"set network.classes = {n} in the recipe",
+            )
 
 
 def _divergence(logits: Tensor, clean_logits: Tensor) -> Tensor:
