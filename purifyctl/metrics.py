@@ -34,6 +34,16 @@ class Share:
         """95 % Wilson interval, in [0, 1]."""
         return wilson(self.hits, self.n) if self.n else None
 
+    def __str__(self) -> str:
+        return format_share(self.value, self.interval)
+
+
+def format_share(value: float | None, interval: Sequence[float] | None) -> str:
+    """As reports print it, in percent with its interval: `33.6 % [28.1, 39.6]`; `-` where there is nothing to say."""
+    if value is None or interval is None:
+        return "-"
+    return f"{100 * value:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
 
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Confidence interval of a share (Wilson 1927), by default of 95 %.

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from purifyctl.metrics import format_share
+
 
 def percent(value: float | None) -> str:
     """`33.6 %`; `-` where there is nothing to say."""
@@ -11,7 +13,4 @@ def percent(value: float | None) -> str:
 
 def share(cell: Mapping[str, Any], name: str) -> str:
     """A figure of an evaluation's cell with its interval: `33.6 % [28.1, 39.6]`."""
-    interval = cell[f"{name}_interval"]
-    if interval is None:
-        return "-"
-    return f"{percent(cell[name])} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return format_share(cell[name], cell[f"{name}_interval"])

@@ -10,7 +10,7 @@ import torch
 from purifyctl import __version__
 from purifyctl.config import TrainConfig, to_dict
 from purifyctl.machine import machine
-from purifyctl.metrics import wilson
+from purifyctl.metrics import Share
 from purifyctl.training.perceptual import describe_perceptual
 
 _CARD = """# Purifier card
@@ -72,12 +72,9 @@ def write_card(
         n=n,
         labels=labels,
         size=config.image_size,
-        rows="\n".join(f"| {name} | {_cell(a, n)} | {_cell(b, n)} |" for name, (a, b) in pairs.items()),
+        rows="\n".join(
+            f"| {name} | {Share(round(a * n), n)} | {Share(round(b * n), n)} |" for name, (a, b) in pairs.items()
+        ),
         recipe=json.dumps(to_dict(config), indent=2),
     )
     path.write_text(text)
-
-
-def _cell(share: float, n: int) -> str:
-    low, high = wilson(round(share * n), n)
-    return f"{share:.1%} [{low:.1%}, {high:.1%}]"

@@ -27,6 +27,8 @@ from purifyctl.training.mix import all_of, attack_each, draw
 from purifyctl.training.perceptual import load_perceptual
 from purifyctl.training.workers import Workers
 
+Part = Literal["denoise", "draw", "read", "all"]  # of a training
+
 
 class Trainer:
     """Generator, discriminator, averaged weights and optimisers; `step` updates them.
@@ -128,16 +130,16 @@ class Trainer:
             )
         optimiser.step()
 
-    def _part(self, step: int) -> tuple[Literal["denoise", "draw", "read", "all"], float]:
+    def _part(self, step: int) -> tuple[Part, float]:
         """What is learned at this step, and the share of that part's steps that lies behind."""
         config = self.config
-        epoch = step * config.epochs / self.total_steps
-        begin = 0
-        for part, length in (
-            ("denoise", config.denoise_epochs),
-            ("draw", config.draw_epochs),
-            ("read", config.read_epochs),
-        ):
+        epoch, begin = step * config.epochs / self.total_steps, 0
+        lengths: dict[Part, int] = {
+            "denoise": config.denoise_epochs,
+            "draw": config.draw_epochs,
+            "read": config.read_epochs,
+        }
+        for part, length in lengths.items():
             if epoch < begin + length:
                 return part, (epoch - begin) / length
             begin += length

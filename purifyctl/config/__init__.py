@@ -1,0 +1,78 @@
+"""Settings as frozen dataclasses, read from TOML recipes. Unknown keys fail.
+
+A recipe is refused before any time is spent: types, ranges and combinations are checked when it is read.
+"""
+
+from purifyctl.config.attack import (
+    EOT_ATTACKS,
+    GRADIENT_ATTACKS,
+    QUERY_ATTACKS,
+    TARGETED_ATTACKS,
+    UNBOUNDED_ATTACKS,
+    AttackConfig,
+    AttackKind,
+)
+from purifyctl.config.engine import (
+    GPU_BACKENDS,
+    Backend,
+    EngineConfig,
+    EnginePrecision,
+)
+from purifyctl.config.recipe import (
+    from_dict,
+    read_recipe,
+    to_dict,
+)
+from purifyctl.config.training import (
+    ClassifierConfig,
+    GateConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    TrainConfig,
+    TrainingAttack,
+    with_classifier_weights,
+)
+from purifyctl.config.values import (
+    EpsSpace,
+    LabelsFrom,
+    eps_scale,
+    format_eps,
+    grey_levels,
+    parse_eps,
+    parse_list,
+    parse_percent,
+    parse_share,
+)
+
+__all__ = [
+    "EOT_ATTACKS",
+    "GPU_BACKENDS",
+    "GRADIENT_ATTACKS",
+    "QUERY_ATTACKS",
+    "TARGETED_ATTACKS",
+    "UNBOUNDED_ATTACKS",
+    "AttackConfig",
+    "AttackKind",
+    "Backend",
+    "ClassifierConfig",
+    "EngineConfig",
+    "EnginePrecision",
+    "EpsSpace",
+    "GateConfig",
+    "LabelsFrom",
+    "NetworkConfig",
+    "ObjectiveConfig",
+    "TrainConfig",
+    "TrainingAttack",
+    "eps_scale",
+    "format_eps",
+    "from_dict",
+    "grey_levels",
+    "parse_eps",
+    "parse_list",
+    "parse_percent",
+    "parse_share",
+    "read_recipe",
+    "to_dict",
+    "with_classifier_weights",
+]

@@ -1,0 +1,122 @@
+"""Values as they are written on the command line and in recipes: budgets, shares, lists of names."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
+
+from purifyctl.errors import ConfigError
+
+T = TypeVar("T")
+
+LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
+EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def eps_scale(space: EpsSpace, std: Sequence[float] = ()) -> float:
+    """What an eps of 1, given in `space`, is in [0, 1]. Papers seldom say which range their eps belongs to.
+
+    Parameters
+    ----------
+    std
+        The classifier's, per channel, of values in [0, 1]; for "mean-std" only. The smallest decides, so that no
+        channel leaves its budget.
+
+    Raises
+    ------
+    ConfigError
+        "mean-std" for a classifier that does not normalise.
+    """
+    if space != "mean-std":
+        return {"unit": 1.0, "signed": 0.5}[space]
+    if not std or min(std) == 1:
+        raise ConfigError(
+            "eps is given in mean/std units, and the classifier is not known to normalise.", hint="use --eps-space unit"
+        )
+    return min(std)
+
+
+def parse_eps(text: str | float, scale: float = 1.0) -> float:
+    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`. `scale`: of other units, from `eps_scale`.
+
+    Raises
+    ------
+    ConfigError
+        Not a number, or outside [0, 1] (a budget of 8 is most likely meant as 8/255).
+    """
+    try:
+        numerator, _, denominator = str(text).partition("/")
+        eps = float(numerator) / float(denominator or 1) * scale
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"eps {text!r} is not a number.", hint='write it as "8/255"') from None
+    if not 0 <= eps <= 1:
+        hint = f'did you mean "{text}/255"?' if 1 < eps <= 255 and not denominator else 'write it as "8/255"'
+        raise ConfigError(f"eps {text} lies outside [0, 1].", hint=hint)
+    return eps
+
+
+def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
+    """Read names with commas between them, such as `torch,onnxruntime`. Nothing given gives nothing.
+
+    Parameters
+    ----------
+    known
+        What each name stands for.
+    what
+        One of them, in words, for messages.
+
+    Raises
+    ------
+    ConfigError
+        There is no such name.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"There is no {what} {unknown[0]!r}.", hint=f"there are {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def parse_share(text: str | None) -> tuple[int, int]:
+    """Read which of several calls one is, from 0: `"0/4"`. Nothing given: the only one.
+
+    Raises
+    ------
+    ConfigError
+        It is not written so.
+    """
+    index, _, of = (text or "0/1").partition("/")
+    if not (index.isdecimal() and of.isdecimal()):
+        raise ConfigError(f"There is no shard {text!r}.", hint="write it as I/N, counted from 0: 0/4, 1/4, 2/4 and 3/4")
+    return int(index), int(of)
+
+
+def parse_percent(text: str) -> float:
+    """Read a share: `"1%"`, `"1 %"` or `"0.01"`, which is the same.
+
+    Raises
+    ------
+    ConfigError
+        It is no number, or does not lie in [0, 1].
+    """
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no share.", hint='write it as "1%" or "0.01"') from None
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{text} is no share: it does not lie in 0 to 100 %.", hint='write it as "1%" or "0.01"')
+    return share
+
+
+def grey_levels(eps: float) -> int:
+    """How many whole grey levels of an 8-bit image a budget in [0, 1] has: of 2.5/255, 2."""
+    return math.floor(eps * 255 + 1e-6)
+
+
+def format_eps(eps: float) -> str:
+    """An eps in [0, 1] the way every report prints it: `8/255`, `2.5/255`."""
+    return f"{eps * 255:.4g}/255"
