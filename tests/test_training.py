@@ -260,7 +260,7 @@ def test_the_first_epochs_learn_from_the_pixels_alone_where_the_recipe_says_so()
     with pytest.raises(ConfigError, match="denoise_epochs"):
         config(objective=ObjectiveConfig(l1=0.0, agreement=1.0), denoise_epochs=1)
     with pytest.raises(ConfigError, match="denoise_epochs"):
-        config(denoise_epochs=3, epochs=3)
+        config(denoise_epochs=4, epochs=3)
 
 
 REDRAW = NetworkConfig("redraw", width=8, depth=2, reduce=2, classes=10)
@@ -308,8 +308,8 @@ def test_parts_of_a_training_that_its_network_does_not_have_are_refused() -> Non
     for changes in ({"draw_epochs": 1}, {"read_epochs": 1}):
         with pytest.raises(ConfigError, match="draw_epochs and read_epochs are for"):
             config(**changes)
-    with pytest.raises(ConfigError, match="epochs must be more"):
-        config(network=REDRAW, draw_epochs=1, read_epochs=2)
+    with pytest.raises(ConfigError, match="epochs is less than all"):
+        config(network=REDRAW, draw_epochs=2, read_epochs=2, epochs=3)
     with pytest.raises(ConfigError, match="are for redraw"):
         NetworkConfig("residual", reduce=4)
     with pytest.raises(ConfigError, match="has 10 classes") as caught:

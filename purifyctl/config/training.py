@@ -159,7 +159,9 @@ class TrainConfig:
         require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
         parts = (self.denoise_epochs, self.draw_epochs, self.read_epochs)
         require(min(parts) >= 0, "denoise_epochs, draw_epochs and read_epochs must not be negative.")
-        require(sum(parts) < self.epochs, "denoise_epochs, draw_epochs and read_epochs: epochs must be more.")
+        require(
+            sum(parts) <= self.epochs, "denoise_epochs, draw_epochs and read_epochs: epochs is less than all of them."
+        )
         require(
             self.network.kind == "redraw" or not (self.draw_epochs or self.read_epochs),
             "draw_epochs and read_epochs are for networks of kind redraw.",

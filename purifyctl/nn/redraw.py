@@ -1,6 +1,5 @@
 """A purifier for attacks through itself: it decides what it sees, and draws that in the image's place."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from purifyctl.nn.residual import channels_of, init_weights, levels_down
 
 SIDE = 64  # values; what is drawn is as coarse as this and stretched over the image
 PATTERNS = 64  # of which every drawing is a mixture
-SHARPNESS = 3.0  # of the belief, to begin with; learned
+SHARPNESS = 8.0  # of what is drawn: a reader that learned under attack is never sure, and half a pattern says nothing
 
 
 class RedrawPurifier(nn.Module):
@@ -34,11 +33,10 @@ class RedrawPurifier(nn.Module):
         self.stem = nn.Conv2d(12, channels[0], 3, padding=1)
         self.down = nn.Sequential(*levels_down(channels))
         self.judge = nn.Linear(channels[-1], classes)
-        self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
         self.mixture = nn.Linear(classes, PATTERNS, bias=False)
         self.patterns = nn.Linear(PATTERNS, 3 * SIDE**2)
         self.apply(init_weights)
-        nn.init.normal_(self.mixture.weight)
+        nn.init.normal_(self.mixture.weight, std=4)  # so that patterns soon stand out
         nn.init.zeros_(self.patterns.weight)
         nn.init.zeros_(self.patterns.bias)
 
@@ -54,6 +52,6 @@ class RedrawPurifier(nn.Module):
 
     def draw(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """The pattern that `logits` [N, classes] ask for, `size` (height, width) pixels: RGB NCHW in [0, 1]."""
-        belief = (logits * self.log_sharpness.exp()).softmax(1)
+        belief = (logits * SHARPNESS).softmax(1)
         pattern = torch.sigmoid(self.patterns(self.mixture(belief))).view(-1, 3, SIDE, SIDE)
         return nn.functional.interpolate(pattern, tuple(size), mode="bilinear", align_corners=False)
