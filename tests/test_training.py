@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -304,12 +305,31 @@ def test_nothing_is_attacked_while_drawing_is_learned_and_the_reader_alone_while
     assert calls
 
 
+def learning_rates(settings: TrainConfig) -> list[float]:
+    made = trainer(settings)  # of 10 steps
+    rates = []
+    for step in range(10):
+        made._schedule(step)
+        rates.append(made.optimiser_g.param_groups[0]["lr"] / settings.learning_rate)
+    return rates
+
+
+def test_a_cosine_schedule_lasts_the_whole_training_and_each_part_of_one_that_redraws() -> None:
+    whole = [0.5 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]
+    part = [0.5 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]
+    assert learning_rates(config(schedule="cosine", denoise_epochs=1, epochs=2)) == pytest.approx(whole)
+    apart = config(network=REDRAW, objective=ObjectiveConfig(l1=0.0, agreement=1.0), draw_epochs=1, epochs=2)
+    assert learning_rates(replace(apart, schedule="cosine")) == pytest.approx(part + part)
+
+
 def test_parts_of_a_training_that_its_network_does_not_have_are_refused() -> None:
     for changes in ({"draw_epochs": 1}, {"read_epochs": 1}):
         with pytest.raises(ConfigError, match="draw_epochs and read_epochs are for"):
             config(**changes)
     with pytest.raises(ConfigError, match="epochs is less than all"):
         config(network=REDRAW, draw_epochs=2, read_epochs=2, epochs=3)
+    with pytest.raises(ConfigError, match="which must be positive"):
+        config(network=REDRAW, objective=ObjectiveConfig(l1=1.0), read_epochs=1, epochs=2)
     with pytest.raises(ConfigError, match="are for redraw"):
         NetworkConfig("residual", reduce=4)
     with pytest.raises(ConfigError, match="has 10 classes") as caught:
