@@ -5,7 +5,7 @@
 Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. Top-1
 against the folders' classes, of the reader and of the whole pipeline, on clean photographs and on those attacks; the
 photographs are the first ones that `purifyctl evaluate` takes. Prints a table, as Markdown. What the reader says is all
-that the classifier learns of an image: an attack on it is one on the whole.
+that the classifier learns of an image: an attack on it is one on the whole. (What breaks the drawing is not found so.)
 """
 
 import argparse
