@@ -38,11 +38,16 @@ class Share:
         return format_share(self.value, self.interval)
 
 
+def percent(value: float | None) -> str:
+    """`33.6 %`; `-` where there is nothing to say."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
 def format_share(value: float | None, interval: Sequence[float] | None) -> str:
-    """As reports print it, in percent with its interval: `33.6 % [28.1, 39.6]`; `-` where there is nothing to say."""
-    if value is None or interval is None:
+    """With its interval: `33.6 % [28.1, 39.6]`; `-` where there is nothing to say."""
+    if interval is None:
         return "-"
-    return f"{100 * value:.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{percent(value)} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -261,7 +261,7 @@ def test_the_first_epochs_learn_from_the_pixels_alone_where_the_recipe_says_so()
     with pytest.raises(ConfigError, match="denoise_epochs"):
         config(objective=ObjectiveConfig(l1=0.0, agreement=1.0), denoise_epochs=1)
     with pytest.raises(ConfigError, match="denoise_epochs"):
-        config(denoise_epochs=4, epochs=3)
+        config(denoise_epochs=3, epochs=3)
 
 
 REDRAW = NetworkConfig("redraw", width=8, depth=2, reduce=2, classes=10)
@@ -269,7 +269,7 @@ THROUGH = TrainingAttack("pgd", eps=(8 / 255, 8 / 255), steps=1, through="purifi
 
 
 def test_a_purifier_that_redraws_learns_to_draw_and_to_read_apart_and_then_together() -> None:
-    objective = ObjectiveConfig(l1=0.0, agreement=1.0)
+    objective = ObjectiveConfig(l1=0.0, l2=1.0, agreement=1.0)
     settings = config(network=REDRAW, objective=objective, attacks=(THROUGH,), draw_epochs=2, read_epochs=2, epochs=5)
     made = trainer(settings)  # of 10 steps
 
@@ -283,7 +283,7 @@ def test_a_purifier_that_redraws_learns_to_draw_and_to_read_apart_and_then_toget
         parts, losses = learned_at(step)
         assert "patterns" in parts
         assert not parts & {"stem", "down", "judge"}
-        assert losses == {"generator", "agreement"}
+        assert losses == {"generator", "l2", "agreement"}
     for step in (4, 7):
         assert learned_at(step) == ({"stem", "down", "judge"}, {"generator", "agreement"})
     parts, _ = learned_at(8)

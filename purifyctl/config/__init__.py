@@ -18,7 +18,7 @@ from purifyctl.config.engine import (
     EngineConfig,
     EnginePrecision,
 )
-from purifyctl.config.recipe import (
+from purifyctl.config.reading import (
     from_dict,
     read_recipe,
     to_dict,

@@ -163,6 +163,10 @@ class TrainConfig:
             sum(parts) <= self.epochs, "denoise_epochs, draw_epochs and read_epochs: epochs is less than all of them."
         )
         require(
+            self.denoise_epochs + self.draw_epochs < self.epochs,
+            "denoise_epochs and draw_epochs leave no epoch in which anything is learned under attack.",
+        )
+        require(
             self.network.kind == "redraw" or not (self.draw_epochs or self.read_epochs),
             "draw_epochs and read_epochs are for networks of kind redraw.",
         )

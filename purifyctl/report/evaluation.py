@@ -15,9 +15,10 @@ from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import EOT, THREAT_MODELS, WHAT_IT_KNOWS
 from purifyctl.evaluation.summary import WORST
 from purifyctl.files import write_atomically, write_json
+from purifyctl.metrics import percent
 from purifyctl.report.figures import write_figures
 from purifyctl.report.paper import paper_tables
-from purifyctl.report.percent import percent, share
+from purifyctl.report.percent import share
 
 Cell = Mapping[str, Any]
 _LABELS = {"folder": "true labels, from the folders", "predicted": "predicted by the classifier on clean photographs"}

@@ -6,7 +6,8 @@ from typing import Any
 from purifyctl.config import EpsSpace, format_eps
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
 from purifyctl.evaluation.ladder import PAPER_ATTACKS, SPACES
-from purifyctl.report.percent import percent, share
+from purifyctl.metrics import percent
+from purifyctl.report.percent import share
 
 NOT_MEASURED = "not measured"
 _FGSM, _PGD = (attack.name for attack in PAPER_ATTACKS)

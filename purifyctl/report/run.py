@@ -14,10 +14,9 @@ import jinja2
 import purifyctl
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
-from purifyctl.metrics import PERCENTILES, Share
+from purifyctl.metrics import PERCENTILES, Share, percent
 from purifyctl.pipeline.plan import PLAN, Plan
 from purifyctl.pipeline.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
-from purifyctl.report.percent import percent
 from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Stretch, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails

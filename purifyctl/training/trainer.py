@@ -104,8 +104,8 @@ class Trainer:
             if part == "read":
                 losses = {"agreement": _divergence(self._redraw.read(x_adv).float(), clean_logits)}
             else:
-                drawn = part == "draw"
-                x_pur = self._redraw.draw(clean_logits, x.shape[-2:]) if drawn else self.generator(x_adv).float()
+                drawn = self._redraw.draw(clean_logits, x.shape[-2:]) if part == "draw" else self.generator(x_adv)
+                x_pur = drawn.float()
                 losses = self._pixel_losses(x, x_pur)
                 if part != "denoise":
                     losses |= self._update_d(x, x_adv, x_pur, step)
@@ -154,9 +154,8 @@ class Trainer:
         factor = 1.0
         if self.config.schedule == "cosine":
             # the parts of a redrawing purifier learn apart: each gets the whole of it
-            _, behind_it = self._part(step)
-            over = behind_it if self.config.network.kind == "redraw" else step / self.total_steps
-            factor = 0.5 * (1 + math.cos(math.pi * over))
+            done = self._part(step)[1] if self.config.network.kind == "redraw" else step / self.total_steps
+            factor = 0.5 * (1 + math.cos(math.pi * done))
         for optimiser in (self.optimiser_g, self.optimiser_d):
             for group in optimiser.param_groups if optimiser else ():
                 group["lr"] = self.config.learning_rate * factor
