@@ -17,10 +17,11 @@ from typing import Any
 import jinja2
 from typer.main import get_command
 
-from purifyctl import attacking, bundle, config, errors, parquet
+from purifyctl import attacking, config, errors, parquet
 from purifyctl.cli import app
+from purifyctl.engine import bundle
 from purifyctl.evaluation.records import Record
-from purifyctl.pipeline.rows import Row
+from purifyctl.run.rows import Row
 
 PAGE = Path(__file__).with_suffix(".md")
 COMMON = ("--json", "--quiet", "--verbose", "--help")  # options of every command, told once

@@ -39,7 +39,7 @@ class Checkpoint:
 
     @property
     def photographs(self) -> str | None:
-        """The sketch (`purifyctl.images.sketch`) of those that it was trained or validated with; None: unknown."""
+        """The sketch (`purifyctl.sources.sketch`) of those that it was trained or validated with; None: unknown."""
         return self.about.get("photographs")
 
     def check_size(self, pixels: int) -> None:

@@ -18,16 +18,17 @@ from PIL import Image
 
 from purifyctl import console
 from purifyctl.attacks import fgsm, pgd
-from purifyctl.bundle import Bundle
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import format_eps
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS, default_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS, default_engine
 from purifyctl.errors import ConfigError
-from purifyctl.images import ImageFile, encode, list_images
+from purifyctl.images import encode
 from purifyctl.parquet import read_columns
 from purifyctl.photographs import read_all
-from purifyctl.pipeline import RunOptions, run
+from purifyctl.run import RunOptions, run
 from purifyctl.samples import copy_samples
+from purifyctl.sources import ImageFile, list_images
 from purifyctl.strip import Line, Picture, draw_strip
 
 SIDE = 256  # pixels; what the engine purifies, so that attacked files reach it unchanged

@@ -30,7 +30,7 @@ from purifyctl.machine import cache_folder, cpu_flags, installed, machine, state
 if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
     from packaging.requirements import Requirement
 
-    from purifyctl.bundle import Bundle
+    from purifyctl.engine.bundle import Bundle
     from purifyctl.images import Decoder
 
 Status = Literal["ok", "missing", "failed"]
@@ -161,8 +161,8 @@ def _instructions() -> str:
 
 
 def _precision() -> str:
-    from purifyctl.backends.openvino import supports_bf16
-    from purifyctl.default_engine import best_precision
+    from purifyctl.engine.backends.openvino import supports_bf16
+    from purifyctl.engine.default import best_precision
 
     precision = best_precision()
     if not supports_bf16() and precision == "bf16":  # asked in any case: it starts OpenVINO
@@ -291,7 +291,7 @@ def _decode_all(device: str, device_id: int | None) -> Iterator[Check]:
 
 
 def _decode(decoder: "Decoder", kind: str) -> str:
-    from purifyctl.backends import to_host
+    from purifyctl.engine.backends import to_host
 
     off = abs(to_host(_decoded(decoder, kind)).astype(int) - COLOUR).max()
     if off > COLOUR_ERROR:
@@ -326,13 +326,13 @@ def _purifier() -> str:
 
 def _classifier() -> str:
     from purifyctl.classifiers import load_classifier
-    from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+    from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 
     return load_classifier(CLASSIFIER, WEIGHTS).name
 
 
 def _engine(path: Path) -> Iterator[Check]:
-    from purifyctl.bundle import load_bundle
+    from purifyctl.engine.bundle import load_bundle
 
     try:
         bundle = load_bundle(path)

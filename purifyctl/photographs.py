@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder, ImageFile, read_file
+from purifyctl.images import Decoder
+from purifyctl.sources import ImageFile, read_file
 
 Pixels = NDArray[np.uint8]  # RGB [n, height, width, 3]
 

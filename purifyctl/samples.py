@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from purifyctl.errors import MissingDependencyError
-from purifyctl.images import ImageFile
 from purifyctl.labels import imagenet_labels
+from purifyctl.sources import ImageFile
 
 _SCIKIT_IMAGE = (
     "astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from purifyctl.bundle import Bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.samples import copy_samples
 from tests import tiny
 

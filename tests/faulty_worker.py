@@ -27,9 +27,10 @@ from typing import Any
 from purifyctl import files
 from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
-from purifyctl.images.remote import RemoteFolder
-from purifyctl.pipeline import stages, worker, writing
-from purifyctl.pipeline.work import Job, Work
+from purifyctl.run.worker import process as worker
+from purifyctl.run.worker import stages, writing
+from purifyctl.run.worker.work import Job, Work
+from purifyctl.sources.remote import RemoteFolder
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
 

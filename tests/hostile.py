@@ -14,7 +14,7 @@ from typing import get_args
 
 from purifyctl.errors import Status
 from purifyctl.images.sink import printable
-from purifyctl.pipeline.rows import read_rows
+from purifyctl.run.rows import read_rows
 from tests import tiny
 
 READ = frozenset(get_args(Status)) - {"crashed", "timeout", "write_failed"}  # what a damaged file may come to

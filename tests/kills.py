@@ -20,8 +20,8 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from purifyctl.bundle import Bundle
-from purifyctl.pipeline import RunOptions, plan, run
+from purifyctl.engine.bundle import Bundle
+from purifyctl.run import RunOptions, plan, run
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

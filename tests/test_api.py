@@ -22,13 +22,14 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 
 import purifyctl
-from purifyctl import trust
-from purifyctl.backends.tensorrt import capability
-from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig
-from purifyctl.detection import load_gate
-from purifyctl.engine import build_engine
+from purifyctl.engine import trust
+from purifyctl.engine.backends.tensorrt import capability
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.graphs import classifier_graph, purifier_graph
+from purifyctl.engine.parity import TOLERANCES
 from purifyctl.errors import (
     BackendError,
     BundleError,
@@ -37,11 +38,10 @@ from purifyctl.errors import (
     MissingDependencyError,
     WeightsError,
 )
-from purifyctl.export import classifier_graph, purifier_graph
+from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
-from purifyctl.parity import TOLERANCES
 from purifyctl.photographs import to_pixels, to_tensor
-from purifyctl.pipeline import run
+from purifyctl.run import run
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ from purifyctl.attacks.libraries import PACKAGES
 from purifyctl.classifiers import Classifier
 from purifyctl.config import AttackConfig, ClassifierConfig
 from purifyctl.errors import ConfigError, MissingDependencyError
-from purifyctl.images import list_images
 from purifyctl.labels import Labels
 from purifyctl.photographs import read_all
+from purifyctl.sources import list_images
 from tests import tiny
 
 OPTIONS = AttackOptions(

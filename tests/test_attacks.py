@@ -24,10 +24,10 @@ from purifyctl.attacks import (
 )
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TARGETED_ATTACKS, AttackConfig, AttackKind
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import MissingDependencyError
-from purifyctl.images import list_images
 from purifyctl.photographs import read_all
+from purifyctl.sources import list_images
 from tests import tiny
 
 MODEL = tiny.classifier().eval().requires_grad_(False)

@@ -6,8 +6,8 @@ import pytest
 
 from purifyctl.bench import BenchOptions, bench, timing
 from purifyctl.bench.peers import networks_of, peer
-from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.metrics import PERCENTILES

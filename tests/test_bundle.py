@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from purifyctl import bundle as bundle_module
-from purifyctl import trust
-from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.config import EngineConfig
-from purifyctl.engine import build_engine
+from purifyctl.engine import bundle as bundle_module
+from purifyctl.engine import trust
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.errors import BundleError
 from purifyctl.files import file_sha256
 from purifyctl.report.table import show_bundle

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from purifyctl.classifiers import Classifier, fit_state_dict, fold_batch_norms, load_classifier
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, WeightsError
-from purifyctl.images import list_images
 from purifyctl.labels import Labels, TruthFromFolder, imagenet_labels
 from purifyctl.photographs import read_all
+from purifyctl.sources import list_images
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from purifyctl.bundle import Bundle
 from purifyctl.cli import app
+from purifyctl.engine.bundle import Bundle
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -17,13 +17,14 @@ import typer
 from ray.cluster_utils import Cluster
 
 from purifyctl import cli
-from purifyctl.bundle import Bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.files import file_sha256
-from purifyctl.pipeline import RunOptions, cluster, plan, run
-from purifyctl.pipeline.messages import Assignment, Batch, Task
-from purifyctl.pipeline.plan import Plan
-from purifyctl.pipeline.ray_actor import Purifier
+from purifyctl.run import RunOptions, plan, run
+from purifyctl.run.messages import Assignment, Batch, Task
+from purifyctl.run.parent import cluster
+from purifyctl.run.parent.ray_actor import Purifier
+from purifyctl.run.plan import Plan
 from tests import tiny
 from tests.kills import assert_same, children
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from purifyctl.errors import BackendError
-from purifyctl.pipeline.devices import RESULTS, Batches, LostDeviceError, process_all
-from purifyctl.pipeline.messages import Batch
-from purifyctl.pipeline.rows import Row
+from purifyctl.run.messages import Batch
+from purifyctl.run.parent.devices import RESULTS, Batches, LostDeviceError, process_all
+from purifyctl.run.rows import Row
 
 BATCHES = [Batch(0, i, (i,), ()) for i in range(100)]
 

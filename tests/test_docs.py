@@ -15,13 +15,15 @@ from markdown_it import MarkdownIt
 from typer.main import get_command
 
 from docs import reference
-from purifyctl import attacking, bundle, config, pipeline
+from purifyctl import attacking, config
+from purifyctl import run as pipeline
 from purifyctl.attacking import AttackOptions
-from purifyctl.bundle import Bundle
 from purifyctl.cli import app
 from purifyctl.config import AttackConfig, ClassifierConfig
+from purifyctl.engine import bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.evaluation.records import Record
-from purifyctl.pipeline.rows import Row
+from purifyctl.run.rows import Row
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from purifyctl import console, doctor
-from purifyctl.bundle import MANIFEST, Bundle
 from purifyctl.config import EngineConfig
 from purifyctl.doctor import Check
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import MANIFEST, Bundle
 from purifyctl.machine import installed
 from purifyctl.report.doctor import show_checks
 from tests import tiny

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purifyctl import parity
-from purifyctl.backends import open_runner
-from purifyctl.bundle import Bundle, load_bundle
 from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig, read_recipe
-from purifyctl.detection import load_gate
-from purifyctl.engine import build_engine
+from purifyctl.engine import parity
+from purifyctl.engine.backends import open_runner
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.engine.parity import Tolerance, gate_scores
 from purifyctl.errors import BackendError, ConfigError, ParityError, WeightsError
+from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
-from purifyctl.parity import Tolerance, gate_scores
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -182,7 +182,7 @@ def test_ctrl_c_still_works_when_engines_have_come_and_gone(tiny_bundle: Bundle)
     code = (
         "import signal, sys\n"
         "from pathlib import Path\n"
-        "from purifyctl.bundle import load_bundle\n"
+        "from purifyctl.engine.bundle import load_bundle\n"
         "bundle = load_bundle(Path(sys.argv[1]))\n"
         "earlier, later = bundle.open('purifier'), bundle.open('classifier')\n"
         "del earlier\n"

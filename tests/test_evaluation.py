@@ -14,7 +14,7 @@ from PIL import Image
 from purifyctl.attacks import behind, libraries, within_budget
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate, job
 from purifyctl.evaluation.chunk import Chunk, attack_chunk, climb
@@ -31,11 +31,11 @@ from purifyctl.evaluation.plan import make_plan
 from purifyctl.evaluation.records import Record, Table, part_file, read_tables, write_records
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import WORST, summarise
-from purifyctl.images import list_images
-from purifyctl.images.sketch import sketch
 from purifyctl.labels import Labels
 from purifyctl.photographs import to_pixels
 from purifyctl.report.evaluation import describe
+from purifyctl.sources import list_images
+from purifyctl.sources.sketch import sketch
 from tests import tiny
 
 FGSM, PGD = AttackConfig("fgsm"), AttackConfig("pgd", steps=3)

@@ -5,12 +5,12 @@ import onnx
 import pytest
 import torch
 
-from purifyctl import rewrites
-from purifyctl.backends import open_runner
-from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import NetworkConfig
+from purifyctl.engine import rewrites
+from purifyctl.engine.backends import open_runner
+from purifyctl.engine.backends.torch import TorchRunner
+from purifyctl.engine.graphs import export_onnx, purifier_graph
 from purifyctl.errors import BackendError
-from purifyctl.export import export_onnx, purifier_graph
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 

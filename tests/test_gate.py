@@ -17,26 +17,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from purifyctl.attacks import make_attack
-from purifyctl.bundle import Bundle
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig, EngineConfig, parse_percent
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
-from purifyctl.detection import load_gate, save_gate, shipped_gate, threshold_at, threshold_for
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.engine.parity import gate_scores
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate
 from purifyctl.evaluation.defences import GATED, NONE, GatedPurifier
 from purifyctl.evaluation.records import read_tables
-from purifyctl.images import list_images
+from purifyctl.gate import load_gate, save_gate, shipped_gate, threshold_at, threshold_for
 from purifyctl.metrics import auroc, divergence
 from purifyctl.nn.gate import GateNetwork
-from purifyctl.parity import gate_scores
 from purifyctl.photographs import read_pixels, to_pixels, to_tensor
-from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
-from purifyctl.pipeline.packs import Packs
-from purifyctl.pipeline.rows import read_rows
 from purifyctl.report.evaluation import as_markdown
 from purifyctl.report.table import show_dry_run
+from purifyctl.run import RunOptions, dry_run, merge, plan, run
+from purifyctl.run.rows import read_rows
+from purifyctl.run.worker.flagged import Packs
+from purifyctl.sources import list_images
 from purifyctl.training.gate import _platt
 from tests import tiny
 from tests.kills import SHARD

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from purifyctl.backends import to_host
+from purifyctl.engine.backends import to_host
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder, GpuJpegEncoder, ImageFile, encode, list_images, read_file
+from purifyctl.images import Decoder, GpuJpegEncoder, encode
 from purifyctl.images.decode import Decoded
-from purifyctl.images.listing import find_images, sorted_lines
-from purifyctl.images.sketch import count_known, sketch
 from purifyctl.images.synthetic import natural_images
+from purifyctl.sources import ImageFile, list_images, read_file
+from purifyctl.sources.listing import find_images, sorted_lines
+from purifyctl.sources.sketch import count_known, sketch
 from tests import tiny
 
 FORMATS = ("png", "webp", "jpeg")

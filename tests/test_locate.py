@@ -6,10 +6,10 @@ import pytest
 from onnx import numpy_helper
 
 from purifyctl.config import NetworkConfig
-from purifyctl.export import export_onnx, purifier_graph
+from purifyctl.engine.graphs import export_onnx, purifier_graph
+from purifyctl.engine.locate import BOUNDS, Layer, compare_layers, describe_layers
+from purifyctl.engine.rewrites import passes
 from purifyctl.images.synthetic import natural_images
-from purifyctl.locate import BOUNDS, Layer, compare_layers, describe_layers
-from purifyctl.rewrites import passes
 from tests import tiny
 
 IMAGES = natural_images(2, tiny.SIZE)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from purifyctl.bundle import Bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError, OutputError
-from purifyctl.images.listing import list_images
-from purifyctl.images.source import read_file
-from purifyctl.pipeline import RunOptions, packing, plan, run
+from purifyctl.run import RunOptions, archives, plan, run
+from purifyctl.sources.listing import list_images
+from purifyctl.sources.source import read_file
 from tests import tiny
 from tests.kills import SHARD, assert_same, files_of, rows_of, run_in_small_shards
 
@@ -81,13 +81,13 @@ def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_archives(
 
 def test_an_image_is_found_in_its_tree_in_its_archive_and_where_it_waits(undisturbed: Path, tmp_path: Path) -> None:
     in_archive = plan.PurePosixPath("images/00000.tar/cats/00.jpg.png")
-    expected = packing.read_image(undisturbed, in_archive)
+    expected = archives.read_image(undisturbed, in_archive)
     assert expected == images_in(undisturbed)["cats/00.jpg.png"]
-    waiting, in_tree = tmp_path / packing.waiting_place(in_archive), plan.PurePosixPath("images/cats/00.jpg.png")
+    waiting, in_tree = tmp_path / archives.waiting_place(in_archive), plan.PurePosixPath("images/cats/00.jpg.png")
     for file in (waiting, tmp_path / in_tree):
         file.parent.mkdir(parents=True)
         file.write_bytes(expected)
-    assert packing.read_image(tmp_path, in_archive) == packing.read_image(tmp_path, in_tree) == expected
+    assert archives.read_image(tmp_path, in_archive) == archives.read_image(tmp_path, in_tree) == expected
 
 
 def test_what_is_tried_again_joins_the_archive_of_its_shard(
@@ -108,17 +108,17 @@ def test_what_is_tried_again_joins_the_archive_of_its_shard(
 
 def test_an_image_that_somebody_removed_before_it_was_packed_is_missed(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"images/00000\.tar/a\.png has been written, and is gone"):
-        packing.pack(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
+        archives.pack(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
     assert not (tmp_path / "images").exists()
 
 
 def test_an_archive_that_a_power_cut_damaged_is_written_anew_from_what_waits(tmp_path: Path) -> None:
     output = plan.PurePosixPath("images/00000.tar/a.png")
-    (tmp_path / packing.waiting_place(output)).parent.mkdir(parents=True)
-    (tmp_path / packing.waiting_place(output)).write_bytes(b"pixels")
+    (tmp_path / archives.waiting_place(output)).parent.mkdir(parents=True)
+    (tmp_path / archives.waiting_place(output)).write_bytes(b"pixels")
     (tmp_path / "images" / "00000.tar").touch()
-    packing.pack(tmp_path, 0, [output], temporary=tmp_path)
-    assert packing.read_image(tmp_path, output) == b"pixels"
+    archives.pack(tmp_path, 0, [output], temporary=tmp_path)
+    assert archives.read_image(tmp_path, output) == b"pixels"
 
 
 def test_what_a_kill_between_rows_and_tidying_left_is_removed_by_the_next_call(

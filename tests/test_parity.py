@@ -3,14 +3,14 @@ import pytest
 import torch
 from torch import nn
 
-from purifyctl import parity
-from purifyctl.backends import Batch
-from purifyctl.backends.torch import TorchRunner
+from purifyctl.engine import parity
+from purifyctl.engine.backends import Batch
+from purifyctl.engine.backends.torch import TorchRunner
+from purifyctl.engine.graphs import FusedGraph, classifier_graph, gate_graph, purifier_graph
+from purifyctl.engine.parity import TOLERANCES, Tolerance, check_parity, compare, reference
 from purifyctl.errors import ConfigError, ParityError
-from purifyctl.export import FusedGraph, classifier_graph, gate_graph, purifier_graph
 from purifyctl.images.synthetic import natural_images
 from purifyctl.nn.gate import GateNetwork
-from purifyctl.parity import TOLERANCES, Tolerance, check_parity, compare, reference
 from tests import tiny
 
 IMAGES = natural_images(12, tiny.SIZE)

@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
-from purifyctl.backends import open_runner, tensorrt
-from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import NetworkConfig
-from purifyctl.export import FusedGraph, Graph, classifier_graph, export_onnx, purifier_graph
+from purifyctl.engine.backends import open_runner, tensorrt
+from purifyctl.engine.backends.torch import TorchRunner
+from purifyctl.engine.graphs import FusedGraph, Graph, classifier_graph, export_onnx, purifier_graph
+from purifyctl.engine.quantize import KINDS, quantize_purifier
+from purifyctl.engine.rewrites import passes
 from purifyctl.images.synthetic import natural_images
-from purifyctl.quantize import KINDS, quantize_purifier
-from purifyctl.rewrites import passes
 from tests import tiny
 
 IMAGES = natural_images(8, tiny.SIZE)

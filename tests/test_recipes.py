@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from purifyctl.bundle import Bundle
+from purifyctl.config.recipes import Kind, built_in, find_recipe
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
-from purifyctl.recipes import Kind, built_in, find_recipe
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(sys.executable).with_name("purifyctl")
@@ -121,8 +121,8 @@ def test_the_shell_is_offered_engine_bundles_and_no_other_folders(tiny_bundle: B
 
 
 def test_completion_imports_nothing_heavy() -> None:
-    looked = "import sys; from purifyctl.completion import *; training_recipes(''), bundles('')"
-    code = f"{looked}; print([m for m in ('torch', 'numpy', 'PIL', 'purifyctl.bundle') if m in sys.modules])"
+    looked = "import sys; from purifyctl.cli.completion import *; training_recipes(''), bundles('')"
+    code = f"{looked}; print([m for m in ('torch', 'numpy', 'PIL', 'purifyctl.engine.bundle') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from purifyctl.bundle import Bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, BusyError, ConfigError, ImageError, MissingDependencyError, OutputError
-from purifyctl.images import list_images, read_file
-from purifyctl.images.listing import find_images
-from purifyctl.images.remote import RemoteTree, open_source, split_url, without_secrets
-from purifyctl.images.web import _children
-from purifyctl.pipeline import RunOptions, dry_run, run
+from purifyctl.run import RunOptions, dry_run, run
+from purifyctl.sources import list_images, read_file
+from purifyctl.sources.listing import find_images
+from purifyctl.sources.remote import RemoteTree, open_source, split_url, without_secrets
+from purifyctl.sources.web import _children
 from tests import tiny
 from tests.web_server import Server, serving
 
@@ -206,7 +206,7 @@ def test_a_server_that_goes_away_leaves_rows_and_when_it_is_back_they_are_mended
 def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("purifyctl.images.web.STALLED_S", 0.1)
+    monkeypatch.setattr("purifyctl.sources.web.STALLED_S", 0.1)
     source = tree(server.url)
     assert source.read(f"{server.url}/cats/1.jpg", None, 1 << 20)
     server.latency = 0.5
@@ -438,7 +438,7 @@ def test_keys_that_no_folder_could_have_are_told_apart(bucket: Any) -> None:
 
 
 def test_no_more_of_an_object_than_the_limit_is_loaded(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purifyctl.images.remote.FIRST_BYTES", 1000)
+    monkeypatch.setattr("purifyctl.sources.remote.FIRST_BYTES", 1000)
     data = os.urandom(5000)
     bucket("large.jpg", data)
     source = tree("s3://photos")

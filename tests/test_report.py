@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from purifyctl.bundle import Bundle
 from purifyctl.classifiers import Classifier
 from purifyctl.config import EngineConfig
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.labels import Labels
 from purifyctl.metrics import PERCENTILES
 from purifyctl.parquet import write_part
-from purifyctl.pipeline import RunOptions, plan, run
-from purifyctl.pipeline.rows import KeptRow
 from purifyctl.report.run import write_report
 from purifyctl.report.tally import EVENTS, Histogram, Timeline
+from purifyctl.run import RunOptions, plan, run
+from purifyctl.run.rows import KeptRow
 from tests import tiny
 
 HOSTILE = (

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from purifyctl.backends import tensorrt
 from purifyctl.config import NetworkConfig
-from purifyctl.export import export_onnx, purifier_graph
-from purifyctl.rewrites import Pass, deconvs_as_conv3, fold_norms, passes
+from purifyctl.engine.backends import tensorrt
+from purifyctl.engine.graphs import export_onnx, purifier_graph
+from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms, passes
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=5)

@@ -15,18 +15,19 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from purifyctl.bundle import Bundle
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.engine.graphs import classifier_graph, purifier_graph
 from purifyctl.errors import ConfigError
-from purifyctl.export import classifier_graph, purifier_graph
-from purifyctl.pipeline import RunOptions, plan, run, stages
-from purifyctl.pipeline.rows import COLUMNS, Row
-from purifyctl.pipeline.summary import Accuracy, Busy
-from purifyctl.pipeline.work import Job, Work
-from purifyctl.pipeline.writing import mean_change, mean_changes
+from purifyctl.run import RunOptions, plan, run
+from purifyctl.run.rows import COLUMNS, Row
+from purifyctl.run.summary import Accuracy, Busy
+from purifyctl.run.worker import stages
+from purifyctl.run.worker.work import Job, Work
+from purifyctl.run.worker.writing import mean_change, mean_changes
 from tests import tiny
 
 AS_ROOT = os.geteuid() == 0

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from purifyctl.bundle import Bundle
 from purifyctl.config import EngineConfig, parse_share
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, BusyError, ConfigError, OutputError
 from purifyctl.parquet import write_part
-from purifyctl.pipeline import RunOptions, dry_run, merge, plan, run
-from purifyctl.pipeline.rows import KeptRow, read_rows, write_text
+from purifyctl.run import RunOptions, dry_run, merge, plan, run
+from purifyctl.run.rows import KeptRow, read_rows, write_text
 from tests import hostile, tiny
 from tests.kills import ROOT, SHARD, assert_same, command, harass, rows_of, run_in_small_shards
 

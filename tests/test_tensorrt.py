@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from purifyctl.backends import open_runner, tensorrt, to_host
-from purifyctl.backends.tensorrt import TensorRTRunner, build_plan
-from purifyctl.backends.torch import TorchRunner
 from purifyctl.config import EngineConfig, NetworkConfig
-from purifyctl.engine import build_engine
+from purifyctl.engine.backends import open_runner, tensorrt, to_host
+from purifyctl.engine.backends.tensorrt import TensorRTRunner, build_plan
+from purifyctl.engine.backends.torch import TorchRunner
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.graphs import FusedGraph, Precision, classifier_graph, export_onnx, gate_graph, purifier_graph
 from purifyctl.errors import BackendError, ConfigError
-from purifyctl.export import FusedGraph, Precision, classifier_graph, export_onnx, gate_graph, purifier_graph
 from purifyctl.images.synthetic import natural_images
 from purifyctl.nn.gate import GateNetwork
-from purifyctl.pipeline.job import run
+from purifyctl.run.job import run
 from tests import tiny
 
 CARDS = ("SM75", "SM80", "SM86", "SM89", "SM120")

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from purifyctl.config import GateConfig, from_dict, to_dict
-from purifyctl.detection import load_gate
 from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.gate import load_gate
 from purifyctl.training.gate import train_gate
 from tests import tiny
 

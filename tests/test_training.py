@@ -28,8 +28,8 @@ from purifyctl.config import (
     read_recipe,
 )
 from purifyctl.errors import ConfigError, TrainingError
-from purifyctl.images import list_images
-from purifyctl.images.sketch import count_known
+from purifyctl.sources import list_images
+from purifyctl.sources.sketch import count_known
 from purifyctl.training import run_folder, train, train_recipe
 from purifyctl.training.batches import TrainingBatches, split
 from purifyctl.training.cache import AttackCache

@@ -14,7 +14,7 @@ import pytest
 from packaging.metadata import Metadata
 
 from purifyctl import __version__
-from purifyctl.recipes import COMMANDS, built_in
+from purifyctl.config.recipes import COMMANDS, built_in
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

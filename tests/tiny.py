@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier
 from purifyctl.config import EngineConfig, NetworkConfig
-from purifyctl.detection import save_gate
-from purifyctl.engine import build_engine
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.gate import save_gate
 from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
 from purifyctl.nn.gate import GateNetwork

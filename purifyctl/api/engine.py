@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.backends import Runner, to_host
-from purifyctl.bundle import load_bundle
-from purifyctl.default_engine import default_engine
+from purifyctl.engine.backends import Runner, to_host
+from purifyctl.engine.bundle import load_bundle
+from purifyctl.engine.default import default_engine
 from purifyctl.errors import BackendError, ConfigError, InputError
 from purifyctl.labels import Labels
 from purifyctl.photographs import Pixels

@@ -16,10 +16,11 @@ from purifyctl.attacks import Model, make_attack
 from purifyctl.config import AttackConfig
 from purifyctl.errors import Status
 from purifyctl.files import write_into_tree
-from purifyctl.images import Decoder, ImageFile, encode
+from purifyctl.images import Decoder, encode
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
 from purifyctl.photographs import read_some, to_pixels, to_tensor
+from purifyctl.sources import ImageFile
 
 
 @dataclass

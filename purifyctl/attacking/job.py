@@ -36,11 +36,12 @@ from purifyctl.config import (
 )
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
-from purifyctl.images import Decoder, ImageFile, list_images
+from purifyctl.images import Decoder
 from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import installed
+from purifyctl.sources import ImageFile, list_images
 
 ROWS, MANIFEST, SETTINGS = "rows.jsonl", "manifest.json", "attack.json"
 DECODE_THREADS = 2

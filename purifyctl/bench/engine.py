@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from purifyctl.backends import Batch
 from purifyctl.bench.timing import latency, per_second, throughput
-from purifyctl.bundle import Bundle
+from purifyctl.engine.backends import Batch
+from purifyctl.engine.bundle import Bundle
 from purifyctl.photographs import Pixels
 
 

@@ -18,17 +18,18 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.backends import to_host
 from purifyctl.bench.engine import measure_engine, on_device, opened
 from purifyctl.bench.peers import Library, Networks, loop, networks_of, peer
 from purifyctl.bench.timing import in_turns, per_second
-from purifyctl.bundle import Bundle
+from purifyctl.engine.backends import to_host
+from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
-from purifyctl.images import Decoder, ImageFile, encode, list_images, read_file
+from purifyctl.images import Decoder, encode
 from purifyctl.machine import machine
 from purifyctl.photographs import Pixels, read_some
-from purifyctl.pipeline import RunOptions, run
+from purifyctl.run import RunOptions, run
 from purifyctl.samples import installed_samples
+from purifyctl.sources import ImageFile, list_images, read_file
 
 Peer = Library | Literal["loop"]
 PEERS: dict[str, Peer] = {name: name for name in (*get_args(Library), "loop")}

@@ -13,12 +13,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from purifyctl.backends.onnxruntime import ONNXRuntimeRunner
-from purifyctl.bundle import Bundle
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier, weights_sha256
-from purifyctl.errors import BackendError, ConfigError
-from purifyctl.export import (
+from purifyctl.engine.backends.onnxruntime import ONNXRuntimeRunner
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.graphs import (
     ClassifierGraph,
     FusedGraph,
     Graph,
@@ -27,6 +26,7 @@ from purifyctl.export import (
     export_onnx,
     purifier_graph,
 )
+from purifyctl.errors import BackendError, ConfigError
 from purifyctl.images import encode
 from purifyctl.photographs import Pixels
 

@@ -65,7 +65,7 @@ def attack(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.attacking import AttackOptions, attack_folder, describe
     from purifyctl.config import AttackConfig, ClassifierConfig
-    from purifyctl.default_engine import chosen_classifier
+    from purifyctl.engine.default import chosen_classifier
 
     if surrogate_weights and not surrogate:
         raise ConfigError(
@@ -166,11 +166,11 @@ def evaluate(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import parse_percent
-    from purifyctl.default_engine import chosen_classifier
-    from purifyctl.detection import shipped_gate
+    from purifyctl.engine.default import chosen_classifier
     from purifyctl.evaluation import EvaluateOptions
     from purifyctl.evaluation import evaluate as run_evaluation
     from purifyctl.evaluation.ladder import parse_attack, parse_threat_models
+    from purifyctl.gate import shipped_gate
     from purifyctl.report.evaluation import show_evaluation, write_evaluation
 
     chosen = chosen_classifier(classifier, weights)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from purifyctl import completion, console
+from purifyctl import console
+from purifyctl.cli import completion
 from purifyctl.cli.app import app, show_recipe
 from purifyctl.cli.options import ClassifierWeights, Json, PrintRecipe, Quiet, Trust, Verbose
 from purifyctl.config import Backend
@@ -77,17 +78,17 @@ def build_engine(
     TensorRT for RTX plans need no GPU to build: [bold]--backend tensorrt-rtx --target SM89[/].
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.recipes import find_recipe
+    from purifyctl.config.recipes import find_recipe
 
     file = find_recipe(recipe, "engines") if recipe is not None else None
     if print_recipe:
         if file is None:
             raise ConfigError("--print shows a recipe, and none is named.")
         show_recipe(file)
-    from purifyctl import engine
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
-    from purifyctl.default_engine import best_precision
+    from purifyctl.engine.build import build_engine as build
+    from purifyctl.engine.default import best_precision
 
     flags: dict[str, Any] = {
         "backend": backend,
@@ -108,7 +109,7 @@ def build_engine(
         flags["precision"] = best_precision(flags.get("backend", drafted))
     config = read_recipe(file, EngineConfig, flags) if file else from_dict(EngineConfig, flags)
     name = file.stem if file else f"{config.backend}-{config.precision}"
-    bundle = engine.build_engine(
+    bundle = build(
         config,
         checkpoint or shipped_checkpoint(),
         out or Path("engines") / name,
@@ -135,8 +136,8 @@ def inspect(
     Check an engine bundle's files against its manifest, and say what it is and what it was made from. Runs nothing.
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.bundle import load_bundle
     from purifyctl.config import to_dict
+    from purifyctl.engine.bundle import load_bundle
     from purifyctl.report.table import show_bundle
 
     loaded = load_bundle(bundle)
@@ -187,9 +188,9 @@ def bench(
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.bench import PEERS, BenchOptions
     from purifyctl.bench import bench as run_bench
-    from purifyctl.bundle import load_bundle
     from purifyctl.config import parse_list
-    from purifyctl.default_engine import default_engine
+    from purifyctl.engine.bundle import load_bundle
+    from purifyctl.engine.default import default_engine
     from purifyctl.files import write_json
     from purifyctl.report.bench import plot_bench, show_bench
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from purifyctl import __version__, completion, console
+from purifyctl import __version__, console
+from purifyctl.cli import completion
 from purifyctl.cli.app import app
 from purifyctl.cli.options import Json, Quiet, Verbose
 

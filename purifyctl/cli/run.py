@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from purifyctl import completion, console
+from purifyctl import console
+from purifyctl.cli import completion
 from purifyctl.cli.app import app
 from purifyctl.cli.options import ClassifierWeights, Json, Quiet, Trust, Verbose
 from purifyctl.errors import ConfigError
@@ -119,9 +120,9 @@ def run(
     stopped.
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl import pipeline
-    from purifyctl.bundle import load_bundle
+    from purifyctl import run as pipeline
     from purifyctl.config import parse_percent, parse_share
+    from purifyctl.engine.bundle import load_bundle
     from purifyctl.report.table import show_dry_run, show_summary
 
     if not gate and (gate_fpr or unflagged):
@@ -153,7 +154,7 @@ def run(
     if engine is None:
         if trust:
             raise ConfigError("--trust is for a bundle, and --engine names none.", hint="add --engine BUNDLE")
-        from purifyctl.default_engine import default_engine
+        from purifyctl.engine.default import default_engine
 
         bundle = default_engine(classifier, weights)
     elif classifier not in (None, "none") or weights:
@@ -188,7 +189,7 @@ def merge(
     Exits with 1 while something is left to do, and with 3 when some inputs failed.
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl import pipeline
+    from purifyctl import run as pipeline
     from purifyctl.report.table import show_summary
 
     summary = pipeline.merge(folders)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from purifyctl import completion, console
+from purifyctl import console
+from purifyctl.cli import completion
 from purifyctl.cli.app import app, show_recipe
 from purifyctl.cli.options import Json, PrintRecipe, Quiet, Verbose
 from purifyctl.errors import ConfigError
@@ -51,7 +52,7 @@ def train(
     [bold]torchrun --nproc-per-node 8 -m purifyctl train RECIPE ...[/]
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.recipes import find_recipe
+    from purifyctl.config.recipes import find_recipe
 
     file = find_recipe(recipe, "train")
     if print_recipe:
@@ -99,7 +100,7 @@ def train_gate(
     """
     console.configure(json=json, quiet=quiet, verbose=verbose)
     from purifyctl.config import GateConfig, read_recipe, with_classifier_weights
-    from purifyctl.recipes import find_recipe
+    from purifyctl.config.recipes import find_recipe
     from purifyctl.training.gate import train_gate
 
     file = find_recipe(recipe, "train-gate")

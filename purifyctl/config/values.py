@@ -8,6 +8,8 @@ from purifyctl.errors import ConfigError
 
 T = TypeVar("T")
 
+MAX_PIXELS = 100_000_000  # of one image; a larger one is refused from its header: guards against decompression bombs
+
 LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
 EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
 

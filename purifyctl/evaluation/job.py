@@ -32,12 +32,13 @@ from purifyctl.evaluation.records import Record, part_file, read_tables, unreada
 from purifyctl.evaluation.settings import RECORDS, begin_or_resume
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise, surrogate_top1
-from purifyctl.images import Decoder, list_images
+from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
-from purifyctl.images.sketch import count_known, is_sample
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.machine import installed, machine
 from purifyctl.photographs import read_some, to_tensor
+from purifyctl.sources import list_images
+from purifyctl.sources.sketch import count_known, is_sample
 
 TIMES = "times.jsonl"  # seconds of each chunk on each rung
 PACKAGES = ("torch", "torchvision", "timm", "foolbox", "adversarial-robustness-toolbox", "pyautoattack", "pillow")

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from purifyctl.config import AttackConfig, EpsSpace, LabelsFrom
-from purifyctl.detection import DEFAULT_RATE
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import GATED, NONE, PURIFIER
 from purifyctl.evaluation.ladder import ThreatModel
+from purifyctl.gate import DEFAULT_RATE
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from purifyctl.config import LabelsFrom
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.ladder import Rung
-from purifyctl.images import ImageFile
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.sources import ImageFile
 
 
 @dataclass(frozen=True)

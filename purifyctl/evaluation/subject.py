@@ -11,7 +11,6 @@ from purifyctl import console
 from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
-from purifyctl.detection import load_gate, threshold_for
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     GATED,
@@ -25,6 +24,7 @@ from purifyctl.evaluation.defences import (
 )
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.options import EvaluateOptions
+from purifyctl.gate import load_gate, threshold_for
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import to_tensor
 

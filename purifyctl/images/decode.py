@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import BackendError, ImageError
 
 # What DALI decodes, in Pillow's names. GIF is not among them.
 DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
-MAX_PIXELS = 100_000_000  # of one image; guards against decompression bombs
 BATCH_PIXELS = 200_000_000  # of the images decoded in one go: 600 MB of RGB
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would override ours

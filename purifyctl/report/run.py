@@ -15,11 +15,11 @@ import purifyctl
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
 from purifyctl.metrics import PERCENTILES, Share, percent
-from purifyctl.pipeline.plan import PLAN, Plan
-from purifyctl.pipeline.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Stretch, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
+from purifyctl.run.plan import PLAN, Plan
+from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 
 POINTS = 200  # of the plot over time, about
 WORST_CLASSES = 12

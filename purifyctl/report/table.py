@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
-from purifyctl.bundle import Bundle
+from purifyctl.engine.bundle import Bundle
 from purifyctl.metrics import PERCENTILES
 
 _ACCURACY = {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from purifyctl.errors import ConfigError
 from purifyctl.metrics import PERCENTILES, Share
-from purifyctl.pipeline.run_folder import rows_of
-from purifyctl.pipeline.summary import STAGES
+from purifyctl.run.run_folder import rows_of
+from purifyctl.run.summary import STAGES
 
 MOST_CHANGED = 12  # images that are kept to be shown
 FAILURES = 8  # of each status

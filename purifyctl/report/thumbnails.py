@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from purifyctl.errors import ImageError
-from purifyctl.images import read_file
-from purifyctl.pipeline.packing import read_image
-from purifyctl.pipeline.plan import Item
+from purifyctl.run.archives import read_image
+from purifyctl.run.plan import Item
+from purifyctl.sources import read_file
 
 SIDE = 176  # pixels; twice what they take on the page, for fine screens
 GAIN = 8  # differences of a few grey levels are invisible as they are

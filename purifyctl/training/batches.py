@@ -11,9 +11,10 @@ from torch import Tensor
 
 from purifyctl import console
 from purifyctl.errors import TrainingError
-from purifyctl.images import Decoder, ImageFile
+from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
 from purifyctl.photographs import read_some, to_tensor
+from purifyctl.sources import ImageFile
 
 
 def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[list[ImageFile], list[ImageFile]]:

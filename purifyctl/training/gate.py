@@ -25,14 +25,14 @@ from purifyctl import __version__, console
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import AttackConfig, GateConfig, format_eps, to_dict
-from purifyctl.detection import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, thresholds_at
 from purifyctl.errors import ConfigError, TrainingError
-from purifyctl.images import ImageFile, list_images
-from purifyctl.images.sketch import sketch
+from purifyctl.gate import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, thresholds_at
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.metrics import auroc, mean
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import read_all, to_pixels, to_tensor
+from purifyctl.sources import ImageFile, list_images
+from purifyctl.sources.sketch import sketch
 from purifyctl.training.batches import Batch, TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.mix import all_of, attack_each, draw

@@ -13,9 +13,9 @@ from purifyctl import console
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError
-from purifyctl.images import list_images
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.samples import copy_samples
+from purifyctl.sources import list_images
 from purifyctl.training.batches import TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.run_folder import CHECKPOINT, RunFolder

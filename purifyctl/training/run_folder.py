@@ -26,9 +26,9 @@ from purifyctl.checkpoint import save_purifier
 from purifyctl.config import TrainConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
-from purifyctl.images import ImageFile
-from purifyctl.images.sketch import merge, sketch
 from purifyctl.settings import differences
+from purifyctl.sources import ImageFile
+from purifyctl.sources.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
 from purifyctl.training.trainer import Trainer

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from purifyctl.attacks import Model, behind, make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack, format_eps
-from purifyctl.images import ImageFile
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all, to_pixels
+from purifyctl.sources import ImageFile
 from purifyctl.strip import Line, Picture
 from purifyctl.training.trainer import seen_by
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from purifyctl.backends import open_runner
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier
-from purifyctl.export import Precision, classifier_graph, export_onnx, purifier_graph
-from purifyctl.images import list_images
+from purifyctl.engine.backends import open_runner
+from purifyctl.engine.graphs import Precision, classifier_graph, export_onnx, purifier_graph
 from purifyctl.photographs import Pixels, read_pixels
+from purifyctl.sources import list_images
 
 SIZE, BATCH = 256, 16
 TYPED: dict[str, Precision] = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp16"}  # BF16 is an execution hint

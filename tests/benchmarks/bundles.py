@@ -8,8 +8,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from purifyctl.bundle import load_bundle
-from purifyctl.pipeline import run
+from purifyctl.engine.bundle import load_bundle
+from purifyctl.run import run
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purifyctl.bundle import load_bundle
-from purifyctl.pipeline import RunOptions, run
+from purifyctl.engine.bundle import load_bundle
+from purifyctl.run import RunOptions, run
 
 SHARES = (0.0, 0.01, 0.1, 0.5, 1.0)
 FORMS = {"ungated": RunOptions(), "gated": RunOptions(gate=0.01, unflagged="leave"), "none": RunOptions(compare=True)}

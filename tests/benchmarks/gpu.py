@@ -22,12 +22,12 @@ from typing import Any, get_args
 
 import torch
 
-from purifyctl.backends import backend_version, tensorrt
 from purifyctl.bench import BenchOptions, bench
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import Backend, EngineConfig, NetworkConfig
-from purifyctl.default_engine import CLASSIFIER, WEIGHTS
-from purifyctl.engine import build_engine
+from purifyctl.engine.backends import backend_version, tensorrt
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, ParityError
 from purifyctl.nn import build_purifier
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from purifyctl.bundle import load_bundle
+from purifyctl.engine.bundle import load_bundle
 from purifyctl.images.synthetic import natural_images
 
 SIDE = 2048  # of the matrix product

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from purifyctl.backends import Runner
-from purifyctl.bundle import load_bundle
+from purifyctl.engine.backends import Runner
+from purifyctl.engine.bundle import load_bundle
 from purifyctl.images.synthetic import natural_images
 
 CALLS = 24  # of each network in a round

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from purifyctl.images.trees import Found
 from purifyctl.labels import TruthFromFolder, imagenet_labels
-from purifyctl.pipeline.plan import Plan, write_plan
+from purifyctl.run.plan import Plan, write_plan
+from purifyctl.sources.trees import Found
 
 PER_FOLDER = 1300  # as in ImageNet's training set
 

@@ -21,11 +21,11 @@ from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig, format_eps, parse_eps
 from purifyctl.evaluation.plan import make_plan
-from purifyctl.images import list_images
 from purifyctl.machine import keep_freed_memory
 from purifyctl.metrics import Share
 from purifyctl.nn import RedrawPurifier
 from purifyctl.photographs import read_all
+from purifyctl.sources import list_images
 
 SIZE, BATCH = 256, 32
 ATTACKS = (

@@ -1,4 +1,4 @@
-"""What each form of the networks costs on this CPU: `purifyctl.rewrites`, by backend and precision.
+"""What each form of the networks costs on this CPU: `purifyctl.engine.rewrites`, by backend and precision.
 
     python -m tests.benchmarks.rewrites [--unet 64 16] [--residual 32] [--image-size 256] [--batch 16] [--rounds 5]
 
@@ -19,15 +19,15 @@ from pathlib import Path
 
 from torch import nn
 
-from purifyctl.backends import open_runner
-from purifyctl.backends.openvino import has_amx, supports_bf16
 from purifyctl.bench.timing import in_turns, per_second
-from purifyctl.export import export_onnx, purifier_graph
+from purifyctl.engine.backends import open_runner
+from purifyctl.engine.backends.openvino import has_amx, supports_bf16
+from purifyctl.engine.graphs import export_onnx, purifier_graph
+from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import machine
 from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
-from purifyctl.rewrites import Pass, deconvs_as_conv3, fold_norms
 
 FORMS: dict[str, tuple[Pass, ...]] = {
     "as it is": (),

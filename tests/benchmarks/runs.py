@@ -22,13 +22,13 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from purifyctl.bundle import Bundle
 from purifyctl.config import EngineConfig
-from purifyctl.default_engine import default_engine
-from purifyctl.engine import build_engine
-from purifyctl.pipeline import RunOptions, RunResult, plan, run
-from purifyctl.pipeline.plan import PLAN, Plan
-from purifyctl.pipeline.supervisor import COMMAND
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.default import default_engine
+from purifyctl.run import RunOptions, RunResult, plan, run
+from purifyctl.run.parent.supervisor import COMMAND
+from purifyctl.run.plan import PLAN, Plan
 from tests import hostile, tiny
 from tests.kills import children
 

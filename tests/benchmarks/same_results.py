@@ -81,7 +81,8 @@ def keep(folder: Path, checkout: Path) -> dict[str, str]:
 def _photographs(folder: Path) -> None:
     """foolbox's labelled photographs, in folders named by WordNet id."""
     spec = find_spec("foolbox")
-    assert spec is not None and spec.origin is not None, "pip install foolbox"
+    assert spec is not None
+    assert spec.origin is not None
     wnids = [line.split("\t")[0] for line in (ROOT / "purifyctl/data/imagenet_classes.tsv").read_text().splitlines()]
     for file in sorted((Path(spec.origin).parent / "data").glob("imagenet_*.jpg")):
         wnid = folder / wnids[int(file.stem.rsplit("_", 1)[1])]

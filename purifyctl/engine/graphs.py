@@ -1,0 +1,163 @@
+"""Torch networks to typed ONNX graphs: RGB uint8 NHWC in, finished results out.
+
+Everything between a file's pixels and a result lies inside the graph: scaling, normalisation, crop, softmax, rounding
+to 8 bits. Nobody who runs it can feed the wrong preprocessing. Precision is a property of the graph: an FP16 graph
+has FP16 weights and activations, whoever runs it.
+"""
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from purifyctl.engine.rewrites import Pass, fold_norms
+
+OPSET = 18
+INPUT = "images"  # tensor names of every exported graph
+PURIFIED, PROBABILITIES, SCORES = "purified", "probabilities", "scores"
+
+Precision = Literal["fp32", "fp16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+class PurifierGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3]."""
+
+    outputs = (PURIFIED,)
+
+    def __init__(self, purifier: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.purifier = purifier.to(_DTYPES[precision])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _to_pixels(self.levels(images))
+
+    def levels(self, images: Tensor) -> Tensor:
+        """The purified image in whole grey levels 0 to 255, float32 NCHW."""
+        x_pur = self.purifier(_from_pixels(images, torch.float32))  # which takes and gives FP32 in any precision
+        return torch.round(torch.clamp(x_pur * 255, 0, 255))
+
+
+class ClassifierGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> class probabilities, float32 [N, classes]."""
+
+    outputs = (PROBABILITIES,)
+
+    def __init__(self, classifier: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.dtype = _DTYPES[precision]
+        self.classifier = classifier.to(self.dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.probabilities(_from_pixels(images, self.dtype))
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Of RGB NCHW in [0, 1]."""
+        return torch.softmax(self.classifier(x).float(), dim=1)  # float: FP16 softmax loses small probabilities
+
+
+class FusedGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3], and the class probabilities of just that image.
+
+    The classifier sees the rounded image, as it does when the two graphs run one after the other.
+    """
+
+    outputs = (PURIFIED, PROBABILITIES)
+
+    def __init__(self, purifier: PurifierGraph, classifier: ClassifierGraph) -> None:
+        super().__init__()
+        self.purifier, self.classifier = purifier, classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        levels = self.purifier.levels(images)  # not through uint8: TensorRT has it at a graph's ends alone
+        x_pur = levels.to(self.classifier.dtype) / 255
+        return _to_pixels(levels), self.classifier.probabilities(x_pur)
+
+
+class GateGraph(nn.Module):
+    """RGB uint8 [N, H, W, 3] -> scores, float32 [N]: how likely each image was attacked, where half of all are."""
+
+    outputs = (SCORES,)
+
+    def __init__(self, gate: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.gate = gate.to(_DTYPES[precision])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sigmoid(self.gate(_from_pixels(images, torch.float32)).float())
+
+
+Graph = PurifierGraph | ClassifierGraph | FusedGraph | GateGraph
+
+
+def _from_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
+    return images.to(dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT takes uint8 nowhere else
+
+
+def _to_pixels(levels: Tensor) -> Tensor:
+    return levels.permute(0, 2, 3, 1).to(torch.uint8)  # cast last, likewise
+
+
+def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, passes: Sequence[Pass] = ()) -> PurifierGraph:
+    """A purifier, rewritten by `passes` in turn, ready for export or for use as the reference.
+
+    The network passed in is left as it is.
+    """
+    net = copy.deepcopy(purifier).eval()
+    for rewrite in passes:
+        net = rewrite(net)
+    return PurifierGraph(net, precision).eval()
+
+
+def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> ClassifierGraph:
+    """A classifier ready for export or for use as the reference. The network passed in is left as it is."""
+    return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
+
+
+def gate_graph(gate: nn.Module, precision: Precision = "fp32") -> GateGraph:
+    """A gate ready for export or for use as the reference, its norms folded. The network passed in is left as it is."""
+    return GateGraph(fold_norms(gate), precision).eval()
+
+
+def count_multiply_adds(graph: nn.Module, image_size: int) -> int:
+    """Multiplications, each with its addition, that `graph` takes for one square image of `image_size` pixels."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        graph(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
+    return int(counter.get_total_flops()) // 2
+
+
+def export_onnx(graph: Graph, path: Path, image_size: int) -> None:
+    """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
+    example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    # The exporter talks about its progress and about functions it does not need.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                graph,
+                (example,),
+                str(path),
+                input_names=[INPUT],
+                output_names=list(graph.outputs),
+                dynamic_shapes=({0: batch},),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,55 @@
+"""One summary of a run that several calls did, in one folder or in several."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import purifyctl
+from purifyctl.errors import ConfigError
+from purifyctl.files import file_sha256, write_json
+from purifyctl.run.plan import PLAN, Plan
+from purifyctl.run.run_folder import SUMMARY, parts_of, read_settings
+from purifyctl.run.summary import summarise
+from purifyctl.settings import differences
+
+
+def merge(folders: Sequence[Path]) -> dict[str, Any]:
+    """Summarise all parts of one run; write it into the first folder.
+
+    Raises
+    ------
+    ConfigError
+        A folder holds no run, another run than the first, or a shard that another one holds too.
+    """
+    first, *others = folders
+    settings, plan = read_settings(first), Plan(first / PLAN)
+    parts = parts_of(first)
+    for other in others:
+        if changed := list(differences(settings, read_settings(other))):
+            raise ConfigError(
+                f"{other} holds another run than {first}: {'; '.join(changed)}.", hint="name the folders of one run"
+            )
+        if file_sha256(other / PLAN) != file_sha256(first / PLAN):
+            raise ConfigError(
+                f"{other} and {first} do not have the same plan: the source changed in between.",
+                hint="run both anew, or let all calls share one --out",
+            )
+        theirs = parts_of(other)
+        if twice := sorted(set(parts) & set(theirs)):
+            raise ConfigError(
+                f"{other} holds shard {twice[0]}, which {parts[twice[0]].parents[1]} holds too.",
+                hint="name each folder once, and give each call its own --shard I/N",
+            )
+        parts |= theirs
+    missing = [number for number in range(plan.shards) if number not in parts]
+    summary = {
+        "inputs": plan.inputs,
+        "finished": not missing,
+        "missing_shards": missing,
+        **summarise(part for _, part in sorted(parts.items())),
+        **settings,
+        "folders": [str(folder.absolute()) for folder in folders],
+        "purifyctl": purifyctl.__version__,
+    }
+    write_json(first / SUMMARY, summary)
+    return summary

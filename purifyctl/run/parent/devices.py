@@ -1,0 +1,142 @@
+"""Many devices, one stream of rows."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Protocol
+
+from purifyctl.engine.bundle import Bundle
+from purifyctl.errors import BackendError
+from purifyctl.run.messages import Batch
+from purifyctl.run.rows import Row
+
+RESULTS = 4  # batches per device that are done and not yet taken in: devices wait rather than run far ahead
+AWAKE_S = 0.5  # how often who waits looks whether all is over
+
+
+class LostDeviceError(BackendError):
+    """A device is gone for good. What it had in hand it has given back."""
+
+
+class Batches:
+    """What is left to do, which devices take from in turns, and give back to when they cannot do it."""
+
+    def __init__(self, batches: Iterator[Batch], devices: int) -> None:
+        self._batches = batches
+        self._back: deque[Batch] = deque()
+        self._working = self._living = devices
+        self._over = False
+        self._changed = threading.Condition()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        with self._changed:
+            return self._back.popleft() if self._back else next(self._batches)
+
+    def give_back(self, batches: Iterable[Batch]) -> None:
+        with self._changed:
+            self._back.extend(batches)
+            self._changed.notify_all()
+
+    def rest(self) -> bool:
+        """A device finds nothing to take: wait until something is given back (True), or nobody is at work (False)."""
+        with self._changed:
+            self._working -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._back or not self._working or self._over)
+            if not self._back or self._over:
+                return False
+            self._working += 1
+            return True
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def lose_one(self) -> bool:
+        """A device is lost; whether others live."""
+        with self._changed:
+            self._working -= 1
+            self._living -= 1
+            self._changed.notify_all()
+            return self._living > 0
+
+
+class Device(Protocol):
+    """Something that works on batches, here or elsewhere."""
+
+    ready_at: float | None  # when it was ready to work, in time.monotonic(); None: not yet
+    threads: Mapping[str, int]  # of each stage, once it is ready
+
+    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
+        """Rows of every batch, in whatever order they are done; of a batch that was cut, in its pieces.
+
+        Raises
+        ------
+        LostDeviceError
+            It is gone, and the others may go on.
+        PurifyctlError
+            Nothing can go on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop at once, from whatever thread."""
+        ...
+
+
+def gpus(bundle: Bundle) -> list[int | None]:
+    """The devices of this machine to work on: every GPU that this process sees, or the CPU."""
+    if bundle.device == "cpu":
+        return [None]
+    import torch
+
+    return list(range(torch.cuda.device_count())) or [None]
+
+
+def process_all(devices: Sequence[Device], batches: Iterator[Batch]) -> Generator[tuple[Batch, list[Row]], None, None]:
+    """Rows of every batch, from whichever device took it. The first error stops all; of losses only the last one."""
+    shared = Batches(batches, len(devices))
+    results: queue.Queue[tuple[Batch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
+    over = threading.Event()
+
+    def tell(result: tuple[Batch, list[Row]] | BaseException | None) -> None:
+        while not over.is_set():
+            with suppress(queue.Full):
+                results.put(result, timeout=AWAKE_S)
+                return
+
+    def work(device: Device) -> None:
+        try:
+            working = True
+            while working:
+                for result in device.process(shared):
+                    tell(result)
+                working = shared.rest()
+            tell(None)
+        except LostDeviceError as error:
+            tell(None if shared.lose_one() else error)
+        except BaseException as error:
+            tell(error)
+
+    with ExitStack() as stack:
+        stack.callback(over.set)
+        stack.callback(shared.close)
+        for device in devices:
+            stack.callback(device.close)
+            threading.Thread(target=work, args=(device,), daemon=True).start()
+        working = len(devices)
+        while working:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                working -= 1
+            else:
+                yield result

@@ -1,0 +1,101 @@
+"""`run --ray`, on each machine of the cluster: an actor that owns a supervisor, and so a worker process."""
+
+import os
+import queue
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+import purifyctl
+from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.errors import BackendError, ConfigError, ImageError, MissingDependencyError, PurifyctlError
+from purifyctl.files import file_sha256, write_atomically
+from purifyctl.images.sink import printable
+from purifyctl.machine import cache_folder
+from purifyctl.run.messages import Assignment, Batch
+from purifyctl.run.parent.supervisor import COMMAND, Supervisor
+from purifyctl.sources import read_file
+from purifyctl.sources.remote import RemoteTree
+
+
+class Purifier:
+    """The actor: a supervisor, and a queue of batches for it."""
+
+    def __init__(self) -> None:
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._supervisor: Supervisor | None = None
+
+    def open(self, work: Assignment, files: Mapping[str, bytes]) -> None:
+        """Look around on this machine.
+
+        Raises
+        ------
+        BackendError
+            It does not see the source or the output, or has another version of purifyctl.
+        BundleError
+            The engine does not fit it.
+        """
+        here = os.uname().nodename
+        if work.version != purifyctl.__version__:
+            raise BackendError(
+                f"{here} has purifyctl {purifyctl.__version__}, and the run was started by {work.version}.",
+                hint="install the same version on every machine of the cluster",
+            )
+        writes_here = work.task.image_format is not None and not work.task.images_to
+        if writes_here and (not work.marker.is_file() or file_sha256(work.marker) != work.marker_sha256):
+            raise BackendError(
+                f"{work.task.out} on {here} is not the folder that the run was begun in.",
+                hint="choose an --out on storage that all machines share",
+            )
+        if work.probe is not None:
+            try:
+                read_file(work.probe, remote=RemoteTree(work.task.url) if work.task.url else None)
+            except (ImageError, ConfigError, MissingDependencyError) as error:
+                raise BackendError(
+                    f"{here} cannot read {printable(work.probe.path)}, which can be read where the run was started: "
+                    f"{error}",
+                    hint="put the source on storage that all machines share, or give them all the credentials",
+                ) from None
+        # a folder of its own: names in it come from process numbers, which two machines may share
+        partial = work.task.partial / f"{here}-{os.getpid()}"
+        try:
+            bundle = _bundle_here(work.task.bundle, files)
+            if writes_here:
+                partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BackendError(f"{here} cannot write {error.filename}: {error.strerror}.", hint="check it") from None
+        bundle.check_runs_here()
+        task = replace(work.task, bundle=bundle, partial=partial)
+        self._supervisor = Supervisor(task, image_timeout=work.image_timeout, command=work.command or COMMAND)
+
+    @ray.method(concurrency_group="feed")  # type: ignore[untyped-decorator]
+    def feed(self, batch: Batch | None) -> None:
+        """One more to do; None: that was all."""
+        self._batches.put(batch)
+
+    def process(self) -> Iterator[Any]:
+        """First that the worker is `Ready`; then the rows of what is done of which batch."""
+        assert self._supervisor is not None
+        yield self._supervisor.start()
+        for batch, rows in self._supervisor.process(iter(self._batches.get, None)):
+            yield replace(batch, items=()), rows
+
+
+def _bundle_here(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
+    """The user's bundle on this machine: where it lies already, or from the files that came along.
+
+    That the user trusts it was seen where the run was started.
+    """
+    with suppress(PurifyctlError, OSError):
+        here = load_bundle(bundle.path)
+        if here.sha256 == bundle.sha256:
+            return load_bundle(bundle.path, trusted=True)
+    folder = cache_folder() / "bundles" / bundle.sha256
+    for name, data in files.items():
+        if not (folder / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / name, data, temporary=folder.parent)  # another actor may look into it
+    return load_bundle(folder, trusted=True)

@@ -1,0 +1,1 @@
+"""The process that owns a device: read, decode, purify, classify, encode, write."""
