@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500]
 
-Both run with this environment's packages. Each builds its own engine first, with the same options. Prints images/s of each
+Both run with the packages of this environment. Each builds its own engine first. Prints images/s of each
 round, and the median of the rounds' ratios, this version by the other; and how long `purifyctl --help` takes in both.
 """
 
