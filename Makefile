@@ -1,4 +1,4 @@
-# purifyctl: `make help` lists what there is.
+# purifyctl: `make help` lists the targets.
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights lock clean
 SHELL := /bin/bash
@@ -19,16 +19,16 @@ $(VENV)/pyvenv.cfg:
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
-# One stamp per lock file: a second call finds it newer than the lock and returns at once.
+# There is one stamp per lock file: a second call finds the stamp newer than the lock file and returns at once.
 $(VENV)/.%-installed: requirements/%.lock pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "Installing requirements/$*.lock into $(VENV) (several GB; about a minute on a fast connection) ..."
 	@$(PIP_INSTALL) --require-hashes -r $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-setup: $(VENV)/.demo-installed ## Make .venv with everything `purifyctl demo` needs.
+setup: $(VENV)/.demo-installed ## Make .venv with everything that `purifyctl demo` needs.
 
-setup-dev: $(VENV)/.dev-installed ## Make .venv with everything the tests need.
+setup-dev: $(VENV)/.dev-installed ## Make .venv with everything that the tests need.
 
 demo: setup ## Attack, purify and classify photographs on this machine, in about a minute.
 	@$(BIN)/purifyctl demo
@@ -36,13 +36,13 @@ demo: setup ## Attack, purify and classify photographs on this machine, in about
 fmt: setup-dev ## Format the code.
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-check: setup-dev ## Format, lint, types, import layers.
+check: setup-dev ## Check format, lint, types and import layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A file's tests stay together: they share what is slow to make.
+# The tests of one file run in one process, because they share fixtures that are slow to make.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test: setup-dev ## Run the whole test suite.
@@ -51,43 +51,43 @@ test: setup-dev ## Run the whole test suite.
 test-fast: setup-dev ## Run the tests that are not marked slow.
 	$(PYTEST) -m "not slow"
 
-dist: setup ## Build dist/purifyctl-VERSION wheel and source archive, manual pages inside.
+dist: setup ## Build the wheel and the source archive in dist/, with the manual pages.
 	@$(BIN)/python -m hatchling build
 
 man: setup ## Write the manual pages into build/man.
 	@$(BIN)/python tools/manual.py build/man
 
-demo-weights: setup ## Train the shipped purifier anew (PHOTOS=folder of photographs; two hours on 2 cores).
+demo-weights: setup ## Train the shipped purifier again (PHOTOS=folder of photographs; two hours on 2 cores).
 	@test -n "$(PHOTOS)" || { echo "make demo-weights PHOTOS=DIR: which photographs?" >&2; exit 2; }
 	for part in fast finish broaden polish; do \
 		$(BIN)/purifyctl train train/$$part.toml --photos "$(PHOTOS)" --out runs/$$part \
 			$(if $(MOBILENET_V2),--weights "mobilenet_v2=$(MOBILENET_V2)") || exit; \
 	done
 	cp runs/polish/purifier.safetensors purifyctl/data/purifier.safetensors
-	@echo "Measure it with: $(BIN)/purifyctl evaluate --photos DIR --out evaluation, on photographs that it was not trained on."
+	@echo "To measure it, use photographs that it was not trained on: $(BIN)/purifyctl evaluate --photos DIR --out evaluation"
 
-test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU; says what it could not check.
+test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU, and say what could not be checked.
 	$(BIN)/python -m tests.benchmarks.gpu --tests-only
 
-docs: setup-dev ## Write docs/reference.md anew, and build the documentation site: site/index.html.
+docs: setup-dev ## Write docs/reference.md again, and build the documentation site: site/index.html.
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d site/.doctrees . site
 	@echo "Open site/index.html"
 
-bench: setup ## Measure the shipped engine and `run` here, beside other libraries (PHOTOS=folder; default: a few from packages).
+bench: setup ## Compare the shipped engine and `run` with other libraries (PHOTOS=folder; default: a few from packages).
 	$(BIN)/purifyctl bench --against torch,torch-compile,onnxruntime,loop $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-bench-gpu: setup-dev ## test-gpu, and a dated table in docs/benchmarks.md (PHOTOS=folder).
+bench-gpu: setup-dev ## Run test-gpu, and add a dated table to docs/benchmarks.md (PHOTOS=folder).
 	$(BIN)/python -m tests.benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	pyproject.toml requirements/build.in --extra demo
 
-lock: ## Make the lock files anew (needs uv).
+lock: ## Make the lock files again (needs uv).
 	$(COMPILE) -o requirements/demo.lock
 	$(COMPILE) --extra attacks --extra rtx --extra track --extra ray --extra docs --extra dev -c requirements/demo.lock -o requirements/dev.lock
 	$(COMPILE) --extra rtx -c requirements/dev.lock -o requirements/rtx.lock
 	$(COMPILE) --extra tensorrt -c requirements/demo.lock -o requirements/tensorrt.lock
 
-clean: ## Remove .venv and what the tools cached.
+clean: ## Remove .venv and the caches of the tools.
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

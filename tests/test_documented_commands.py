@@ -1,7 +1,7 @@
-"""What README and tutorial tell a newcomer to type is typed, line by line and as written, in a folder like his.
+"""README and tutorial tell a newcomer what to type. The tests type it, line by line.
 
-Stand-ins for what the reader owns: three photographs in `photos`, twenty with labels in `DIR`, a tiny checkpoint where
-a recipe would take an hour, and the tutorial's own mynet.py.
+The tests bring what the reader owns: three photographs in `photos`, twenty with labels in `DIR`, the tutorial's own
+mynet.py, and in `runs/mine` a tiny checkpoint instead of one that takes hours to train.
 """
 
 import os
@@ -29,17 +29,17 @@ NOT_EXECUTED = {
         "purifyctl build-engine engines/rtx.toml",
     ): "five plans of two networks; tests/test_tensorrt.py builds some",
     (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
-    (README, "purifyctl train train/smoke.toml"): "the tutorial's",
-    (README, "purifyctl attack photos --out attacked"): "the tutorial's",
+    (README, "purifyctl train train/smoke.toml"): "the tutorial has it",
+    (README, "purifyctl attack photos --out attacked"): "the tutorial has it",
     (
         README,
         "purifyctl bench --against torch,onnxruntime",
     ): "measures for minutes; tests/test_bench.py runs what it calls",
-    (README, "purifyctl train train/fast.toml --photos DIR --out runs/fast"): "an hour, and downloads weights",
+    (README, "purifyctl train train/shipped.toml --photos DIR --out runs/mine"): "hours, and downloads weights",
     (README, "purifyctl train-gate gate --photos DIR --out runs/gate"): "about 18 minutes, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",
     (TUTORIAL, ". .venv/bin/activate"): "as in the README",
-    (TUTORIAL, "purifyctl doctor"): "the README's",
+    (TUTORIAL, "purifyctl doctor"): "the README has it",
 }
 
 # Lines that are executed with something appended, and why.
@@ -49,9 +49,9 @@ APPENDED = {
         _SMALL,
         "quicker to compare",
     ),
-    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/fast --out engines/fast"): (
+    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/mine --out engines/own"): (
         f"--classifier mynet:classifier {_SMALL}",
-        "the same",
+        "quicker to build and compare",
     ),
     (
         README,
@@ -70,14 +70,14 @@ APPENDED = {
     ),
 }
 
-# Lines that the text says to fail in part: there is a broken file.
+# Lines whose exit code is not 0: the text says that one input is broken.
 EXIT_CODES = {(TUTORIAL, "purifyctl run photos --out clean --compare"): 3}
 
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
 
 
 def steps(file: str) -> list[tuple[str, str]]:
-    """What a page tells to type, in order: ("bash", a line without its comment) or ("python", a block)."""
+    """What a page tells the reader to type, in order: ("bash", a line without its comment) or ("python", a block)."""
     found = []
     for language, text in BLOCK.findall((ROOT / file).read_text()):
         lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines() if language == "bash" else [text]
@@ -99,7 +99,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clone(tmp_path: Path, samples: Path) -> Path:
-    """A folder that has what a clone has and its owner brings."""
+    """A folder with the recipes of a clone and with what its owner brings."""
     for name in ("train", "engines"):
         (tmp_path / name).mkdir()
         for recipe in (ROOT / name).glob("*.toml"):
@@ -108,7 +108,7 @@ def clone(tmp_path: Path, samples: Path) -> Path:
     (tmp_path / "photos").mkdir()
     for photograph in sorted(samples.rglob("*.jpg"))[:3]:
         shutil.copy(photograph, tmp_path / "photos")
-    tiny.checkpoint(tmp_path / "runs" / "fast")
+    tiny.checkpoint(tmp_path / "runs" / "mine")
     (source,) = (text for language, text in steps(TUTORIAL) if language == "python" and "def classifier" in text)
     (tmp_path / "mynet.py").write_text(source)
     return tmp_path
