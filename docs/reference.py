@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from purifyctl import attacking, config, errors, parquet
 from purifyctl.cli import app
-from purifyctl.engine import bundle
+from purifyctl.engine.manifest import Manifest
 from purifyctl.evaluation.records import Record
 from purifyctl.run.rows import Row
 
@@ -44,7 +44,7 @@ def page() -> str:
         train={name: keys(kind) for name, kind in _TRAIN.items()},
         gate=keys(config.GateConfig),
         engine=keys(config.EngineConfig),
-        manifest=keys(bundle.Manifest, defaults=False),
+        manifest=keys(Manifest, defaults=False),
     )
 
 

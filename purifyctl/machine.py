@@ -1,4 +1,4 @@
-"""The machine that this runs on: what it is, where it keeps files, how it hands out memory."""
+"""The machine that this runs on: its hardware, where files are kept, how memory is handed out."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ def machine() -> dict[str, Any]:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package; None where it is not, or where that is no package's name."""
+    """The version of an installed package; None if it is not installed, or if there is no package of that name."""
     try:
         return metadata.version(package)
     except (metadata.PackageNotFoundError, ValueError):
@@ -26,27 +26,27 @@ def installed(package: str) -> str | None:
 
 
 def cache_folder() -> Path:
-    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories): what can be made again."""
+    """$PURIFYCTL_CACHE, or purifyctl's folder in the user's cache (XDG base directories): it can be made again."""
     return _user_folder("PURIFYCTL_CACHE", "XDG_CACHE_HOME", ".cache")
 
 
 def state_folder() -> Path:
-    """$PURIFYCTL_STATE, or purifyctl's folder in the user's state (XDG base directories): what the user has decided."""
+    """$PURIFYCTL_STATE, or purifyctl's folder in the user's state (XDG base directories): the user's decisions."""
     return _user_folder("PURIFYCTL_STATE", "XDG_STATE_HOME", ".local/state")
 
 
 def keep_freed_memory() -> bool:
-    """Have this process keep the memory that it frees, for the next time; says whether the C library knows how.
+    """Have this process keep the memory that it frees. Returns whether the C library knows how.
 
-    glibc gives blocks of a tensor's size back to the kernel at once, which hands them out again page by page, zeroed.
-    On a virtual machine that can take a training as long as its arithmetic (docs/benchmarks.md).
+    By default glibc gives blocks of a tensor's size back to the kernel at once. The kernel hands them out again page by
+    page, zeroed. On a virtual machine that can take a training as long as its arithmetic (docs/benchmarks.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    largest_block = 1 << 25  # 32 MiB: it takes no more
+    largest_block = 1 << 25  # 32 MiB, the most that it accepts
     wanted = ((mmap_threshold, largest_block), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28))
     return all(mallopt(option, size) for option, size in wanted)
 
@@ -55,6 +55,13 @@ def _user_folder(ours: str, xdg: str, default: str) -> Path:
     if explicit := os.environ.get(ours):
         return Path(explicit)
     return Path(os.environ.get(xdg) or Path.home() / default) / "purifyctl"
+
+
+def gpu_capability() -> str:
+    """The current GPU's compute capability, such as "SM86"; empty without a GPU."""
+    import torch  # heavy, and only some machines' business
+
+    return "SM{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 
 
 def cpu_flags() -> frozenset[str]:
@@ -67,7 +74,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(key: str) -> str:
-    """A line of the first processor's; empty where the kernel does not say."""
+    """A value of the first processor; empty if the kernel does not give it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -25,7 +25,6 @@ import purifyctl
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig
 from purifyctl.engine import trust
-from purifyctl.engine.backends.tensorrt import capability
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.graphs import classifier_graph, purifier_graph
@@ -40,6 +39,7 @@ from purifyctl.errors import (
 )
 from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
+from purifyctl.machine import gpu_capability
 from purifyctl.photographs import to_pixels, to_tensor
 from purifyctl.run import run
 from tests import tiny
@@ -423,7 +423,7 @@ def test_an_engine_on_a_gpu_takes_and_gives_arrays_in_host_memory(tmp_path: Path
         backend="tensorrt-rtx",
         image_size=tiny.SIZE,
         batch_size=4,
-        targets=(capability(),),
+        targets=(gpu_capability(),),
         classifier="tests.tiny:classifier",
     )
     bundle = build_engine(config, tiny.checkpoint(tmp_path), tmp_path / "bundle")

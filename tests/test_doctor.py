@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from purifyctl import console, doctor
+from purifyctl import console
 from purifyctl.config import EngineConfig
 from purifyctl.doctor import Check
+from purifyctl.doctor.libraries import module_of
 from purifyctl.engine.build import build_engine
-from purifyctl.engine.bundle import MANIFEST, Bundle
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.manifest import MANIFEST
 from purifyctl.machine import installed
 from purifyctl.report.doctor import show_checks
 from tests import tiny
@@ -116,7 +118,7 @@ def test_every_requirement_that_is_installed_is_known_by_the_name_it_is_imported
     extras = [text for extra, asked in project["optional-dependencies"].items() if extra != "dev" for text in asked]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         if installed(requirement.name):
-            assert find_spec(doctor.module_of(requirement.name)), requirement
+            assert find_spec(module_of(requirement.name)), requirement
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ NOT_EXECUTED = {
     (
         README,
         "purifyctl build-engine engines/rtx.toml",
-    ): "five plans of two networks; tests/test_tensorrt.py builds some",
+    ): "five plans of two networks; tests/test_tensorrt_build.py builds some",
     (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
     (README, "purifyctl train train/smoke.toml"): "the tutorial has it",
     (README, "purifyctl attack photos --out attacked"): "the tutorial has it",

@@ -5,11 +5,10 @@ import onnx
 import pytest
 
 from purifyctl.config import NetworkConfig
-from purifyctl.engine.backends import open_runner, tensorrt
+from purifyctl.engine.backends import implementation, open_runner, tensorrt_rtx
 from purifyctl.engine.backends.torch import TorchRunner
 from purifyctl.engine.graphs import FusedGraph, Graph, classifier_graph, export_onnx, purifier_graph
 from purifyctl.engine.quantize import KINDS, quantize_purifier
-from purifyctl.engine.rewrites import passes
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 
@@ -40,7 +39,7 @@ def in_integers(file: Path) -> list[bool]:
 def test_a_quantised_purifier_stays_near_its_reference_and_keeps_its_ends_in_floats(
     network: NetworkConfig, backend: str, tmp_path: Path
 ) -> None:
-    graph = purifier_graph(tiny.purifier(network), passes=passes(backend, "int8", amx=False))
+    graph = purifier_graph(tiny.purifier(network), passes=implementation(backend).rewrites("int8"))
     file = quantised(graph, tmp_path)
     first, *inner, last = in_integers(file)
     assert all(inner)
@@ -63,5 +62,5 @@ def test_of_a_fused_graph_only_the_purifier_is_quantised(tmp_path: Path) -> None
 @pytest.mark.parametrize("card", ["SM75", "SM86", "SM120"])
 def test_a_symmetric_graph_builds_for_tensorrt(card: str, tmp_path: Path) -> None:
     file = quantised(purifier_graph(tiny.purifier()), tmp_path, symmetric=True)
-    plan = tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=tiny.SIZE, batch_size=2, target=card)
+    plan = tensorrt_rtx.build_plan(file, image_size=tiny.SIZE, batch_size=2, target=card)
     assert len(plan) > 1000

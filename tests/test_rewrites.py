@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from purifyctl.config import NetworkConfig
-from purifyctl.engine.backends import tensorrt
+from purifyctl.config import BACKENDS, NetworkConfig
+from purifyctl.engine.backends import implementation, openvino, tensorrt_rtx
 from purifyctl.engine.graphs import export_onnx, purifier_graph
-from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms, passes
+from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=5)
@@ -172,13 +172,17 @@ def test_a_rewrite_leaves_the_network_as_it_was(rewrite: Pass) -> None:
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten_for_amx_alone() -> None:
-    choices = {
-        (backend, precision, amx): passes(backend, precision, amx=amx)
-        for backend in ("openvino", "onnxruntime", "tensorrt", "tensorrt-rtx")
-        for precision in ("fp32", "fp16", "bf16")
-        for amx in (False, True)
-    }
+def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten_for_amx_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices = {}
+    for amx in (False, True):
+        monkeypatch.setattr(openvino, "cpu_flags", lambda amx=amx: frozenset({"amx_bf16"} if amx else ()))
+        choices |= {
+            (backend, precision, amx): implementation(backend).rewrites(precision)
+            for backend in BACKENDS
+            for precision in ("fp32", "fp16", "bf16", "int8")
+        }
     assert choices.pop(("openvino", "bf16", True)) == (fold_norms, deconvs_as_conv3)
     assert set(choices.values()) == {(fold_norms,)}
 
@@ -194,5 +198,5 @@ def test_a_rewritten_unet_builds_as_a_plan_in_fp16_and_in_bf16_which_holds_no_ot
     assert not {"BatchNormalization", "ConvTranspose"} & {node.op_type for node in made.node}
     typed = {torch.float16: onnx.TensorProto.FLOAT16, torch.bfloat16: onnx.TensorProto.BFLOAT16}[dtype]
     assert {t.data_type for t in made.initializer if len(t.dims) == 4} == {typed}
-    plan = tensorrt.build_plan(file, flavour="tensorrt-rtx", image_size=32, batch_size=2, target="SM86")
+    plan = tensorrt_rtx.build_plan(file, image_size=32, batch_size=2, target="SM86")
     assert len(plan) > 1000

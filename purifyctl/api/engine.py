@@ -1,7 +1,7 @@
 """An engine bundle, open for images that are already in memory."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.engine.backends import Runner, to_host
+from purifyctl.engine.backends import Batch, Runner, to_host
 from purifyctl.engine.bundle import load_bundle
+from purifyctl.engine.chain import Chain
 from purifyctl.engine.default import default_engine
 from purifyctl.errors import BackendError, ConfigError, InputError
 from purifyctl.labels import Labels
@@ -140,7 +141,7 @@ class Engine:
             The library failed, or the engine was closed.
         """
         batch, alone = self._batch(images)
-        (purified,) = self._infer("purifier", batch)
+        (purified,) = self._in_batches(self._chain(classify=False).purifier.infer, batch)
         return purified[0] if alone else purified
 
     def classify(self, images: Images, *, purify: bool = True) -> Classified:
@@ -162,13 +163,11 @@ class Engine:
         """
         self._require("classifier", "--classifier NAME")
         batch, _ = self._batch(images)
-        chain = self.bundle.chain(apart=not purify)
-        if chain == ("fused",):
-            batch, probabilities = self._infer("fused", batch)
+        chain = self._chain(apart=not purify)
+        if purify:
+            batch, probabilities = self._in_batches(chain.run, batch)
         else:
-            if purify:
-                (batch,) = self._infer("purifier", batch)
-            (probabilities,) = self._infer("classifier", batch)
+            (probabilities,) = self._in_batches(lambda images: (chain.classify(images),), batch)
         return Classified(batch, probabilities, self.labels)
 
     def gate_scores(self, images: Images) -> NDArray[np.float32]:
@@ -190,7 +189,7 @@ class Engine:
             As for a call.
         """
         self._require("gate", "--gate shipped")
-        (scores,) = self._infer("gate", self._batch(images)[0])
+        (scores,) = self._in_batches(self._runner("gate").infer, self._batch(images)[0])
         return scores
 
     def _require(self, network: str, option: str) -> None:
@@ -208,14 +207,18 @@ class Engine:
                 self._runners[network] = self._opened.enter_context(self.bundle.open(network, self._batch_size))
             return self._runners[network]
 
-    def _infer(self, network: str, images: Pixels) -> tuple[NDArray[Any], ...]:
-        """The network's outputs for any number of images, so many of them at once as keep the device busy."""
-        runner, n, most = self._runner(network), len(images), self._batch_size
+    def _chain(self, *, classify: bool = True, apart: bool = False) -> Chain:
+        """The bundle's chain, of networks that are opened when they are first wanted."""
+        return Chain({name: self._runner(name) for name in self.bundle.chain(classify=classify, apart=apart)})
+
+    def _in_batches(self, call: Callable[[Pixels], tuple[Batch, ...]], images: Pixels) -> tuple[NDArray[Any], ...]:
+        """What `call` gives for any number of images, in as many batches at once as keep the device busy."""
+        n, most = len(images), self._batch_size
         if n == 0:  # only a run tells how many classes there are
             images = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
 
         def infer(start: int) -> list[NDArray[Any]]:
-            return [to_host(output) for output in runner.infer(images[start : start + most])]
+            return [to_host(output) for output in call(images[start : start + most])]
 
         parts = list(self._threads.map(infer, range(0, len(images), most)))
         return tuple(np.concatenate(outputs)[:n] for outputs in zip(*parts, strict=True))

@@ -1,11 +1,12 @@
-"""What an engine does on this machine: latency, throughput, ceilings, and how far ahead of its peers it is.
+"""How fast an engine is on this machine: latency, throughput, ceilings, and how it compares with its peers.
 
-timing.py    calls repeated until their times stand still; several things timed in turns
+timing.py    calls repeated until their times are steady; several things timed in turns
 engine.py    latency and throughput of the networks alone, operations per second
-peers.py     the same networks in other libraries, and the loop that one would script
-job.py       all of it, for one bundle, with the stages and the real `run` beside their ceiling
+stages.py    the stages of a run, each alone, beside the real `run`
+peers.py     the same networks in other libraries, and the loop that a user would write
+measure.py   all of it, for one bundle
 """
 
-from purifyctl.bench.job import PEERS, BenchOptions, bench
+from purifyctl.bench.measure import PEERS, BenchOptions, bench
 
 __all__ = ["PEERS", "BenchOptions", "bench"]

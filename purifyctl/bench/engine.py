@@ -1,8 +1,7 @@
 """Latency and throughput of a bundle's networks alone, and how much of the device's arithmetic they use."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,29 +10,8 @@ import torch
 from purifyctl.bench.timing import latency, per_second, throughput
 from purifyctl.engine.backends import Batch
 from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.chain import open_chain
 from purifyctl.photographs import Pixels
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A bundle's networks, open: what `run` does to a batch between decoding and encoding."""
-
-    infer: Callable[[Batch], tuple[Batch, ...]]
-    concurrency: int  # threads that keep the device busy
-    device_id: int | None  # the GPU whose memory batches should lie in; None: host memory
-
-
-@contextmanager
-def opened(bundle: Bundle, batch_size: int | None = None) -> Iterator[Engine]:
-    """Open the chain of networks that `run` would, for batches of up to `batch_size` (default: the bundle's)."""
-    with ExitStack() as stack:
-        first, *rest = (stack.enter_context(bundle.open(name, batch_size)) for name in bundle.chain())
-
-        def infer(images: Batch) -> tuple[Batch, ...]:
-            made = first.infer(images)
-            return (*made, *(output for runner in rest for output in runner.infer(made[0])))
-
-        yield Engine(infer, first.concurrency, first.device_id)
 
 
 def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: Sequence[int]) -> dict[str, Any]:
@@ -46,9 +24,9 @@ def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: Sequence[int]) -
     """
     found: dict[int, dict[str, Any]] = {}
     for size in batch_sizes:
-        with opened(bundle, size) as engine:
-            call = partial(engine.infer, on_device(images[:size], bundle.device))
-            rate = throughput(call, engine.concurrency)
+        with open_chain(bundle, batch_size=size) as chain:
+            call = partial(chain.run, on_device(images[:size], bundle.device))
+            rate = throughput(call, chain.concurrency)
             found[size] = {
                 "images_per_s": round(rate.per_s * size, 2),
                 "steady": rate.steady,
@@ -62,7 +40,7 @@ def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: Sequence[int]) -
         "by_batch": found,
         "best_batch": best,
         "multiply_adds_per_image": multiply_adds,
-        "flop_per_s": flops,  # of useful operations: a rewriting that multiplies by zeros does not count
+        "flop_per_s": flops,  # useful operations: where a rewrite multiplies by zeros, it does not count
         "matrix_product": product,
         "matrix_product_flop_per_s": peak,
         "of_matrix_product": round(flops / peak, 4),
@@ -70,10 +48,10 @@ def measure_engine(bundle: Bundle, images: Pixels, batch_sizes: Sequence[int]) -
 
 
 def matrix_product(bundle: Bundle) -> tuple[str, float]:
-    """The fastest large matrix product of torch on the bundle's device, in FP32 or for other engines also in 16 bits,
-    and its operations per second.
+    """The fastest large matrix product of torch on the bundle's device, and its operations per second.
 
-    INT8 engines may pass it: torch has no INT8 product everywhere.
+    It is in FP32; if the engine has another precision, also in 16 bits. INT8 engines may be faster: torch has no INT8
+    product on every device.
     """
     gpu = bundle.device == "cuda"
     side = 8192 if gpu else 2048
@@ -94,5 +72,5 @@ def matrix_product(bundle: Bundle) -> tuple[str, float]:
 
 
 def on_device(images: Pixels, device: str) -> Batch:
-    """A batch where the engine wants it: as decoding leaves it."""
+    """A batch in the memory where decoding would leave it for the engine."""
     return torch.from_numpy(images).cuda() if device == "cuda" else images

@@ -1,4 +1,4 @@
-"""The same networks, unchanged, in other libraries; and the loop that one would script without this tool."""
+"""Peers: the same networks, unchanged, in other libraries; and the loop that a user would write without this tool."""
 
 import copy
 import tempfile
@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier, weights_sha256
-from purifyctl.engine.backends.onnxruntime import ONNXRuntimeRunner
+from purifyctl.config import BACKENDS
+from purifyctl.engine.backends import open_runner
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.graphs import (
     ClassifierGraph,
@@ -35,13 +36,14 @@ Library = Literal["torch", "torch-compile", "onnxruntime"]
 
 @dataclass(frozen=True)
 class Networks:
-    """What a bundle was made from, in torch FP32."""
+    """The networks that a bundle was built from, in torch FP32."""
 
     purifier: PurifierGraph
     classifier: ClassifierGraph | None
 
     @property
     def together(self) -> Graph:
+        """All that one image goes through, as one graph."""
         return FusedGraph(self.purifier, self.classifier) if self.classifier else self.purifier
 
 
@@ -51,7 +53,7 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
     Parameters
     ----------
     checkpoint
-        The purifier's; None: the shipped one.
+        Of the purifier. None: the shipped one.
 
     Raises
     ------
@@ -84,11 +86,12 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
     BackendError
         The library refuses.
     """
-    if name == "onnxruntime":
+    if name in BACKENDS:
+        n, size = images.shape[:2]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "together.onnx"
-            export_onnx(copy.deepcopy(networks.together).cpu(), file, images.shape[1])
-            with ONNXRuntimeRunner(file) as runner:
+            export_onnx(copy.deepcopy(networks.together).cpu(), file, size)
+            with open_runner(name, file, precision="fp32", image_size=size, batch_size=n) as runner:
                 yield lambda: runner.infer(images)
         return
     graph = torch.compile(networks.together) if name == "torch-compile" else networks.together
@@ -110,8 +113,8 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
 def loop(
     files: list[Path], networks: Networks, *, image_size: int, batch: int, image_format: str, device: str
 ) -> float:
-    """Images/s of a plain loop: Pillow, torchvision, torch FP32 eager, and our own encoding options, so that both write
-    the same files.
+    """Images/s of a plain loop of Pillow, torchvision and torch FP32 eager. It encodes as we do: both write the same
+    files.
     """
     transform = v2.Compose([v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size), v2.PILToTensor()])
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():

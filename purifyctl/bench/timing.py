@@ -1,4 +1,4 @@
-"""Calls repeated until their times stand still; several things timed in turns."""
+"""Calls repeated until their times are steady; several things timed in turns."""
 
 import itertools
 import statistics
@@ -12,7 +12,7 @@ from purifyctl.metrics import percentiles
 
 WINDOW_S = 1.0  # seconds; a window holds at least one call
 STEADY = 3  # windows in a row that must agree
-WITHIN = 0.05  # of each other, relative, for their figures to count as steady
+WITHIN = 0.05  # relative; figures that differ by no more are steady
 MOST_WINDOWS = 12
 
 
@@ -34,7 +34,7 @@ class Throughput:
 
 
 def latency(call: Callable[[], Any]) -> Latency:
-    """Times of `call`, once the median of a window stands still. The windows before are the warm-up."""
+    """Times of `call`, once the windows' medians are steady. The windows before are the warm-up."""
     windows: list[list[float]] = []
     medians: list[float] = []
     while len(windows) < MOST_WINDOWS and not _steady(medians):
@@ -45,7 +45,7 @@ def latency(call: Callable[[], Any]) -> Latency:
 
 
 def throughput(call: Callable[[], Any], threads: int) -> Throughput:
-    """Calls per second of `call` from so many threads, once a window's figure stands still."""
+    """Calls per second of `call` from so many threads, once the windows' figures are steady."""
     rates: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
         while len(rates) < MOST_WINDOWS and not _steady(rates):
@@ -61,7 +61,7 @@ def per_second(call: Callable[[], Any], threads: int = 1) -> float:
 
 
 def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """A figure of each, per round: A B C, A B C, ... Machines are noisy, and what is compared must share the noise."""
+    """A figure of each call, per round: A B C, A B C, ... Machines are noisy: compared figures must share the noise."""
     figures: dict[str, list[float]] = {name: [] for name in calls}
     for _, (name, call) in itertools.product(range(rounds), calls.items()):
         figures[name].append(call())

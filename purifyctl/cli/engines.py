@@ -9,7 +9,7 @@ from purifyctl import console
 from purifyctl.cli import completion
 from purifyctl.cli.app import app, show_recipe
 from purifyctl.cli.options import ClassifierWeights, Json, PrintRecipe, Quiet, Trust, Verbose
-from purifyctl.config import Backend
+from purifyctl.config import AHEAD_OF_TIME, DEFAULT_BACKEND, BackendName
 from purifyctl.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
@@ -28,7 +28,7 @@ def build_engine(
         Path | None, typer.Option(help="purifier.safetensors or its run folder. Default: the shipped purifier.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle folder. Default: engines/BACKEND-PRECISION.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="What runs it. Default: openvino.")] = None,
+    backend: Annotated[BackendName | None, typer.Option(help=f"What runs it. Default: {DEFAULT_BACKEND}.")] = None,
     precision: Annotated[
         Precision | None,
         typer.Option(help="Default: auto, the fastest that the backend has on this machine."),
@@ -40,7 +40,8 @@ def build_engine(
     image_size: Annotated[int | None, typer.Option(help="Pixels; side of the square. Default: 256.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per engine call. Default: 16.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="GPU for tensorrt-rtx, such as SM86; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(help=f"GPU for {' or '.join(AHEAD_OF_TIME)}, such as SM86; repeatable. Default: all."),
     ] = None,
     fused: Annotated[
         bool | None, typer.Option("--fused/--separate", help="Also purifier and classifier as one graph, for run.")
@@ -87,8 +88,8 @@ def build_engine(
         show_recipe(file)
     from purifyctl.checkpoint import shipped_checkpoint
     from purifyctl.config import EngineConfig, from_dict, read_recipe, to_dict
+    from purifyctl.engine.backends import implementation
     from purifyctl.engine.build import build_engine as build
-    from purifyctl.engine.default import best_precision
 
     flags: dict[str, Any] = {
         "backend": backend,
@@ -105,8 +106,8 @@ def build_engine(
     elif weights:
         flags["weights"] = weights
     if precision == "auto" or (file is None and precision is None):
-        drafted = read_recipe(file, EngineConfig).backend if file else "openvino"
-        flags["precision"] = best_precision(flags.get("backend", drafted))
+        drafted = read_recipe(file, EngineConfig).backend if file else DEFAULT_BACKEND
+        flags["precision"] = implementation(flags.get("backend", drafted)).best_precision()
     config = read_recipe(file, EngineConfig, flags) if file else from_dict(EngineConfig, flags)
     name = file.stem if file else f"{config.backend}-{config.precision}"
     bundle = build(

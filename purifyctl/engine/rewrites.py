@@ -1,11 +1,11 @@
-"""Exact rewrites of a network before it is exported: the same function from layers that a backend runs better.
+"""Exact rewrites of a network before it is exported: the same function, from layers that a backend runs better.
 
-Each pass takes a network in eval mode and returns another one; the one passed in is left as it is. `passes` says
-which ones a backend gets (docs/adr/0004).
+Each pass takes a network in eval mode and returns another one. The network passed in does not change. Each backend's
+`rewrites` says which passes its engines get (docs/adr/0004).
 
-What is not here, since it would not be exact or not change the graph: the shift of the input to [-1, 1] or by a
-dataset's mean cannot move into the first convolution, whose zero padding is added after it; dropout is left out by the
-exporter itself.
+Two rewrites are not here. The shift of the input to [-1, 1], or by a dataset's mean, cannot move into the first
+convolution: zero padding is added after the shift, so the result would differ at the borders. The exporter itself
+leaves out dropout.
 """
 
 import copy
@@ -18,34 +18,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Pass = Callable[[nn.Module], nn.Module]
 
 
-def passes(backend: str, precision: str, *, amx: bool) -> tuple[Pass, ...]:
-    """The passes for an engine, in order. `amx`: whether the CPU has matrix units for BF16."""
-    if (backend, precision, amx) == ("openvino", "bf16", True):
-        return fold_norms, deconvs_as_conv3
-    return (fold_norms,)
-
-
 def fold_norms(net: nn.Module) -> nn.Module:
     """Fold each batch norm into the convolution or transposed convolution right before it.
 
-    Weights are folded in FP64 and rounded once; an FP16 graph then holds no variance that could overflow. Comes before
-    the passes below: a pixel shuffle between a convolution and its norm hides one from the other.
+    Weights are folded in FP64 and rounded once. An FP16 graph then holds no variance that could overflow. This pass
+    comes before the one below, which puts a pixel shuffle between a convolution and its norm.
 
-    Only plain `nn.Sequential`s are looked into, where order of layers is order of execution. Norms that follow
-    something else, or that have no running statistics, stay.
+    It looks only into plain `nn.Sequential`s, which execute their layers in order. Norms that follow another layer, or
+    that have no running statistics, stay.
 
     Raises
     ------
     ValueError
-        A norm is in training mode, where it is no fixed function.
+        A norm is in training mode, in which it is no fixed function.
     """
     return _rebuilt(net, _folded)
 
 
 def deconvs_as_conv3(net: nn.Module) -> nn.Module:
-    """Transposed convolutions as a 3x3 convolution and a pixel shuffle: 9 multiplications for every 4 needed.
+    """Write each transposed convolution as a 3x3 convolution and a pixel shuffle.
 
-    One convolution of the commonest kind. CPU libraries run transposed convolutions in FP32 whatever is asked for.
+    It does 9 multiplications where 4 are needed, but in the commonest kind of convolution. CPU libraries run transposed
+    convolutions in FP32, whatever precision is asked for.
 
     Raises
     ------
@@ -67,7 +61,7 @@ def _rebuilt(net: nn.Module, change: Callable[[nn.Module], nn.Module]) -> nn.Mod
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    if type(module) is not nn.Sequential:  # a subclass may run its layers as it likes
+    if type(module) is not nn.Sequential:  # a subclass may run its layers in another order
         return module
     layers: list[nn.Module] = []
     for layer in module:
@@ -77,7 +71,7 @@ def _folded(module: nn.Module) -> nn.Module:
         elif layer.training:
             raise ValueError("norms are folded in eval mode only")
         elif layer.running_var is None or (isinstance(before, nn.ConvTranspose2d) and before.groups > 1):
-            layers.append(layer)  # no fixed function; laid out otherwise
+            layers.append(layer)  # it is no fixed function; or the weights of the groups are laid out differently
         else:
             wide = copy.deepcopy(before).double(), copy.deepcopy(layer).double()
             folded = fuse_conv_bn_eval(*wide, transpose=isinstance(before, nn.ConvTranspose2d))
@@ -85,7 +79,8 @@ def _folded(module: nn.Module) -> nn.Module:
     return module if len(layers) == len(module) else nn.Sequential(*layers)
 
 
-# Along one axis, output 2i sees inputs i-1 and i through taps 3 and 1; output 2i+1 sees i and i+1 through 2 and 0.
+# Along one axis, output 2i sees inputs i-1 and i through taps 3 and 1; output 2i+1 sees inputs i and i+1 through taps
+# 2 and 0.
 _TAPS = torch.tensor([[3, 1], [2, 0]])
 
 

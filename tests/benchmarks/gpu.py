@@ -24,11 +24,12 @@ import torch
 
 from purifyctl.bench import BenchOptions, bench
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
-from purifyctl.config import Backend, EngineConfig, NetworkConfig
-from purifyctl.engine.backends import backend_version, tensorrt
+from purifyctl.config import BACKENDS, BackendName, EngineConfig, NetworkConfig
+from purifyctl.engine.backends import implementation, library
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, ParityError
+from purifyctl.machine import gpu_capability
 from purifyctl.nn import build_purifier
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ COLUMNS = (
     "top-1 as torch",
 )
 NOT_MEASURED = "not measured"
-FLAVOURS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx")
+FLAVOURS = tuple(backend.name for backend in BACKENDS.values() if backend.device == "cuda")
 
 
 def run_tests() -> int:
@@ -64,7 +65,7 @@ def purifiers(folder: Path) -> dict[str, Path]:
     return {"shipped": shipped_checkpoint(), "U-Net-64": file}
 
 
-def measure(flavour: Backend, checkpoint: Path, fused: bool, photos: Path | None, folder: Path) -> dict[str, Any]:
+def measure(flavour: BackendName, checkpoint: Path, fused: bool, photos: Path | None, folder: Path) -> dict[str, Any]:
     """Build for the device here, check parity (outside tolerance it raises), and measure."""
     on_gpu = flavour in FLAVOURS
     batch = 64 if on_gpu else 16
@@ -72,7 +73,7 @@ def measure(flavour: Backend, checkpoint: Path, fused: bool, photos: Path | None
         backend=flavour,
         precision="fp16" if on_gpu else "fp32",
         batch_size=batch,
-        targets=(tensorrt.capability(),) if flavour == "tensorrt-rtx" else (),
+        targets=(gpu_capability(),) if BACKENDS[flavour].plans == "ahead" else (),
         classifier=CLASSIFIER,
         weights=WEIGHTS,
         fused=fused,
@@ -82,7 +83,7 @@ def measure(flavour: Backend, checkpoint: Path, fused: bool, photos: Path | None
     return {**bench(bundle, options), "chains": bundle.manifest.parity.chains, "config": config}
 
 
-def table(photos: Path | None, flavours: Sequence[Backend] = FLAVOURS) -> Iterator[str]:
+def table(photos: Path | None, flavours: Sequence[BackendName] = FLAVOURS) -> Iterator[str]:
     """Markdown: one row per flavour, purifier and form, or the reason why there is none."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"|{'---|' * len(COLUMNS)}"
@@ -100,7 +101,7 @@ def table(photos: Path | None, flavours: Sequence[Backend] = FLAVOURS) -> Iterat
             stages, against, engine = found["stages"], found["against"], found["engine"]
             chain = found["chains"]["fused" if fused else "purifier, classifier"]
             cells = (
-                f"{flavour} {backend_version(flavour)} {found['config'].precision.upper()}, {form}",
+                f"{flavour} {implementation(flavour).version()} {found['config'].precision.upper()}, {form}",
                 f"{engine['by_batch'][found['config'].batch_size]['images_per_s']:.0f}",
                 f"{engine['flop_per_s'] / 1e12:.2f}, {engine['of_matrix_product']:.0%}",
                 f"{stages['images_per_s']['run']:.0f}",
@@ -116,7 +117,7 @@ def table(photos: Path | None, flavours: Sequence[Backend] = FLAVOURS) -> Iterat
 def write(lines: list[str], command: str) -> None:
     """Put a dated section first under the heading; earlier ones stay."""
     about = torch.cuda.get_device_properties(0)
-    title = f"### {about.name}, {tensorrt.capability()}, {datetime.now(UTC):%d %B %Y}"
+    title = f"### {about.name}, {gpu_capability()}, {datetime.now(UTC):%d %B %Y}"
     text = TABLE.read_text()
     if HEADING not in text:
         text += f"\n{HEADING}"
@@ -130,7 +131,7 @@ def main() -> int:
     parser.add_argument("--photos", type=Path, help="photographs to run over; default: those inside packages")
     parser.add_argument("--tests-only", action="store_true", help="measure nothing")
     parser.add_argument(
-        "--backend", choices=get_args(Backend), help="print the table's lines for this one alone; writes nothing"
+        "--backend", choices=get_args(BackendName), help="print the table's lines for this one alone; writes nothing"
     )
     arguments = parser.parse_args()
     if arguments.backend:
@@ -155,9 +156,9 @@ def main() -> int:
     return int(all(NOT_MEASURED in line for line in lines[2:]))
 
 
-def _imports(flavour: str) -> bool:
+def _imports(flavour: BackendName) -> bool:
     try:
-        tensorrt.library(flavour)
+        library(flavour)
     except MissingDependencyError:
         return False
     return True

@@ -21,7 +21,7 @@ from torch import nn
 
 from purifyctl.bench.timing import in_turns, per_second
 from purifyctl.engine.backends import open_runner
-from purifyctl.engine.backends.openvino import has_amx, supports_bf16
+from purifyctl.engine.backends.openvino import has_amx, supports
 from purifyctl.engine.graphs import export_onnx, purifier_graph
 from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from purifyctl.images.synthetic import natural_images
@@ -35,7 +35,7 @@ FORMS: dict[str, tuple[Pass, ...]] = {
     "3x3 convolution": (fold_norms, deconvs_as_conv3),
 }
 ENGINES = {"OpenVINO FP32": ("openvino", "fp32"), "ONNX Runtime FP32": ("onnxruntime", "fp32")}
-if supports_bf16():
+if supports("bf16"):
     ENGINES["OpenVINO BF16"] = ("openvino", "bf16")
 
 

@@ -1,10 +1,41 @@
-"""ONNX Runtime on the CPU: the reference."""
+"""ONNX Runtime on the CPU: runs any graph, anywhere."""
 
+from importlib import metadata
 from pathlib import Path
 from typing import Self
 
+from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
+from purifyctl.engine.rewrites import Pass, fold_norms
 from purifyctl.errors import BackendError
+
+
+def version() -> str:
+    return metadata.version("onnxruntime")
+
+
+def best_precision() -> EnginePrecision:
+    return "fp32"
+
+
+def supports(precision: EnginePrecision) -> bool:
+    import onnxruntime
+
+    return "CPUExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def rewrites(precision: EnginePrecision) -> tuple[Pass, ...]:
+    return (fold_norms,)
+
+
+def open_runner(
+    file: Path,
+    *,
+    precision: EnginePrecision,
+    image_size: int,
+    batch_size: int,
+) -> "ONNXRuntimeRunner":
+    return ONNXRuntimeRunner(file)
 
 
 class ONNXRuntimeRunner:

@@ -2,31 +2,40 @@
 
 import functools
 import queue
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
+from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from purifyctl.errors import BackendError
 from purifyctl.machine import cpu_flags
 
 
-@functools.cache
-def _core() -> Any:
-    """The process's one `openvino.Core`, kept until the end.
-
-    A core's CPU plugin sets the thread's alternate signal stack and, when dropped, puts back the one it found. Of two
-    cores the later may put back the earlier one's, long unmapped: the next Ctrl-C is then a segmentation fault.
-    """
-    import openvino
-
-    return openvino.Core()
+def version() -> str:
+    return metadata.version("openvino")
 
 
-def supports_bf16() -> bool:
-    """Whether this CPU computes in BF16 at all (AVX-512 BF16 or AMX)."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def best_precision() -> EnginePrecision:
+    """BF16 with AMX, otherwise FP32: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004)."""
+    return "bf16" if has_amx() else "fp32"
+
+
+def supports(precision: EnginePrecision) -> bool:
+    """BF16 needs AVX-512 BF16 or AMX."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or precision != "bf16"
+
+
+def rewrites(precision: EnginePrecision) -> tuple[Pass, ...]:
+    """With AMX, BF16 convolutions are so fast that transposed ones, which run in FP32, are rewritten as such."""
+    return (fold_norms, deconvs_as_conv3) if precision == "bf16" and has_amx() else (fold_norms,)
+
+
+def open_runner(file: Path, *, precision: EnginePrecision, image_size: int, batch_size: int) -> "OpenVINORunner":
+    return OpenVINORunner(file, precision=precision, image_size=image_size, batch_size=batch_size)
 
 
 def has_amx() -> bool:
@@ -34,24 +43,37 @@ def has_amx() -> bool:
     return "amx_bf16" in cpu_flags()
 
 
-class OpenVINORunner:
-    """Runs an ONNX graph at a fixed batch size; smaller batches are padded, so that an image's result never depends
-    on how many came with it.
+@functools.cache
+def _core() -> Any:
+    """The only `openvino.Core` of the process, kept until the end.
 
-    FP32 graph, `precision` "bf16": computed in BF16 where the CPU does so natively; refused where it does not.
+    A core's CPU plugin sets the thread's alternate signal stack; when the core is dropped, it puts back the stack that
+    it found. With two cores, the later one may put back the stack of the earlier one, whose memory is long unmapped.
+    The next Ctrl-C is then a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+class OpenVINORunner:
+    """Runs an ONNX graph at a fixed batch size. Smaller batches are padded: an image's result never depends on how many
+    came with it.
+
+    With `precision` "bf16" it computes an FP32 graph in BF16. It refuses a CPU that has no BF16.
     """
 
     device_id: int | None = None
 
-    def __init__(self, file: Path, *, precision: str, image_size: int, batch_size: int) -> None:
+    def __init__(self, file: Path, *, precision: EnginePrecision, image_size: int, batch_size: int) -> None:
         import openvino
 
-        if precision == "bf16" and not supports_bf16():
+        if not supports(precision):
             raise BackendError("This CPU has no BF16.", hint="build the engine with --precision fp32")
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            # Two networks share the cores here: pinned threads of one would queue behind the other's.
+            # Two networks share the cores: with pinned threads, one network's would queue behind the other's.
             "ENABLE_CPU_PINNING": "NO",
         }
         try:
@@ -60,8 +82,8 @@ class OpenVINORunner:
             self._model = _core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {file}: {error}") from None
-        # OpenVINO's bindings load numpy's interface on first use; two threads that do so at once wait for each other
-        # forever, one with Python's lock, the other with theirs
+        # OpenVINO's bindings load numpy's interface on first use. If two threads did so at once, they would wait for
+        # each other forever: one holds Python's lock, the other holds the bindings' own.
         _ = openvino.Tensor(np.zeros(1, np.uint8)).data
         self._batch_size = batch_size
         self.concurrency = int(self._model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
@@ -82,7 +104,7 @@ class OpenVINORunner:
         request = self._requests.get()
         try:
             request.infer([images], share_inputs=True)
-            # copies: the request's buffers are used again
+            # copies: the next batch overwrites the request's buffers
             return tuple(request.get_output_tensor(i).data[:n].copy() for i in range(len(self._model.outputs)))
         finally:
             self._requests.put(request)

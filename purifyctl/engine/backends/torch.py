@@ -1,4 +1,4 @@
-"""The torch network itself: the oracle that every engine is compared with."""
+"""The torch network itself: the reference that every engine is compared with."""
 
 from typing import Self
 

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from purifyctl import console
-from purifyctl.engine.bundle import MANIFEST, Bundle
+from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.manifest import MANIFEST
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, PurifyctlError
 from purifyctl.run.messages import Assignment, Batch, Ready
 from purifyctl.run.parent.devices import Batches, LostDeviceError

@@ -1,0 +1,119 @@
+"""Checks of memory, processor and GPUs."""
+
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from purifyctl.config import BACKENDS, DEFAULT_BACKEND
+from purifyctl.doctor.check import Check, attempt
+from purifyctl.errors import PurifyctlError
+from purifyctl.machine import cpu_flags, machine
+
+NO_GPU = "none here, and none needed: the CPU does the work"
+MEMORY_MIB = 1700  # peak of building the shipped purifier's engine and running it over 100 photographs on 2 cores
+_CPU_FLAGS = {  # as /proc/cpuinfo names them
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "amx_bf16": "AMX BF16",
+    "amx_int8": "AMX INT8",
+}
+
+
+def memory() -> Iterator[Check]:
+    """Enough memory is free."""
+    yield attempt("memory.available", _available_memory, fix="end other programs, or use a machine with more memory")
+
+
+def _available_memory() -> str:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
+    total, available = kib["MemTotal"] // 1024, kib["MemAvailable"] // 1024
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        total = min(total, int(text) >> 20)
+        taken = int(limit.with_name("memory.current").read_text()) >> 20
+        available = min(available, total - taken)
+    found = f"{available:,} MiB of {total:,} MiB"
+    if available < MEMORY_MIB:
+        raise PurifyctlError(f"{found}; run needs {MEMORY_MIB:,} MiB")
+    return found
+
+
+def processor() -> Iterator[Check]:
+    """What the processor can do."""
+    here = machine()
+    yield Check("processor.model", "ok", f"{here['processor']}, {here['cores']} usable cores")
+    yield attempt("processor.instructions", _instructions)
+    yield attempt(
+        "processor.precision", _precision, fix=f"pip install --force-reinstall {BACKENDS[DEFAULT_BACKEND].package}"
+    )
+
+
+def _instructions() -> str:
+    flags = cpu_flags()
+    return ", ".join(name if flag in flags else f"no {name}" for flag, name in _CPU_FLAGS.items())
+
+
+def _precision() -> str:
+    from purifyctl.engine.backends import implementation
+
+    backend = implementation(DEFAULT_BACKEND)
+    precision = backend.best_precision()
+    if not backend.supports(precision):  # this also starts the library
+        raise PurifyctlError(f"auto picks {precision} for this processor, and {DEFAULT_BACKEND} does not compute in it")
+    return f"auto picks {precision}"
+
+
+def gpus() -> Iterator[Check]:
+    """The NVIDIA driver answers, and torch can use every GPU."""
+    driver = attempt("gpu.driver", _driver, needed=False)
+    yield driver
+    import torch
+
+    with warnings.catch_warnings(record=True) as said:  # torch warns if the driver is too old
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0 and driver.status == "ok" and driver.detail != NO_GPU:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            reason, fix = f"CUDA_VISIBLE_DEVICES is '{visible}'", "unset CUDA_VISIBLE_DEVICES"
+        elif torch.version.cuda is None:
+            reason, fix = f"torch {torch.__version__} is built without CUDA", "install torch with CUDA"
+        else:
+            reason = "; ".join(str(w.message) for w in said) or "it does not say why"
+            fix = f"install a driver for CUDA {torch.version.cuda}"
+        yield Check("gpu.torch", "missing", f"torch uses no GPU: {reason}", fix)
+    for i in range(count):
+        yield attempt(f"gpu.{i}", _gpu, i, needed=False, fix="nvidia-smi")
+
+
+def _driver() -> str:
+    """The version of the NVIDIA driver, from its own tool."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        vendors = [file.read_text().strip() for file in Path("/sys/bus/pci/devices").glob("*/vendor")]
+        if "0x10de" not in vendors:  # NVIDIA's PCI number
+            return NO_GPU
+        raise PurifyctlError(
+            "this machine has an NVIDIA device, and no driver for it is found",
+            hint="install the NVIDIA driver; start a container with --gpus all",
+        )
+    command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        reason = " ".join((done.stdout + done.stderr).split())
+        raise PurifyctlError(f"the NVIDIA driver does not answer: {reason}", hint="restart, or install the driver anew")
+    return f"NVIDIA {done.stdout.split()[0]}"
+
+
+def _gpu(i: int) -> str:
+    import torch
+
+    about = torch.cuda.get_device_properties(i)
+    torch.ones(1, device=f"cuda:{i}").add(1).item()  # it also has to compute
+    return f"{about.name}, {about.total_memory >> 20:,} MiB, SM{about.major}{about.minor}"

@@ -1,0 +1,68 @@
+"""What `manifest.json` of an engine bundle holds."""
+
+from dataclasses import dataclass
+
+from purifyctl.config import BackendName, EnginePrecision
+
+SCHEMA = 3
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a bundle."""
+
+    onnx: str  # file, relative to the bundle
+    plans: dict[str, str]  # by GPU target such as "SM86", or "local": file
+    name: str  # kind of purifier, or the classifier's name
+    parameters: int
+    multiply_adds: int  # per image, as the network was trained: rewriting does not count
+    source: str  # where the weights came from; empty: the library's own download
+    sha256: str  # of the purifier's checkpoint, of the classifier's tensors
+    rewrites: tuple[str, ...]  # passes of `purifyctl.engine.rewrites` applied before export, in order
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely an engine agrees with torch FP32, by `purifyctl.engine.parity`."""
+
+    measured_with: str  # library and version
+    covers: str
+    networks: dict[str, dict[str, dict[str, float]]]  # by network and batch size
+    chains: dict[str, dict[str, float]]  # from the image to its class, clean and attacked
+
+    def __str__(self) -> str:
+        lines = [f"Against torch FP32 ({self.covers}; measured with {self.measured_with}):"]
+        for name, by_batch in self.networks.items():
+            lines += [f"  {name}, {batch.replace('_', ' ')}: {_numbers(found)}" for batch, found in by_batch.items()]
+        lines += [f"  classes by {name}: {_numbers(found)}" for name, found in self.chains.items()]
+        return "\n".join(lines)
+
+
+def _numbers(found: dict[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in found.items())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds."""
+
+    schema: int  # of this file; another one is refused
+    created: str  # UTC
+    purifyctl: str  # version
+    backend: BackendName  # what runs it
+    backend_version: str  # plans need just this one
+    gpu: str  # name of the GPU that "local" plans were built on; else empty
+    precision: EnginePrecision  # of the purifier; the classifier's too, except that int8 leaves it in fp32
+    image_size: int  # pixels; side of the square that the graphs take
+    batch_size: int  # the most images of one call
+    opset: int  # of the ONNX graphs
+    networks: dict[str, Network]  # "purifier"; with a classifier "classifier"; "gate" unless left out; "fused" if asked
+    gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
+    class_names: tuple[str, ...]  # of the classifier, by index
+    class_wnids: tuple[str, ...]  # their WordNet ids, where it has some
+    parity: Parity  # how closely it agrees with torch: pixels, probabilities and classes, clean and attacked
+    rebuild: str  # the command that makes this bundle again
+    build_s: float  # seconds that building took
+    files: dict[str, str]  # every other file of the bundle: SHA-256
+    varies: str  # why building again may give other bytes; empty: it gives the same

@@ -1,0 +1,122 @@
+"""The networks that a bundle is built from: loaded, as graphs, and described for its manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from purifyctl.checkpoint import Checkpoint, load_purifier
+from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
+from purifyctl.config import EngineConfig
+from purifyctl.engine.graphs import (
+    FusedGraph,
+    Graph,
+    Precision,
+    classifier_graph,
+    count_multiply_adds,
+    gate_graph,
+    purifier_graph,
+)
+from purifyctl.engine.manifest import Network
+from purifyctl.engine.rewrites import Pass
+from purifyctl.gate import Gate, load_gate, shipped_gate
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks in torch FP32, as they were trained."""
+
+    purifier: Checkpoint
+    classifier: Classifier | None
+    gate: Gate | None
+
+
+def load_networks(config: EngineConfig, checkpoint: Path) -> Networks:
+    """Load the networks that a recipe names.
+
+    Raises
+    ------
+    ConfigError
+        The purifier cannot take images of the recipe's size.
+    WeightsError
+        A checkpoint is missing or damaged, or weights cannot be had.
+    """
+    purifier = load_purifier(checkpoint)
+    purifier.check_size(config.image_size)
+    classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
+    if config.gate == "none":
+        return Networks(purifier, classifier, None)
+    return Networks(purifier, classifier, load_gate(shipped_gate() if config.gate == "shipped" else Path(config.gate)))
+
+
+def graphs_of(networks: Networks, precision: Precision, passes: Sequence[Pass], *, fused: bool) -> dict[str, Graph]:
+    """The graphs of a bundle, typed, by name.
+
+    Parameters
+    ----------
+    passes
+        Rewrites of the purifier. A classifier is somebody else's network: only its loader knows what can be folded.
+    """
+    purify = purifier_graph(networks.purifier.net, precision, passes=passes)
+    graphs: dict[str, Graph] = {"purifier": purify}
+    if networks.classifier is not None:
+        graphs["classifier"] = classify = classifier_graph(networks.classifier, precision)
+        if fused:
+            graphs["fused"] = FusedGraph(purify, classify)
+    if networks.gate is not None:
+        graphs["gate"] = gate_graph(networks.gate.net, precision)
+    return graphs
+
+
+def describe_networks(
+    networks: Networks, config: EngineConfig, checkpoint: Path, passes: Sequence[Pass]
+) -> dict[str, Network]:
+    """What the manifest says of each network, without its plans. Sizes are of the networks as they were trained."""
+
+    def network(graph: Graph, **known: Any) -> Network:
+        parameters = sum(p.numel() for p in graph.parameters())
+        return Network(
+            plans={}, parameters=parameters, multiply_adds=count_multiply_adds(graph, config.image_size), **known
+        )
+
+    purifier = network(
+        purifier_graph(networks.purifier.net),
+        onnx="purifier.onnx",
+        name=networks.purifier.network.kind,
+        source=str(checkpoint.absolute()),
+        sha256=networks.purifier.sha256,
+        rewrites=tuple(rewrite.__name__ for rewrite in passes),
+    )
+    known = {"purifier": purifier}
+    if networks.gate is not None:
+        known["gate"] = network(
+            gate_graph(networks.gate.net),
+            onnx="gate.onnx",
+            name="gate",
+            source=absolute(config.gate),
+            sha256=networks.gate.sha256,
+            rewrites=("fold_norms",),
+        )
+    if networks.classifier is None:
+        return known
+    classifier = network(
+        classifier_graph(networks.classifier),
+        onnx="classifier.onnx",
+        name=config.classifier,
+        source=absolute(config.weights),
+        sha256=weights_sha256(networks.classifier),
+        rewrites=(),
+    )
+    both = replace(
+        purifier,
+        onnx="fused.onnx",
+        name=f"{purifier.name} + {classifier.name}",
+        parameters=purifier.parameters + classifier.parameters,
+        multiply_adds=purifier.multiply_adds + classifier.multiply_adds,
+    )
+    return {**known, "classifier": classifier, "fused": both}
+
+
+def absolute(weights: str) -> str:
+    """A file's absolute path; the name of weights that are no file, unchanged."""
+    return str(Path(weights).absolute()) if Path(weights).is_file() else weights

@@ -1,0 +1,46 @@
+"""Graphs that TensorRT's tests build and run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from purifyctl.config import NetworkConfig
+from purifyctl.engine.graphs import FusedGraph, Precision, classifier_graph, export_onnx, gate_graph, purifier_graph
+from purifyctl.nn.gate import GateNetwork
+from tests import tiny
+
+NETWORKS = ("residual", "unet", "classifier", "fused", "gate")
+BATCH = 4
+
+
+def graph(network: str, precision: Precision) -> nn.Module:
+    if network == "classifier":
+        return classifier_graph(tiny.classifier(), precision)
+    if network == "gate":
+        torch.manual_seed(0)
+        return gate_graph(GateNetwork(width=6).eval(), precision)
+    if network == "fused":
+        return FusedGraph(graph("residual", precision), graph("classifier", precision))
+    unet = NetworkConfig(kind="unet", width=4, depth=6)
+    return purifier_graph(tiny.purifier(unet if network == "unet" else tiny.NETWORK), precision)
+
+
+@pytest.fixture(scope="module")
+def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every network in FP16. Read only."""
+    folder = tmp_path_factory.mktemp("onnx")
+    for network in NETWORKS:
+        export_onnx(graph(network, "fp16"), folder / f"{network}.onnx", tiny.SIZE)
+    return {network: folder / f"{network}.onnx" for network in NETWORKS}
+
+
+def check(made: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> None:
+    """FP16 lies within 2 grey levels or a hundredth of a probability of FP32."""
+    for output, wanted in zip(made, reference, strict=True):
+        assert output.shape == wanted.shape
+        assert output.dtype == wanted.dtype
+        assert np.abs(output.astype(float) - wanted).max() <= (2 if wanted.dtype == np.uint8 else 0.01)
