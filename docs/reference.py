@@ -1,5 +1,7 @@
 """Writes docs/reference.md: what the command line, the recipes and the rows say of themselves, into reference.md.j2.
 
+Also the table of attacks in docs/attacks.md.
+
 python -m docs.reference
 """
 
@@ -24,6 +26,7 @@ from purifyctl.evaluation.records import Record
 from purifyctl.run.rows import Row
 
 PAGE = Path(__file__).with_suffix(".md")
+ATTACKS = Path(__file__).with_name("attacks.md")
 COMMON = ("--json", "--quiet", "--verbose", "--help")  # options of every command, told once
 _VALUES = {"path": "PATH", "str": "TEXT", "int": "N", "int range": "N", "float": "X", "list[int]": "N"}
 _VALUES |= {"list[str]": "TEXT", "list[Path]": "PATH"}
@@ -104,6 +107,15 @@ def _markdown(text: str) -> str:
     text = re.sub(r"\[bold\](.*?)\[/\]", lambda found: f"`{found[1]}`", text).replace("\\[", "[")
     notes = [note.replace("x>=", "at least ") for note in (extra or "").split("; ") if note]
     return " ".join([text, *(f"*{note[0].upper()}{note[1:]}.*" for note in notes)])
+
+
+def attacks() -> str:
+    """A table of the attacks, which `docs/attacks.md` holds."""
+    rows = []
+    for attack in config.ATTACKS:
+        counts = f"{attack.steps_are} ({attack.default_steps})" if attack.default_steps else "its own"
+        rows.append((f"`{attack.kind}`", f"{attack.what} ({attack.paper})", counts))
+    return _table(("attack", "what it does (published by)", "`--steps` counts (default)"), rows)
 
 
 def columns(kind: type, *, parquet_types: bool = True) -> str:
@@ -187,3 +199,4 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    ATTACKS.write_text(re.sub(r"(?m)^\| attack \|.*\n(?:\|.*\n)*", lambda _: f"{attacks()}\n", ATTACKS.read_text()))

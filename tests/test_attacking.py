@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from purifyctl.attacking import AttackOptions, attack_folder, batch
-from purifyctl.attacks.libraries import PACKAGES
+from purifyctl.attacks import make
 from purifyctl.classifiers import Classifier
 from purifyctl.config import AttackConfig, ClassifierConfig
 from purifyctl.errors import ConfigError, MissingDependencyError
@@ -227,7 +227,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 def test_a_missing_library_is_told_before_anything_is_written(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PACKAGES, "cw", "no-such-package")
+    monkeypatch.setattr(make, "installed", {}.get)
     with pytest.raises(MissingDependencyError, match=r"purifyctl\[attacks\]"):
         attack_folder(photos, tmp_path / "out", replace(OPTIONS, attack=AttackConfig("cw")))
     assert not (tmp_path / "out").exists()

@@ -43,14 +43,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Item:
+class Input:
     image: ImageFile
     output: PurePosixPath  # relative to the output folder
     truth: int | None
 
 
 @dataclass(frozen=True)
-class Job:
+class Setup:
     """What every batch needs."""
 
     attack: AttackConfig
@@ -66,41 +66,41 @@ class Job:
     device: torch.device
 
 
-def attack_batch(job: Job, items: Sequence[Item]) -> list[Row]:
+def attack_batch(setup: Setup, inputs: Sequence[Input]) -> list[Row]:
     """Read, decode, attack, judge and write one batch. Never raises for what is in a file."""
-    rows = [Row(printable(item.image.path)) for item in items]
-    read = read_some([item.image for item in items], job.decoder)
+    rows = [Row(printable(one.image.path)) for one in inputs]
+    read = read_some([one.image for one in inputs], setup.decoder)
     for i, error in read.errors.items():
         rows[i].status, rows[i].error = error.status, str(error)
     good = read.positions
     if not good:
         return rows
-    images = _attack_images(job, read.images, [items[i].truth for i in good], [rows[i] for i in good])
+    images = _attack_images(setup, read.images, [inputs[i].truth for i in good], [rows[i] for i in good])
     for i, image in zip(good, images, strict=True):
-        _write(job.out, items[i].output, image, rows[i])
+        _write(setup.out, inputs[i].output, image, rows[i])
     return rows
 
 
 def _attack_images(
-    job: Job, images: NDArray[np.uint8], truth: Sequence[int | None], rows: Sequence[Row]
+    setup: Setup, images: NDArray[np.uint8], truth: Sequence[int | None], rows: Sequence[Row]
 ) -> NDArray[np.uint8]:
     """Attacked versions of RGB uint8 NHWC images; what is known of each goes into its row."""
-    x = to_tensor(images).to(job.device)
+    x = to_tensor(images).to(setup.device)
     with torch.no_grad():
-        logits = job.judged(x)
+        logits = setup.judged(x)
     before = logits.argmax(1)
-    label = before if job.label_source == "predicted" else torch.tensor(truth, device=job.device)
-    target = _targets(job, logits, label)
+    label = before if setup.label_source == "predicted" else torch.tensor(truth, device=setup.device)
+    target = _targets(setup, logits, label)
     x_adv = make_attack(
-        job.attack, job.attacked, x, label if target is None else target, job.eps, generator=job.generator
+        setup.attack, setup.attacked, x, label if target is None else target, setup.eps, generator=setup.generator
     )
     attacked = to_pixels(x_adv)
     with torch.no_grad():
-        after = job.judged(to_tensor(attacked).to(job.device)).argmax(1)
+        after = setup.judged(to_tensor(attacked).to(setup.device)).argmax(1)
     moved = np.abs(attacked.astype(np.int16) - images).max(3)
     for k, row in enumerate(rows):
         row.label, row.clean_prediction, row.attacked_prediction = int(label[k]), int(before[k]), int(after[k])
-        row.clean_label, row.attacked_label = job.labels.name(int(before[k])), job.labels.name(int(after[k]))
+        row.clean_label, row.attacked_label = setup.labels.name(int(before[k])), setup.labels.name(int(after[k]))
         row.max_delta_255, row.changed_pixels = int(moved[k].max()), int((moved[k] > 0).sum())
         if target is None:
             row.success = None if before[k] != label[k] else bool(after[k] != label[k])
@@ -110,17 +110,17 @@ def _attack_images(
     return attacked
 
 
-def _targets(job: Job, logits: Tensor, label: Tensor) -> Tensor | None:
+def _targets(setup: Setup, logits: Tensor, label: Tensor) -> Tensor | None:
     """The class that each image is moved towards, if any. [N] int64"""
-    match job.target:
+    match setup.target:
         case None:
             return None
         case "least-likely":
             return logits.argmin(1)
         case "random":
             classes = logits.shape[1]
-            drawn = torch.randint(classes - 1, label.shape, generator=job.generator, device=job.device)
-            return drawn + (drawn >= label).long()  # any class but the label
+            sampled = torch.randint(classes - 1, label.shape, generator=setup.generator, device=setup.device)
+            return sampled + (sampled >= label).long()  # any class but the label
         case index:
             return torch.full_like(label, int(index))
 

@@ -1,6 +1,6 @@
 """The Square attack (Andriushchenko et al. 2020): random squares of the budget's two colours, kept where they help.
 
-It asks for logits only. Where it beats an attack with gradients, those gradients are masked.
+It asks for logits only. If it beats an attack with gradients, those gradients are masked.
 """
 
 import math
@@ -8,9 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from purifyctl.attacks.gradient import Model
+from purifyctl.attacks.model import Model
 
-# At these of 10,000 queries the share of the image that a square covers is halved (the paper's schedule).
+# After so many of 10,000 queries, the share of the image that a square covers is halved (the paper's schedule).
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
@@ -21,12 +21,13 @@ def square(
     y: Tensor,
     eps: float,
     *,
-    queries: int = 5000,
-    share: float = 0.05,
+    steps: int,
     targeted: bool = False,
+    eot: int = 1,
     generator: torch.Generator | None = None,
+    share: float = 0.05,
 ) -> Tensor:
-    """Lower each image's margin with up to `queries` passes; images that are fooled take no more.
+    """Lower each image's margin with up to `steps` queries. An image that is fooled gets no more queries.
 
     Parameters
     ----------
@@ -38,12 +39,14 @@ def square(
         The labels to move away from; with `targeted`, to move towards. [N] int64.
     eps
         L-infinity budget in [0, 1].
-    queries
-        The most passes for one image, the one on the clean image among them.
-    share
-        Of the image's pixels that the first squares cover; 0.05 in the paper, for ImageNet.
+    steps
+        The most queries for one image. The pass on the clean image is one of them.
+    eot
+        Unused: there are no gradients to average.
     generator
-        On `x`'s device.
+        Samples colours and places. On `x`'s device.
+    share
+        The share of the image's pixels that the first squares cover; 0.05 in the paper, for ImageNet.
     """
     channels, height, width = x.shape[1:]
     best, margin = x.clone(), _margin(model(x), y, targeted)
@@ -56,7 +59,7 @@ def square(
 
     rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
     columns = torch.arange(width, device=x.device).view(1, 1, 1, -1)
-    for query in range(1, queries):
+    for query in range(1, steps):
         active = torch.nonzero(margin >= 0).flatten()
         k = len(active)
         if k == 0:
@@ -65,13 +68,13 @@ def square(
         if query == 1:
             tried = torch.clamp(clean + eps * signs(k, channels, 1, width), 0, 1)  # vertical stripes
         else:
-            side = _side(query, queries, share, height, width)
+            side = _side(query, steps, share, height, width)
             top, left = places(height - side, k), places(width - side, k)
             inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
             coloured = torch.clamp(clean + eps * signs(k, channels, 1, 1), 0, 1)
             tried = torch.where(inside, coloured, best[active])
         found = _margin(model(tried), y[active], targeted)
-        # the stripes are where the search starts from, better or not
+        # the search starts from the stripes, whether they are better or not
         better = found < margin[active] if query > 1 else torch.ones_like(found, dtype=torch.bool)
         best[active[better]], margin[active[better]] = tried[better], found[better]
     return best

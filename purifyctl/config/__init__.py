@@ -3,12 +3,9 @@
 A recipe is refused before any time is spent: types, ranges and combinations are checked when it is read.
 """
 
-from purifyctl.config.attack import (
-    EOT_ATTACKS,
-    GRADIENT_ATTACKS,
-    QUERY_ATTACKS,
-    TARGETED_ATTACKS,
-    UNBOUNDED_ATTACKS,
+from purifyctl.config.attacks import (
+    ATTACKS,
+    Attack,
     AttackConfig,
     AttackKind,
 )
@@ -50,14 +47,11 @@ from purifyctl.config.values import (
 
 __all__ = [
     "AHEAD_OF_TIME",
+    "ATTACKS",
     "BACKENDS",
     "DEFAULT_BACKEND",
-    "EOT_ATTACKS",
-    "GRADIENT_ATTACKS",
-    "QUERY_ATTACKS",
     "REFERENCE_BACKEND",
-    "TARGETED_ATTACKS",
-    "UNBOUNDED_ATTACKS",
+    "Attack",
     "AttackConfig",
     "AttackKind",
     "Backend",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from purifyctl.config.attack import GRADIENT_ATTACKS, AttackConfig
+from purifyctl.config.attacks import ATTACKS, AttackConfig
 from purifyctl.config.values import grey_levels, require
 from purifyctl.errors import ConfigError
 
@@ -63,8 +63,8 @@ class TrainingAttack(AttackConfig):
         require(0 < low <= high <= 1, f"attacks.eps {list(self.eps)} must satisfy 0 < low <= high <= 1.")
         require(self.share > 0, f"attacks.share is {self.share}; it must be positive.")
         require(
-            self.kind in (*GRADIENT_ATTACKS, "square"),
-            f"{self.kind} is no attack to train with; these are: {', '.join(GRADIENT_ATTACKS)}, square.",
+            self.record.trainable,
+            f"{self.kind} is no attack to train with; these are: {', '.join(a.kind for a in ATTACKS if a.trainable)}.",
         )
         require(not self.targeted, "attacks.targeted: training attacks move away from the classifier's predictions.")
 

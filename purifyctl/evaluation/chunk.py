@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifyctl.attacks import Best, Model, ascent, make_attack, within_budget
-from purifyctl.attacks.libraries import autoattack_flags
-from purifyctl.config import GRADIENT_ATTACKS, UNBOUNDED_ATTACKS, AttackConfig
+from purifyctl.attacks.autoattack import autoattack_flags
+from purifyctl.config import AttackConfig
 from purifyctl.evaluation.defences import NONE, Defence
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.masking import are_probabilities
@@ -82,11 +82,11 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
     wanted = torch.ones(len(chunk.x), dtype=torch.bool, device=chunk.x.device)
     if rung.pipeline and rung.pipeline not in subject.random:
         wanted = chunk.clean[rung.pipeline] == chunk.y
-    searched = replace(rung, eps=1.0) if attack.kind in UNBOUNDED_ATTACKS else rung
+    searched = replace(rung, eps=1.0) if attack.record.family == "nearest boundary" else rung
     generator = torch.Generator(subject.device).manual_seed(_seed(subject, searched.key, chunk.number))
     images, floats = chunk.x.clone(), chunk.x.clone()
     warned: str | None = None
-    in_floats = attack.kind in (*GRADIENT_ATTACKS, "square", "autoattack")
+    in_floats = attack.record.in_floats
     if wanted.any():
         model = subject.attacked_model(rung)
         x, y = chunk.x[wanted], chunk.y[wanted]
@@ -126,7 +126,7 @@ def _attack_in_floats(
             break
         floats = make_attack(once, model, x[todo], y[todo], eps, generator=generator, eight_bit=False)
         images = within_budget(floats, x[todo], eps)
-        if attack.kind == "autoattack":  # what rounding has undone is attacked again by one who knows of the rounding
+        if attack.record.sees_rounding:  # images on which rounding undid the attack are attacked again, with rounding
             undone = _right(model, images, y[todo])
             if undone.any():
                 images[undone] = make_attack(once, model, x[todo][undone], y[todo][undone], eps, generator=generator)

@@ -8,11 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from purifyctl.config import (
-    EOT_ATTACKS,
-    GRADIENT_ATTACKS,
-    QUERY_ATTACKS,
+    ATTACKS,
     AttackConfig,
-    AttackKind,
     EpsSpace,
     eps_scale,
     format_eps,
@@ -49,9 +46,6 @@ BLACK_BOX = (AttackConfig("square"),)
 ADAPTIVE = (AttackConfig("pgd", steps=10), AttackConfig("pgd", steps=100, restarts=5), AttackConfig("autoattack"))
 BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's backward pass taken for the identity
 EOT = 20  # passes per gradient where the defence is random
-
-STEP_KINDS = ("fgsm", "bim", "pgd", "mi-fgsm")  # one family: more steps must not be weaker
-COSTLY_KINDS = ("cw", "jsma", "universal", "one-pixel", "square", "autoattack")
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Rung:
     def costly(self) -> bool:
         """Made for fewer images (`--expensive-limit`)."""
         by_threat = self.threat_model in ("black_box", "adaptive")
-        return self.attack is not None and (by_threat or self.attack.kind in COSTLY_KINDS)
+        return self.attack is not None and (by_threat or self.attack.record.costly)
 
 
 def build_ladder(
@@ -156,7 +150,7 @@ def _attacks(threat_model: ThreatModel, chosen: Sequence[AttackConfig]) -> tuple
     if not chosen:
         return {"gray_box": GRAY_BOX, "transfer": TRANSFER, "black_box": BLACK_BOX, "adaptive": ADAPTIVE}[threat_model]
     query = threat_model == "black_box"
-    return tuple(attack for attack in chosen if (attack.kind in QUERY_ATTACKS) == query)
+    return tuple(attack for attack in chosen if (attack.record.family == "queries") == query)
 
 
 def _rungs(
@@ -179,9 +173,10 @@ def _rungs(
             for value in eps
         ]
     made = []
+    signs = any(attack.record.family == "gradient sign" for attack in attacks)
     for pipeline in pipelines:
         climbed = [(attack, False) for attack in attacks]
-        if threat_model == "adaptive" and pipeline != NONE and any(a.kind in GRADIENT_ATTACKS for a in attacks):
+        if threat_model == "adaptive" and pipeline != NONE and signs:
             climbed.append((BPDA, True))
         for attack, bpda in climbed:
             if pipeline in random:
@@ -192,7 +187,7 @@ def _rungs(
 
 def _averaged(attack: AttackConfig) -> AttackConfig:
     """The attack for a model that is random, where it can be averaged."""
-    return replace(attack, eot=EOT) if attack.kind in EOT_ATTACKS else attack
+    return replace(attack, eot=EOT) if attack.record.eot else attack
 
 
 def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
@@ -215,11 +210,10 @@ def parse_attack(text: str) -> AttackConfig:
         There is no such attack, or it takes no such numbers.
     """
     found = re.fullmatch(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<steps>\d+))?(?:x(?P<restarts>\d+))?", text.lower())
-    kinds: tuple[AttackKind, ...] = typing.get_args(AttackKind)
-    kind = next((kind for kind in kinds if found and kind == found["kind"]), None)
-    if found is None or kind is None:
+    kinds = [attack.kind for attack in ATTACKS]
+    if found is None or found["kind"] not in kinds:
         raise ConfigError(f"There is no attack {text!r}.", hint=f"attacks: {', '.join(kinds)}; with steps: pgd-100")
-    return AttackConfig(kind, steps=int(found["steps"] or 0), restarts=int(found["restarts"] or 1))
+    return AttackConfig(found["kind"], steps=int(found["steps"] or 0), restarts=int(found["restarts"] or 1))
 
 
 def paper_eps(std: Sequence[float], space: EpsSpace) -> dict[EpsSpace, float]:

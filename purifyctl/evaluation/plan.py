@@ -14,7 +14,7 @@ from purifyctl.sources import ImageFile
 
 
 @dataclass(frozen=True)
-class Item:
+class Photograph:
     """One photograph of the plan. `true_index` is None where the label is the classifier's own prediction."""
 
     image: ImageFile
@@ -25,19 +25,19 @@ class Item:
 class Plan:
     """Photographs in chunks. Costly rungs are climbed by the first `expensive_limit` photographs alone."""
 
-    items: list[Item]
+    photographs: list[Photograph]
     chunk_size: int
     expensive_limit: int
     unlabelled: int  # photographs left out because no folder on their path is named after a class
 
     @property
-    def chunks(self) -> list[list[Item]]:
-        return [self.items[i : i + self.chunk_size] for i in range(0, len(self.items), self.chunk_size)]
+    def chunks(self) -> list[list[Photograph]]:
+        return [self.photographs[i : i + self.chunk_size] for i in range(0, len(self.photographs), self.chunk_size)]
 
-    def photographs(self, rung: Rung, chunk: int) -> int:
+    def climbing(self, rung: Rung, chunk: int) -> int:
         """How many photographs of a chunk climb a rung: the first ones."""
         start = chunk * self.chunk_size
-        end = min(len(self.items), start + self.chunk_size)
+        end = min(len(self.photographs), start + self.chunk_size)
         if rung.costly:
             end = min(end, self.expensive_limit)
         return max(0, end - start)
@@ -45,7 +45,7 @@ class Plan:
     @property
     def sha256(self) -> str:
         """Of the photographs' names, sizes in bytes and labels, in order."""
-        lines = (f"{printable(item.image.path)} {item.image.size} {item.true_index}" for item in self.items)
+        lines = (f"{printable(p.image.path)} {p.image.size} {p.true_index}" for p in self.photographs)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -74,12 +74,12 @@ def make_plan(
         Labels shall come from the folders, and none is named after a class.
     """
     truth = TruthFromFolder(labels)
-    groups: dict[object, list[Item]] = defaultdict(list)
+    groups: dict[object, list[Photograph]] = defaultdict(list)
     for image in images:
         if labels_from == "predicted":
-            groups[image.path.parent].append(Item(image, None))
+            groups[image.path.parent].append(Photograph(image, None))
         elif (index := truth(image.path)) is not None:
-            groups[index].append(Item(image, index))
+            groups[index].append(Photograph(image, index))
     kept = sum(map(len, groups.values()))
     if not kept:
         raise ConfigError(
@@ -88,9 +88,9 @@ def make_plan(
         )
     # by hash: classes, and photographs within one, come in no order that says anything about them
     ranked = [
-        (rank, _hash(f"{seed} {name}"), item)
+        (rank, _hash(f"{seed} {name}"), photograph)
         for name, group in groups.items()
-        for rank, item in enumerate(sorted(group, key=lambda item: _hash(f"{seed} {printable(item.image.path)}")))
+        for rank, photograph in enumerate(sorted(group, key=lambda p: _hash(f"{seed} {printable(p.image.path)}")))
     ]
-    items = [item for _, _, item in sorted(ranked, key=lambda entry: entry[:2])]
-    return Plan(items[:limit], chunk_size, expensive_limit, unlabelled=len(images) - kept)
+    photographs = [photograph for _, _, photograph in sorted(ranked, key=lambda entry: entry[:2])]
+    return Plan(photographs[:limit], chunk_size, expensive_limit, unlabelled=len(images) - kept)

@@ -11,7 +11,7 @@ from purifyctl import metrics
 from purifyctl.config import format_eps
 from purifyctl.evaluation import masking
 from purifyctl.evaluation.defences import NONE
-from purifyctl.evaluation.ladder import STEP_KINDS, Rung
+from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.masking import Finding
 from purifyctl.evaluation.records import SURROGATE, Table, Tables, of_paths
 from purifyctl.metrics import Share
@@ -257,10 +257,10 @@ def _has_fewer_steps(other: Rung, rung: Rung) -> bool:
     assert few is not None
     assert many is not None
     same_model = (other.threat_model, other.pipeline, other.bpda) == (rung.threat_model, rung.pipeline, rung.bpda)
-    same_family = few.kind == many.kind or few.kind == "fgsm"
-    steppers = few.kind in STEP_KINDS and many.kind in STEP_KINDS
+    one_step = many.record.one_step
+    comparable = one_step != "" and few.kind in (many.kind, one_step)
     fewer = few.effective_steps < many.effective_steps and few.restarts <= many.restarts
-    return same_model and same_family and steppers and fewer
+    return same_model and comparable and fewer
 
 
 def _knows_less(other: Rung, rung: Rung) -> bool:

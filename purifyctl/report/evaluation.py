@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
-from purifyctl.attacks.libraries import WHAT_EPS_BOUNDS
-from purifyctl.config import UNBOUNDED_ATTACKS, AttackConfig, format_eps
+from purifyctl.config import ATTACKS, format_eps
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
 from purifyctl.evaluation.ladder import EOT, THREAT_MODELS, WHAT_IT_KNOWS
@@ -194,10 +193,9 @@ def _detection(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> S
 
 def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What eps bounds, for those of these attacks that were published under another norm."""
-    for kind, text in WHAT_EPS_BOUNDS.items():
-        name = AttackConfig(kind).label
-        if any(attack.startswith(name) for attack in attacks):
-            yield name, text
+    for known in ATTACKS:
+        if known.eps_note and any(attack.startswith(known.label) for attack in attacks):
+            yield known.label, known.eps_note
 
 
 def _marks(cell: Cell, marks: dict[str, int]) -> str:
@@ -277,7 +275,7 @@ def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str
         "",
     ]
     cost = [(entry["rung"], str(entry["images"]), f"{entry['ms_per_image']:.0f}") for entry in document["cost"]]
-    searched = tuple(AttackConfig(kind).label for kind in UNBOUNDED_ATTACKS)
+    searched = tuple(attack.label for attack in ATTACKS if attack.family == "nearest boundary")
     notes = []
     if any(cell["attack"].startswith(searched) for cell in document["cells"]):
         names = " and ".join(searched)

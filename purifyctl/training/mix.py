@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purifyctl.attacks import Model, make_attack
-from purifyctl.config import GRADIENT_ATTACKS, TrainingAttack
+from purifyctl.config import TrainingAttack
 
 
 def draw(
@@ -41,7 +41,7 @@ def attack_each(
     for number, attack in enumerate(attacks):
         of_this = chosen & (kind == number)
         files = attack.through == "classifier"
-        if attack.kind in GRADIENT_ATTACKS and of_this.any():
+        if attack.record.budget_per_image and of_this.any():
             budget = eps[of_this].to(x.dtype).view(-1, 1, 1, 1)
             x_adv[of_this] = make_attack(attack, model_of(attack), x[of_this], y[of_this], budget, eight_bit=files)
         elif of_this.any():  # one budget at a time

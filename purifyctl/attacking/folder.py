@@ -17,13 +17,12 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.attacking.batch import Item, Job, Row, attack_batch
-from purifyctl.attacks import Model, behind
-from purifyctl.attacks.libraries import PACKAGES, WHAT_EPS_BOUNDS, check_installed
+from purifyctl.attacking.batch import Input, Setup, attack_batch
+from purifyctl.attacking.success import count, success
+from purifyctl.attacks import Model, behind, check_installed
 from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import (
-    QUERY_ATTACKS,
     AttackConfig,
     ClassifierConfig,
     EpsSpace,
@@ -115,20 +114,20 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     judged, attacked = (_pipeline(purifier, net, device) for net in (classifier, surrogate))
     classes = _check_networks(judged, attacked, purifier, options, device)
     target = _target(options.target, classifier.labels, classes)
-    items = _plan(images, options, classifier.labels)
+    inputs = _plan(images, options, classifier.labels)
     settings = _settings(source, options, eps, purifier)
     prepare_output(source, out, makes=(ROWS, MANIFEST), marker=SETTINGS, settings=settings, overwrite=options.overwrite)
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     worst = 0
-    batches = [items[i : i + options.batch_size] for i in range(0, len(items), options.batch_size)]
+    batches = [inputs[i : i + options.batch_size] for i in range(0, len(inputs), options.batch_size)]
     with (
         Decoder(size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS) as decoder,
         (out / ROWS).open("w", encoding="utf-8") as rows_file,
-        console.progress(len(items), "attacking") as bar,
+        console.progress(len(inputs), "attacking") as bar,
         drain_on_interrupt("finishing the batch under way.") as interrupted,
     ):
-        job = Job(
+        setup = Setup(
             attack=options.attack,
             eps=eps,
             judged=judged,
@@ -144,20 +143,20 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
         for batch in batches:
             if interrupted.is_set():
                 break
-            rows = attack_batch(job, batch)
+            rows = attack_batch(setup, batch)
             rows_file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
             rows_file.flush()
             for row in rows:
-                _count(row, tally)
+                count(row, tally)
             statuses.update(row.status for row in rows)
             worst = max(worst, *(row.max_delta_255 or 0 for row in rows))
             bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows))
     manifest = {
-        "inputs": len(items),
-        "finished": bar.done == len(items),
+        "inputs": len(inputs),
+        "finished": bar.done == len(inputs),
         "rows": bar.done,
         "statuses": dict(statuses.most_common()),
-        **_success(tally, targeted=bool(options.target)),
+        **success(tally, targeted=bool(options.target)),
         "max_delta_255": worst,
         **settings,
         "classes": classes,
@@ -212,21 +211,21 @@ def _check_networks(
     return classes
 
 
-def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels) -> list[Item]:
+def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels) -> list[Input]:
     outputs = output_paths([image.path for image in images], "png")
     truth = TruthFromFolder(labels)
-    items = [Item(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)]
-    unknown = [item for item in items if item.truth is None]
+    inputs = [Input(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)]
+    unknown = [one for one in inputs if one.truth is None]
     if options.labels == "folder" and unknown:
         raise ConfigError(
             f"{len(unknown)} images lie in no folder named after a class, such as {printable(unknown[0].image.path)}.",
             hint="leave them out with --exclude, or use --labels predicted",
         )
-    return items
+    return inputs
 
 
 def _target(target: str, labels: Labels, classes: int) -> str | int | None:
-    """The target that `Job` takes: a class given by index, WordNet id or name becomes its index."""
+    """The target that `Setup` takes: a class given by index, WordNet id or name becomes its index."""
     if target in ("least-likely", "random"):
         return target
     if not target:
@@ -247,14 +246,14 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
     elif not purifier:
         threat_model = "gray_box"
     else:
-        threat_model = "black_box" if attack.kind in QUERY_ATTACKS else "adaptive"
+        threat_model = "black_box" if attack.record.family == "queries" else "adaptive"
     return {
         "attack": {"name": attack.name, **to_dict(attack), "steps": attack.effective_steps},
         "eps": eps,
         "eps_255": format_eps(eps),
         "eps_asked": {"eps": options.eps, "space": options.eps_space},
         "norm": "Linf",
-        "budget": WHAT_EPS_BOUNDS.get(attack.kind, "no value moves by more than eps"),
+        "budget": attack.record.eps_note or "no value moves by more than eps",
         "threat_model": threat_model,
         "threat_model_means": _THREAT_MODELS[threat_model],
         "classifier": to_dict(options.classifier),
@@ -276,51 +275,6 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
 def _versions(attack: AttackConfig) -> dict[str, str | None]:
     """Of what makes the images."""
     versions = {"purifyctl": purifyctl.__version__, "torch": installed("torch")}
-    if package := PACKAGES.get(attack.kind):
+    if package := attack.record.package:
         versions[package] = installed(package)
     return versions
-
-
-def _count(row: Row, tally: Counter[str]) -> None:
-    """Add a row to the counts that `_success` reads."""
-    if row.label is None:
-        return
-    correct = row.clean_prediction == row.label
-    tally["correct_when_clean"] += correct
-    tally["flipped"] += correct and row.attacked_prediction != row.label
-    tally["off_target_when_clean"] += row.target is not None and row.clean_prediction != row.target
-    tally["reached_target"] += row.target is not None and bool(row.success)
-    tally["attacked"] += 1
-
-
-def _success(tally: Counter[str], *, targeted: bool) -> dict[str, Any]:
-    """Counts and rates of success; a rate is None where it would stand on no image."""
-
-    def rate(part: str, whole: str) -> float | None:
-        return round(tally[part] / tally[whole], 4) if tally[whole] else None
-
-    figures: dict[str, Any] = {
-        "attacked": tally["attacked"],
-        "correct_when_clean": tally["correct_when_clean"],
-        "flipped": tally["flipped"],
-        "attack_success_rate": rate("flipped", "correct_when_clean"),
-    }
-    if targeted:
-        figures |= {
-            "off_target_when_clean": tally["off_target_when_clean"],
-            "reached_target": tally["reached_target"],
-            "target_success_rate": rate("reached_target", "off_target_when_clean"),
-        }
-    return figures
-
-
-def describe(manifest: dict[str, Any]) -> str:
-    """One line for people: what the attack achieved."""
-    parts = [f"{manifest['flipped']} of {manifest['correct_when_clean']} flipped"]
-    if manifest["target"]:
-        parts.append(f"{manifest['reached_target']} of {manifest['off_target_when_clean']} brought to their target")
-    model = manifest["threat_model"].replace("_", "-")
-    return (
-        f"{manifest['attack']['name']} {manifest['eps_255']} on {manifest['classifier']['name']}, {model}: "
-        f"{', '.join(parts)}; labels: {manifest['labels']}, moved by at most {manifest['max_delta_255']}/255"
-    )

@@ -1,0 +1,297 @@
+"""Every attack that there is, and what describes one attack of a run.
+
+To add an attack, write its function in `purifyctl/attacks/` and add its record to `ATTACKS`. The command line, recipes,
+the ladder, the checks and the documentation read everything else from the record.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from purifyctl.config.values import require
+from purifyctl.errors import ConfigError
+
+Family = Literal[
+    "gradient sign",  # steps along the sign of the loss's gradient
+    "queries",  # asks the model for its outputs only: the black-box attacker's
+    "nearest boundary",  # searches without a budget; what it finds is cut to the budget
+    "other",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """What is known about one kind of attack."""
+
+    kind: str  # as flags and recipes name it
+    label: str  # as reports name it, without numbers
+    function: str  # "module:function"; purifyctl.attacks.make.AttackFunction says how it is called
+    family: Family
+    what: str  # what it does, in a line
+    paper: str  # who published it
+    default_steps: int  # steps that it takes unless it is told otherwise
+    steps_are: str = "gradient steps"  # what `--steps` counts
+    fixed_steps: bool = False  # its number of steps cannot be chosen, and is not part of its name
+    restarts: bool = False  # starts at random, so that several starts can be compared
+    eot: bool = False  # can average gradients over several passes
+    targeted: bool = False  # can move towards a class
+    budget_per_image: bool = False  # also takes one eps for each image
+    trainable: bool = False  # quick enough for training
+    in_floats: bool = True  # `evaluate` makes its images in floats, and rounds them; False: in 8 bits from the start
+    sees_rounding: bool = False  # for 8-bit images its model rounds its input: its small steps would not survive later
+    costly: bool = False  # its rungs are climbed by fewer photographs (--expensive-limit)
+    one_step: str = ""  # its one-step form; with it, the check "more steps do worse" compares its numbers of steps
+    package: str = ""  # the package that it needs; the extra "attacks" brings it
+    eps_note: str = ""  # what eps bounds, and what else a reader of its figures must know; empty: every value's move
+
+
+ATTACKS = (
+    Attack(
+        kind="fgsm",
+        label="FGSM",
+        function="purifyctl.attacks.gradient:fgsm",
+        family="gradient sign",
+        what="one step along the gradient's sign",
+        paper="Goodfellow et al. 2015",
+        default_steps=1,
+        fixed_steps=True,
+        eot=True,
+        targeted=True,
+        budget_per_image=True,
+        trainable=True,
+    ),
+    Attack(
+        kind="bim",
+        label="BIM",
+        function="purifyctl.attacks.gradient:bim",
+        family="gradient sign",
+        what="steps along the gradient's sign, from the image itself",
+        paper="Kurakin et al. 2017",
+        default_steps=10,
+        eot=True,
+        targeted=True,
+        budget_per_image=True,
+        trainable=True,
+        one_step="fgsm",
+    ),
+    Attack(
+        kind="least-likely",
+        label="Least-likely",
+        function="purifyctl.attacks.gradient:least_likely",
+        family="gradient sign",
+        what="BIM towards the class that is least likely when clean",
+        paper="Kurakin et al. 2017",
+        default_steps=10,
+        eot=True,
+        budget_per_image=True,
+        trainable=True,
+    ),
+    Attack(
+        kind="pgd",
+        label="PGD",
+        function="purifyctl.attacks.gradient:pgd",
+        family="gradient sign",
+        what="steps along the gradient's sign, from a random start",
+        paper="Madry et al. 2018",
+        default_steps=10,
+        restarts=True,
+        eot=True,
+        targeted=True,
+        budget_per_image=True,
+        trainable=True,
+        one_step="fgsm",
+    ),
+    Attack(
+        kind="mi-fgsm",
+        label="MI-FGSM",
+        function="purifyctl.attacks.gradient:mi_fgsm",
+        family="gradient sign",
+        what="steps along the sign of accumulated gradients, which transfer better",
+        paper="Dong et al. 2018",
+        default_steps=10,
+        eot=True,
+        targeted=True,
+        budget_per_image=True,
+        trainable=True,
+        one_step="fgsm",
+    ),
+    Attack(
+        kind="dim",
+        label="DIM",
+        function="purifyctl.attacks.gradient:dim",
+        family="gradient sign",
+        what="MI-FGSM on images that are shrunk and padded at random",
+        paper="Xie et al. 2019",
+        default_steps=10,
+        eot=True,
+        targeted=True,
+        budget_per_image=True,
+        trainable=True,
+    ),
+    Attack(
+        kind="square",
+        label="Square",
+        function="purifyctl.attacks.square:square",
+        family="queries",
+        what="random squares; needs no gradients",
+        paper="Andriushchenko et al. 2020",
+        default_steps=5000,
+        steps_are="queries",
+        targeted=True,
+        trainable=True,
+        costly=True,
+    ),
+    Attack(
+        kind="deepfool",
+        label="DeepFool",
+        function="purifyctl.attacks.foolbox_attacks:deepfool",
+        family="nearest boundary",
+        what="the nearest boundary (L-infinity), cut to eps",
+        paper="Moosavi-Dezfooli et al. 2016",
+        default_steps=50,
+        in_floats=False,
+        sees_rounding=True,
+        package="foolbox",
+        eps_note="the nearest boundary's perturbation, cut to eps",
+    ),
+    Attack(
+        kind="jsma",
+        label="JSMA",
+        function="purifyctl.attacks.art_attacks:jsma",
+        family="other",
+        what="raises the two most telling values per step (L0) by eps",
+        paper="Papernot et al. 2016",
+        default_steps=100,
+        steps_are="pairs of values",
+        targeted=True,
+        in_floats=False,
+        sees_rounding=True,
+        costly=True,
+        package="adversarial-robustness-toolbox",
+        eps_note="an L0 attack: two values per step, each raised by eps",
+    ),
+    Attack(
+        kind="universal",
+        label="Universal",
+        function="purifyctl.attacks.art_attacks:universal",
+        family="other",
+        what="one perturbation for each batch",
+        paper="Moosavi-Dezfooli et al. 2017",
+        default_steps=10,
+        steps_are="passes over the batch",
+        in_floats=False,
+        sees_rounding=True,
+        costly=True,
+        package="adversarial-robustness-toolbox",
+        eps_note="one perturbation for each batch, not one for all images",
+    ),
+    Attack(
+        kind="one-pixel",
+        label="One-pixel",
+        function="purifyctl.attacks.art_attacks:one_pixel",
+        family="queries",
+        what="the best colour within eps for the best pixel (L0)",
+        paper="Su et al. 2019",
+        default_steps=100,
+        steps_are="generations of 400 candidates",
+        targeted=True,
+        in_floats=False,
+        sees_rounding=True,
+        costly=True,
+        package="adversarial-robustness-toolbox",
+        eps_note="an L0 attack: one pixel, whose values move by at most eps; images without success stay clean",
+    ),
+    Attack(
+        kind="cw",
+        label="C&W",
+        function="purifyctl.attacks.foolbox_attacks:carlini_wagner",
+        family="nearest boundary",
+        what="the nearest boundary (L2), cut to eps",
+        paper="Carlini and Wagner 2017",
+        default_steps=100,
+        steps_are="gradient steps for each of 9 constants",
+        targeted=True,
+        in_floats=False,
+        sees_rounding=True,
+        costly=True,
+        package="foolbox",
+        eps_note="an L2 attack, cut to eps; images without success stay clean",
+    ),
+    Attack(
+        kind="autoattack",
+        label="AutoAttack",
+        function="purifyctl.attacks.autoattack:autoattack",
+        family="other",
+        what="APGD-CE, APGD-T, FAB-T and Square; with `--eot 20` its version for random networks",
+        paper="Croce and Hein 2020",
+        default_steps=0,
+        steps_are="",
+        fixed_steps=True,
+        eot=True,
+        sees_rounding=True,
+        costly=True,
+        package="pyautoattack",
+        eps_note="images without success stay clean",
+    ),
+)
+BY_KIND = {attack.kind: attack for attack in ATTACKS}
+
+if TYPE_CHECKING:
+    AttackKind = str
+else:  # the choices of flags and recipes are the list's
+    AttackKind = Literal[tuple(BY_KIND)]
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """An attack, apart from its budget. What each kind does: `purifyctl.attacks`."""
+
+    kind: AttackKind  # what each does: purifyctl.attacks
+    steps: int = 0  # 0: the attack's usual number
+    restarts: int = 1  # runs from different random starts; each image keeps its most successful one
+    eot: int = 1  # gradients averaged over so many passes, for models that are random; AutoAttack: version "rand"
+    targeted: bool = False  # towards the label it is given, not away from it
+
+    def __post_init__(self) -> None:
+        if self.kind not in BY_KIND:
+            raise ConfigError(f"There is no attack {self.kind!r}.", hint=f"attacks: {', '.join(BY_KIND)}")
+        name, record = self.label, self.record
+        with_restarts = ", ".join(attack.kind for attack in ATTACKS if attack.restarts)
+        with_targets = ", ".join(attack.kind for attack in ATTACKS if attack.targeted)
+        ask_for = "has one step; use pgd for more" if record.default_steps == 1 else "fixes its own steps; give it none"
+        require(self.steps >= 0, f"steps is {self.steps}; it must not be negative.")
+        require(not record.fixed_steps or self.steps <= record.default_steps, f"{name} {ask_for}.")
+        require(self.restarts >= 1, f"restarts is {self.restarts}; it must be at least 1.")
+        require(self.restarts == 1 or record.restarts, f"restarts are for {with_restarts}; {name} has no random start.")
+        require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
+        require(self.eot == 1 or record.eot, f"eot averages gradients over passes; {name} does not offer that.")
+        require(
+            not self.targeted or record.targeted,
+            f"{name} cannot be given a target; these can: {with_targets}.",
+        )
+
+    @property
+    def record(self) -> Attack:
+        """What is known about this kind of attack."""
+        return BY_KIND[self.kind]
+
+    @property
+    def effective_steps(self) -> int:
+        """`steps`, or the attack's usual number. 0 for AutoAttack, which is four attacks with their own."""
+        return self.steps or self.record.default_steps
+
+    @property
+    def label(self) -> str:
+        """The kind's name in reports, without numbers: `PGD`."""
+        return self.record.label
+
+    @property
+    def name(self) -> str:
+        """What every report calls it: `FGSM`, `PGD-10`, `PGD-100 x5`, `DIM-10 EOT 20 targeted`."""
+        parts = [self.label if self.record.fixed_steps else f"{self.label}-{self.effective_steps}"]
+        if self.restarts > 1:
+            parts.append(f"x{self.restarts}")
+        if self.eot > 1:
+            parts.append(f"EOT {self.eot}")
+        if self.targeted:
+            parts.append("targeted")
+        return " ".join(parts)
