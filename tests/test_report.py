@@ -152,7 +152,7 @@ def test_names_cannot_become_part_of_the_page(labelled_bundle: Bundle, tmp_path:
 def test_a_run_that_is_still_at_work_has_a_report(
     photos: Path, labelled_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", 4)
+    monkeypatch.setattr(plan, "PART_SIZE", 4)
     out = tmp_path / "out"
     run(photos, labelled_bundle, out)
     (out / "summary.json").unlink()
@@ -213,7 +213,7 @@ def test_a_run_without_labels_images_or_classifier_says_so(photos: Path, tiny_bu
 def test_calls_that_share_a_run_are_reported_together(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", 4)
+    monkeypatch.setattr(plan, "PART_SIZE", 4)
     out = tmp_path / "out"
     run(photos, tiny_bundle, out, RunOptions(shard=(0, 2)))
     figures, page = report_of(out)

@@ -44,7 +44,7 @@ def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
     if not (folder / PLAN).is_file():
         raise ConfigError(f"{folder} holds a run without a plan.", hint="wait until run has listed its inputs")
     plan = Plan(folder / PLAN)
-    found = tally(folder, plan.shards)
+    found = tally(folder, plan.parts)
     file = file or folder / REPORT
     figures = _figures(plan, found)
     page = _environment().get_template("run.html.j2").render(_page(folder, settings, plan, found, figures))
@@ -64,8 +64,8 @@ def _figures(plan: Plan, found: Tally) -> dict[str, Any]:
         "inputs": plan.inputs,
         "rows": found.rows,
         "statuses": dict(found.statuses.most_common()),
-        "finished": done == plan.shards,
-        "shards": plan.shards,
+        "finished": done == plan.parts,
+        "shards": plan.parts,
         "finished_shards": done,
         "inputs_per_s": _rate(stretches),
         "stretches": len(stretches),
@@ -163,7 +163,7 @@ def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally
         unwritten = "The purified image lies in an object store, and a report asks no server."
     shown = []
     for change, shard, position, row in sorted(found.most_changed, key=lambda entry: entry[:3], reverse=True):
-        item = plan.shard(-shard).items[-position]
+        item = plan.part(-shard).inputs[-position]
         pictures = thumbnails(
             item,
             folder,

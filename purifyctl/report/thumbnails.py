@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from purifyctl.errors import ImageError
 from purifyctl.run.archives import read_image
-from purifyctl.run.plan import Item
+from purifyctl.run.plan import Input
 from purifyctl.sources import read_file
 
 SIDE = 176  # pixels; twice what they take on the page, for fine screens
@@ -27,7 +27,7 @@ class Thumbnails:
     missing: str = ""
 
 
-def thumbnails(item: Item, folder: Path, size: int, *, unwritten: str, max_pixels: int) -> Thumbnails:
+def thumbnails(item: Input, folder: Path, size: int, *, unwritten: str, max_pixels: int) -> Thumbnails:
     """Pictures of one input of a run.
 
     Parameters

@@ -1,4 +1,4 @@
-"""`run`: write the plan, or go on with it; keep the workers busy; commit each shard's rows after its images."""
+"""`run`: write the plan, or go on with it; keep the workers busy; commit each part's rows after its images."""
 
 import hashlib
 import itertools
@@ -25,11 +25,11 @@ from purifyctl.images.sink import IMAGES, check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
-from purifyctl.run.messages import Assignment, GateTask, Task
-from purifyctl.run.open_parts import OpenShards
+from purifyctl.run.messages import GateSetup, MachineSetup, Setup
+from purifyctl.run.open_parts import OpenParts
 from purifyctl.run.parent.devices import Device, gpus, process_all
 from purifyctl.run.parent.supervisor import COMMAND, Supervisor
-from purifyctl.run.plan import PLAN, Item, Plan, write_plan
+from purifyctl.run.plan import PLAN, Input, Plan, write_plan
 from purifyctl.run.rows import write_text
 from purifyctl.run.run_folder import RunFolder, check_same, parts_of
 from purifyctl.run.summary import Busy, summarise
@@ -58,7 +58,7 @@ def run(
     """Purify and classify every file under `source`; write images, rows and a summary into `out`.
 
     out/images/...           purified images, in the tree of the source
-    out/rows/part-*.parquet  one row per input, one part per shard of the plan
+    out/rows/part-*.parquet  one row per input, one file per part of the plan
     out/plan.parquet         what is to be done
     out/run.json             what was asked for; marks the folder as ours
     out/summary.json         what this returns
@@ -85,8 +85,8 @@ def run(
     chain, settings, make_plan = _prepare(tree, bundle, out, options)
     with RunFolder(_on_this_machine(tree), out, options.shard) as folder:
         plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
-        mine = range(options.shard[0], plan.shards, options.shard[1])
-        task = Task(
+        mine = range(options.shard[0], plan.parts, options.shard[1])
+        task = Setup(
             bundle=bundle,
             chain=chain,
             out=out.absolute(),  # other machines are in other folders
@@ -102,7 +102,7 @@ def run(
             url=str(source) if isinstance(tree, RemoteTree) else None,
         )
         done = _process(task, plan, folder, mine, options, worker)
-        parts = [part for number in mine if (part := folder.part(number))]
+        parts = [part for number in mine if (part := folder.part_file(number))]
         summary = {
             "inputs": sum(map(plan.size, mine)),
             "finished": all(map(folder.is_committed, mine)) and not done.left,
@@ -151,23 +151,23 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
             make_plan(file)
         plan = Plan(file)
         index, of = options.shard
-        mine = range(index, plan.shards, of)
-        first = plan.shard(index).items[:SHOWN] if mine else ()
+        mine = range(index, plan.parts, of)
+        first = plan.part(index).inputs[:SHOWN] if mine else ()
         return {
             "inputs": sum(map(plan.size, mine)),
             "shards": len(mine),
             "finished_shards": len(set(parts_of(out)) & set(mine)) if resumes else 0,
             "first": {
-                printable(item.image.path): printable(item.output) if options.image_format else None for item in first
+                printable(one.image.path): printable(one.output) if options.image_format else None for one in first
             },
             **({"first_unflagged": _passed_on(first, options)} if options.gate is not None else {}),
         }
 
 
-def _passed_on(items: Sequence[Item], options: RunOptions) -> dict[str, str | None]:
+def _passed_on(inputs: Sequence[Input], options: RunOptions) -> dict[str, str | None]:
     """Where their files go if the gate does not flag them; None: nowhere."""
     written = options.image_format is not None and options.unflagged != "leave"
-    return {printable(item.image.path): printable(IMAGES / item.image.path) if written else None for item in items}
+    return {printable(one.image.path): printable(IMAGES / one.image.path) if written else None for one in inputs}
 
 
 def _on_this_machine(source: Path | RemoteTree) -> Path | None:
@@ -214,7 +214,7 @@ def _prepare(
             image_format=options.image_format or "png",
             truth=TruthFromFolder(labels),
             batch_size=bundle.manifest.batch_size,
-            packed=options.packed,
+            archives=options.packed,
         )
 
     settings = {
@@ -225,7 +225,7 @@ def _prepare(
     return chain, settings, make_plan
 
 
-def _gate(bundle: Bundle, options: RunOptions) -> GateTask | None:
+def _gate(bundle: Bundle, options: RunOptions) -> GateSetup | None:
     """Raises ConfigError where the bundle has no such gate."""
     if options.gate is None:
         return None
@@ -233,7 +233,7 @@ def _gate(bundle: Bundle, options: RunOptions) -> GateTask | None:
         raise ConfigError(
             f"{bundle.path} has no gate.", hint="build it with one: purifyctl build-engine --gate shipped"
         )
-    return GateTask(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
+    return GateSetup(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
 
 
 def _check_links(source: Path | RemoteTree, out: Path) -> None:
@@ -273,18 +273,18 @@ class _Progress:
 
 
 def _process(
-    task: Task,
+    task: Setup,
     plan: Plan,
     folder: RunFolder,
     mine: range,
     options: RunOptions,
     worker: tuple[str, ...],
 ) -> _Progress:
-    """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
-    shards = OpenShards(
-        plan, folder, task.bundle.manifest.batch_size, packed=options.packed, retry_failed=options.retry_failed
+    """Work through parts. Rows of a part that is not finished, for whatever reason, are kept for the next call."""
+    parts = OpenParts(
+        plan, folder, task.bundle.manifest.batch_size, archives=options.packed, retry_failed=options.retry_failed
     )
-    left = {number: shards.left(number) for number in mine}
+    left = {number: parts.left(number) for number in mine}
     todo = [number for number in mine if left[number] or not folder.is_committed(number)]
     done = _Progress(left=sum(left.values()))
     folder.clean(mine)
@@ -296,11 +296,11 @@ def _process(
         devices = stack.enter_context(_devices(task, plan, folder, options, worker))
         bar = stack.enter_context(console.progress(done.left, "purifying"))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
-        stack.callback(shards.keep)
-        batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, shards.batches(todo))
+        stack.callback(parts.keep)
+        batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, parts.batches(todo))
         stream = stack.enter_context(closing(process_all(devices, batches)))
         for batch, rows in stream:
-            shards.add(batch, rows)
+            parts.add(batch, rows)
             failed = sum(row.status != "ok" for row in rows)
             bar.advance(len(rows), errors=failed)
             done.busy.add(rows)
@@ -317,7 +317,7 @@ def _process(
 
 @contextmanager
 def _devices(
-    task: Task, plan: Plan, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]
+    task: Setup, plan: Plan, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]
 ) -> Iterator[Sequence[Device]]:
     """What works on batches: those of this machine, or of a cluster."""
     if options.ray is None:
@@ -330,7 +330,7 @@ def _devices(
             "Ray notes the words of commands, and a URL among them holds a password or a signature.",
             hint="give the credentials to all machines in their environment, as the protocol's library reads it",
         )
-    work = Assignment(
+    setup = MachineSetup(
         task=task,
         probe=_readable(plan, task.url),
         marker=folder.marker,
@@ -338,17 +338,17 @@ def _devices(
         image_timeout=options.image_timeout,
         command=worker if worker != COMMAND else None,  # which names this machine's Python
     )
-    with ray_devices(work, address=options.ray, workers=options.workers) as devices:
+    with ray_devices(setup, address=options.ray, workers=options.workers) as devices:
         yield devices
 
 
 def _readable(plan: Plan, url: str | None) -> ImageFile | None:
     """One of the first inputs, for other machines to try."""
     tree = RemoteTree(url) if url else None
-    for item in plan.shard(0).items[:PROBES]:
+    for one in plan.part(0).inputs[:PROBES]:
         with suppress(ImageError):
-            read_file(item.image, remote=tree)
-            return item.image
+            read_file(one.image, remote=tree)
+            return one.image
     return None
 
 

@@ -15,7 +15,7 @@ from purifyctl.errors import BackendError, ConfigError, ImageError, MissingDepen
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.images.sink import printable
 from purifyctl.machine import cache_folder
-from purifyctl.run.messages import Assignment, Batch
+from purifyctl.run.messages import Batch, MachineSetup
 from purifyctl.run.parent.supervisor import COMMAND, Supervisor
 from purifyctl.sources import read_file
 from purifyctl.sources.remote import RemoteTree
@@ -28,7 +28,7 @@ class Purifier:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
 
-    def open(self, work: Assignment, files: Mapping[str, bytes]) -> None:
+    def open(self, work: MachineSetup, files: Mapping[str, bytes]) -> None:
         """Look around on this machine.
 
         Raises
@@ -81,7 +81,7 @@ class Purifier:
         assert self._supervisor is not None
         yield self._supervisor.start()
         for batch, rows in self._supervisor.process(iter(self._batches.get, None)):
-            yield replace(batch, items=()), rows
+            yield replace(batch, inputs=()), rows
 
 
 def _bundle_here(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:
