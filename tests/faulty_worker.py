@@ -30,7 +30,7 @@ from purifyctl.images import GpuJpegEncoder
 from purifyctl.run.worker import process as worker
 from purifyctl.run.worker import stages, writing
 from purifyctl.run.worker.work import BatchInFlight, Resources
-from purifyctl.sources.remote import RemoteFolder
+from purifyctl.sources.store import RemoteFolder
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
 

@@ -11,8 +11,7 @@ import pytest
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.run import RunOptions, archives, plan, run
-from purifyctl.sources.listing import list_images
-from purifyctl.sources.source import read_file
+from purifyctl.sources import list_images, read_file
 from tests import tiny
 from tests.kills import PART_SIZE, assert_same, files_of, rows_of, run_in_small_parts
 

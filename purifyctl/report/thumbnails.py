@@ -61,7 +61,7 @@ def thumbnails(item: Input, folder: Path, decoder: Decoder, *, unwritten: str) -
 
 def _decoded(image: ImageFile, decoder: Decoder) -> NDArray[np.uint8]:
     """RGB uint8 [size, size, 3]. Raises ImageError."""
-    if isinstance(image.file, str):
+    if image.on_this_machine is None:
         raise ImageError("unreadable", "It lies behind a URL, and a report asks no server.")
     decoded = decoder.decode([read_file(image)])
     if decoded.errors:

@@ -33,9 +33,9 @@ from purifyctl.run.plan import PLAN, Input, Plan, write_plan
 from purifyctl.run.rows import write_text
 from purifyctl.run.run_folder import RunFolder, check_same, parts_of
 from purifyctl.run.summary import Busy, summarise
-from purifyctl.sources import ImageFile, read_file
-from purifyctl.sources.listing import find_images
-from purifyctl.sources.remote import RemoteFolder, RemoteTree, open_source, split_url, without_secrets
+from purifyctl.sources import ImageFile, Source, open_source
+from purifyctl.sources.store import RemoteFolder
+from purifyctl.sources.urls import without_secrets
 
 SHOWN = 5  # inputs that a dry run names
 PROBES = 5  # inputs of which one that can be read is tried on every machine of a cluster
@@ -81,9 +81,9 @@ def run(
     """
     options = options or RunOptions()
     started = time.monotonic()
-    tree = open_source(source)
+    tree = open_source(source, skip_folder=out)
     chain, settings, make_plan = _prepare(tree, bundle, out, options)
-    with RunFolder(_on_this_machine(tree), out, options.shard) as folder:
+    with RunFolder(tree.on_this_machine, out, options.shard) as folder:
         plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
         mine = range(options.shard[0], plan.parts, options.shard[1])
         task = Setup(
@@ -99,7 +99,7 @@ def run(
             verbose=console.is_verbose(),
             gate=_gate(bundle, options),
             images_to=options.images_to,
-            url=str(source) if isinstance(tree, RemoteTree) else None,
+            source=source,
         )
         done = _process(task, plan, folder, mine, options, worker)
         parts = [part for number in mine if (part := folder.part_file(number))]
@@ -139,9 +139,9 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
     ConfigError
         As `run` would.
     """
-    tree = open_source(source)
+    tree = open_source(source, skip_folder=out)
     _, settings, make_plan = _prepare(tree, bundle, out, options)
-    check_apart(_on_this_machine(tree), out)
+    check_apart(tree.on_this_machine, out)
     resumes = options.on_existing == "resume" and (out / PLAN).is_file()
     if resumes:
         check_same(out, settings)
@@ -170,18 +170,14 @@ def _passed_on(inputs: Sequence[Input], options: RunOptions) -> dict[str, str | 
     return {printable(one.image.path): printable(IMAGES / one.image.path) if written else None for one in inputs}
 
 
-def _on_this_machine(source: Path | RemoteTree) -> Path | None:
-    return source if isinstance(source, Path) else None
-
-
-def _command(source: Path | str, tree: Path | RemoteTree) -> str:
-    """What was typed, but for what a URL holds that is not to be written."""
-    shown = tree.url if isinstance(tree, RemoteTree) else str(source)
+def _command(source: Path | str, tree: Source) -> str:
+    """What was typed, without the secrets in URLs."""
+    shown = str(source) if tree.on_this_machine else tree.name
     return shlex.join(shown if word == str(source) else without_secrets(word) for word in sys.argv)
 
 
 def _prepare(
-    source: Path | RemoteTree, bundle: Bundle, out: Path, options: RunOptions
+    source: Source, bundle: Bundle, out: Path, options: RunOptions
 ) -> tuple[tuple[str, ...], dict[str, Any], Callable[[Path], None]]:
     """The networks to run, what identifies the run, and what writes its plan into a file."""
     bundle.check_runs_here()
@@ -197,15 +193,7 @@ def _prepare(
         _check_links(source, out)
     chain = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
-    if isinstance(source, Path):
-        source = source.absolute()  # a later call may be given in another folder
-    found = find_images(
-        source,
-        files_from=options.files_from,
-        include=options.include,
-        exclude=options.exclude,
-        skip_folder=out,
-    )
+    found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
 
     def make_plan(file: Path) -> None:
         write_plan(
@@ -218,7 +206,7 @@ def _prepare(
         )
 
     settings = {
-        "source": str(source) if isinstance(source, Path) else source.url,
+        "source": source.name,
         "options": _identity(options),
         "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
     }
@@ -236,14 +224,15 @@ def _gate(bundle: Bundle, options: RunOptions) -> GateSetup | None:
     return GateSetup(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
 
 
-def _check_links(source: Path | RemoteTree, out: Path) -> None:
+def _check_links(source: Source, out: Path) -> None:
     """Raises ConfigError where no hard link to an input can lie in the output."""
-    if isinstance(source, RemoteTree):
-        raise ConfigError(f"Nothing in {source.url} can be linked.", hint="pass --unflagged copy or leave")
+    here = source.on_this_machine
+    if here is None:
+        raise ConfigError(f"Nothing in {source.name} can be linked.", hint="pass --unflagged copy or leave")
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if source.stat().st_dev != place.stat().st_dev:
+    if here.stat().st_dev != place.stat().st_dev:
         raise ConfigError(
-            f"{source} and {out} lie on different file systems, and nothing can be linked from one to the other.",
+            f"{here} and {out} lie on different file systems, and nothing can be linked from one to the other.",
             hint="pass --unflagged copy or leave",
         )
 
@@ -325,14 +314,15 @@ def _devices(
         return
     from purifyctl.run.parent.cluster import ray_devices
 
-    if any(any(split_url(url)[1:]) for url in (task.url, task.images_to) if url):
+    source = open_source(task.source)
+    if source.has_secrets or (task.images_to and RemoteFolder(task.images_to).has_secrets):
         raise ConfigError(
             "Ray notes the words of commands, and a URL among them holds a password or a signature.",
             hint="give the credentials to all machines in their environment, as the protocol's library reads it",
         )
     setup = MachineSetup(
         task=task,
-        probe=_readable(plan, task.url),
+        probe=_readable(plan, source),
         marker=folder.marker,
         marker_sha256=file_sha256(folder.marker),
         image_timeout=options.image_timeout,
@@ -342,24 +332,22 @@ def _devices(
         yield devices
 
 
-def _readable(plan: Plan, url: str | None) -> ImageFile | None:
+def _readable(plan: Plan, source: Source) -> ImageFile | None:
     """One of the first inputs, for other machines to try."""
-    tree = RemoteTree(url) if url else None
     for one in plan.part(0).inputs[:PROBES]:
         with suppress(ImageError):
-            read_file(one.image, remote=tree)
+            source.read(one.image)
             return one.image
     return None
 
 
-def _check_apart(source: Path | RemoteTree, store: RemoteFolder) -> None:
+def _check_apart(source: Source, store: RemoteFolder) -> None:
     """Raises ConfigError where images would come to lie among the inputs."""
-    if isinstance(source, RemoteTree):
-        inputs, images = f"{source.url}/", f"{store.url}/"
-        if inputs.startswith(images) or images.startswith(inputs):
-            raise ConfigError(
-                f"Images in {store.url} would lie among the inputs in {source.url}.", hint="choose another --images-to"
-            )
+    inputs, images = f"{source.name}/", f"{store.url}/"
+    if inputs.startswith(images) or images.startswith(inputs):
+        raise ConfigError(
+            f"Images in {store.url} would lie among the inputs in {source.name}.", hint="choose another --images-to"
+        )
 
 
 def _mark(store: RemoteFolder, settings: Path) -> None:
@@ -377,7 +365,7 @@ def _identity(options: RunOptions) -> dict[str, Any]:
     names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
     gated = {"gate": options.gate, "unflagged": options.unflagged} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
-    stored = {"images_to": split_url(options.images_to)[0]} if options.images_to else {}
+    stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
     return {name: getattr(options, name) for name in names} | gated | listed | stored
 
 

@@ -34,9 +34,9 @@ class Setup:
     top: int
     max_pixels: int
     verbose: bool
+    source: Path | str = field(repr=False)  # as `open_source` takes it; a URL may hold a password
     gate: GateSetup | None = None
     images_to: str | None = field(default=None, repr=False)  # where images go instead of `out`; may hold a password
-    url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from purifyctl.errors import ConfigError
 from purifyctl.images.sink import IMAGES, name_outputs
 from purifyctl.labels import TruthFromFolder
 from purifyctl.run.archives import archive_name
-from purifyctl.sources import ImageFile
-from purifyctl.sources.trees import Found
+from purifyctl.sources import Found, ImageFile
 
 PLAN = "plan.parquet"
 PART_SIZE = 1000  # inputs, about: a part has whole batches

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from purifyctl.labels import TruthFromFolder, imagenet_labels
 from purifyctl.run.plan import Plan, write_plan
-from purifyctl.sources.trees import Found
+from purifyctl.sources import Found
 
 PER_FOLDER = 1300  # as in ImageNet's training set
 

@@ -17,8 +17,7 @@ from purifyctl.images.sink import printable
 from purifyctl.machine import cache_folder
 from purifyctl.run.messages import Batch, MachineSetup
 from purifyctl.run.parent.supervisor import COMMAND, Supervisor
-from purifyctl.sources import read_file
-from purifyctl.sources.remote import RemoteTree
+from purifyctl.sources import open_source
 
 
 class Purifier:
@@ -52,7 +51,7 @@ class Purifier:
             )
         if work.probe is not None:
             try:
-                read_file(work.probe, remote=RemoteTree(work.task.url) if work.task.url else None)
+                open_source(work.task.source).read(work.probe)
             except (ImageError, ConfigError, MissingDependencyError) as error:
                 raise BackendError(
                     f"{here} cannot read {printable(work.probe.path)}, which can be read where the run was started: "

@@ -29,12 +29,12 @@ from purifyctl.run.messages import Done, Entered, Failed, Ready, Setup
 from purifyctl.run.worker import stages
 from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.run.worker.work import BatchInFlight, Gating, Resources
-from purifyctl.sources.remote import RemoteFolder, RemoteTree
+from purifyctl.sources import open_source
+from purifyctl.sources.store import RemoteFolder
 
 READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
 WAITING = 64  # batches that may wait for images to be purified with others'; a crash costs the work on them
-REMOTE_READERS = 32  # images of these batches, from a server that each has to wait for
-REMOTE_WRITERS = 32  # likewise, to a store
+REMOTE_WRITERS = 32  # images that each have to wait for a store
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def _work(task: Setup, parent: _Parent) -> None:
             read = pool(READ_THREADS, "read")
             packs = Gatherer(task.bundle.manifest.batch_size, room, partial(stages.purify_flagged, resources, encoders))
             pools = {
-                "read": REMOTE_READERS if task.url else READ_THREADS,
+                "read": max(READ_THREADS, resources.source.at_once),
                 "decode": 1,
                 "infer": resources.purifier.concurrency,
                 "write": threads,
@@ -110,6 +110,7 @@ def _work(task: Setup, parent: _Parent) -> None:
 
 def _open(task: Setup, stack: ExitStack, parent: _Parent) -> tuple[Resources, int]:
     bundle, threads = task.bundle, len(os.sched_getaffinity(0))
+    source = open_source(task.source)
     writers = REMOTE_WRITERS if task.images_to else threads
     purifier = stack.enter_context(bundle.open(task.chain[0]))
     classifier = stack.enter_context(bundle.open(task.chain[1])) if len(task.chain) > 1 else None
@@ -142,8 +143,8 @@ def _open(task: Setup, stack: ExitStack, parent: _Parent) -> tuple[Resources, in
         compare=task.compare,
         top=task.top,
         bundle_sha256=bundle.sha256,
-        remote=RemoteTree(task.url) if task.url else None,
-        readers=stack.enter_context(ThreadPoolExecutor(REMOTE_READERS, "remote")) if task.url else None,
+        source=source,
+        readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,
         entered=lambda number, stage: parent.say(Entered(number, stage)),
     )
     return resources, writers

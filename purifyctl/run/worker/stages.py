@@ -22,7 +22,6 @@ from purifyctl.run.rows import Row
 from purifyctl.run.worker import writing
 from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.run.worker.work import BatchInFlight, Flagged, Gating, Member, Resources, timed
-from purifyctl.sources import read_file
 
 
 def read(resources: Resources, number: int, batch: int, inputs: Sequence[Input]) -> BatchInFlight:
@@ -38,7 +37,7 @@ def read(resources: Resources, number: int, batch: int, inputs: Sequence[Input])
     at_once = resources.readers.map if resources.readers else map
     for i, (row, (data, ms)) in enumerate(zip(rows, at_once(partial(_read, resources), inputs), strict=True)):
         row.read_ms = ms
-        if resources.remote is not None:
+        if resources.readers:
             resources.entered(number, "read")  # anew: a link may be slow, but each image shows that it is alive
         if isinstance(data, ImageError):
             _fail(row, data)
@@ -54,7 +53,7 @@ def _read(resources: Resources, one: Input) -> tuple[NDArray[np.uint8] | ImageEr
     data: NDArray[np.uint8] | ImageError
     with timed() as clock:
         try:
-            data = read_file(one.image, remote=resources.remote)
+            data = resources.source.read(one.image)
         except ImageError as error:
             data = error
     return data, clock.ms

@@ -17,7 +17,8 @@ from purifyctl.images import Decoder, GpuJpegEncoder
 from purifyctl.labels import Labels
 from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
-from purifyctl.sources.remote import RemoteFolder, RemoteTree
+from purifyctl.sources import Source
+from purifyctl.sources.store import RemoteFolder
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Resources:
     compare: bool  # classify the unpurified image too
     top: int  # classes per row
     bundle_sha256: str
-    remote: RemoteTree | None  # the source, where it is a URL,
-    readers: Executor | None  # and what then reads the images of a batch at once
+    source: Source
+    readers: Executor | None  # reads images of a batch at once; None: one after another
     # called with a batch's number and the stage that it comes to; None: waits
     entered: Callable[[int, str | None], None]
 

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from purifyctl.images.sink import IMAGES, printable
 from purifyctl.run.archives import waiting_place
 from purifyctl.run.rows import Row
 from purifyctl.run.worker.work import BatchInFlight, Gating, Resources, timed
-from purifyctl.sources.remote import RemoteFolder
+from purifyctl.sources.store import RemoteFolder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -83,8 +83,8 @@ def pass_on(resources: Resources, gating: Gating, work: BatchInFlight, k: int) -
     with timed() as writing, _noting_failure(resources, row, output):
         if resources.store:
             row.output, row.handled = _store(resources.store, output, data.tobytes()), "copied"
-        elif gating.unflagged == "link" and isinstance(image.file, Path) and image.span is None:
-            link_into_tree(resources.out / output, image.file, temporary=resources.partial)
+        elif gating.unflagged == "link" and (file := image.on_this_machine) and image.span is None:
+            link_into_tree(resources.out / output, file, temporary=resources.partial)
             row.output, row.handled = printable(output), "linked"
         else:
             write_into_tree(resources.out / output, data.data, temporary=resources.partial)
