@@ -29,8 +29,8 @@ from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
 from purifyctl.run.worker import process as worker
 from purifyctl.run.worker import stages, writing
-from purifyctl.run.worker.work import Job, Work
-from purifyctl.sources.remote import RemoteFolder
+from purifyctl.run.worker.work import BatchInFlight, Resources
+from purifyctl.sources.store import RemoteFolder
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
 
@@ -84,23 +84,23 @@ def arm(kind: str, what: str) -> None:
     elif kind == "gpu-jpeg":
         opened = worker._open
 
-        def open_with_encoder(*arguments: Any) -> tuple[Job, int]:
-            job, threads = opened(*arguments)
-            return replace(job, gpu_encoder=GpuJpegEncoder(None)), threads
+        def open_with_encoder(*arguments: Any) -> tuple[Resources, int]:
+            resources, threads = opened(*arguments)
+            return replace(resources, gpu_encoder=GpuJpegEncoder(None)), threads
 
         worker._open = open_with_encoder
     else:
         before = stages.decode
 
-        def decode(job: Job, reading: Future[Work]) -> Work:
-            if any(item.image.path.match(what) for item in reading.result().items) and not (
+        def decode(resources: Resources, reading: Future[BatchInFlight]) -> BatchInFlight:
+            if any(one.image.path.match(what) for one in reading.result().inputs) and not (
                 once and Path(once).exists()
             ):
-                job.entered(reading.result().number, "decode")
+                resources.entered(reading.result().number, "decode")
                 if once:
                     Path(once).touch()
                 strike(kind)
-            return before(job, reading)
+            return before(resources, reading)
 
         stages.decode = decode
 

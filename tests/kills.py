@@ -28,12 +28,12 @@ ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
 ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal: before the first image, or after the last
-SHARD = 8  # images, for runs of a few: two batches
+PART_SIZE = 8  # images, for runs of a few: two batches
 LONGEST_S = 0.5  # of work between two kills
 
 
 def rows_of(out: Path) -> list[dict]:
-    """All rows of finished shards, in order, without what depends on the clock."""
+    """All rows of finished parts, in order, without what depends on the clock."""
     rows = [row for part in sorted((out / "rows").iterdir()) for row in pq.read_table(part).to_pylist()]
     return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in rows]
 
@@ -49,9 +49,9 @@ def assert_same(out: Path, undisturbed: Path) -> None:
     assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
 
 
-def run_in_small_shards(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = None) -> Path:
+def run_in_small_parts(source: Path, bundle: Bundle, out: Path, options: RunOptions | None = None) -> Path:
     """A run that nothing disturbs, in this process: where it is."""
-    with mock.patch.object(plan, "SHARD", SHARD):
+    with mock.patch.object(plan, "PART_SIZE", PART_SIZE):
         assert run(source, bundle, out, options).exit_code == 0
     return out
 

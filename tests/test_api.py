@@ -38,6 +38,7 @@ from purifyctl.errors import (
     WeightsError,
 )
 from purifyctl.gate import load_gate
+from purifyctl.images import Decoder
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import gpu_capability
 from purifyctl.photographs import to_pixels, to_tensor
@@ -279,6 +280,16 @@ def test_engine_module_and_transform_give_the_pixels_that_run_writes(
     assert same(to_pixels(purifier(to_tensor(images))), written)
     transform = purifyctl.PurifyTransform(purifier)
     assert same(np.stack([np.asarray(transform(Image.fromarray(image))) for image in images]), written)
+
+
+def test_an_engine_fits_a_pil_image_as_run_fits_a_file(engine: purifyctl.Engine) -> None:
+    for size in ((320, 240), (99, 250)):
+        photo = tiny.photograph(size)
+        fitted = engine.fit(photo)
+        decoder = Decoder(size=tiny.SIZE, batch_size=1, threads=1)
+        decoded = decoder.decode([np.frombuffer(tiny.encoded(photo, "PNG"), np.uint8)])
+        assert fitted.mode == "RGB"
+        assert np.abs(np.asarray(fitted).astype(int) - decoded.images[0]).mean() < 0.5
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])

@@ -35,11 +35,11 @@ from purifyctl.report.evaluation import as_markdown
 from purifyctl.report.table import show_dry_run
 from purifyctl.run import RunOptions, dry_run, merge, plan, run
 from purifyctl.run.rows import read_rows
-from purifyctl.run.worker.flagged import Packs
+from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.sources import list_images
 from purifyctl.training.gate import _platt
 from tests import tiny
-from tests.kills import SHARD
+from tests.kills import PART_SIZE
 
 GATED_RUN = RunOptions(gate=0.01)
 
@@ -149,7 +149,7 @@ def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
 def test_two_shares_of_a_gated_run_are_together_what_one_run_is(
     many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", SHARD)
+    monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
     whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
     shares = [tmp_path / "one", tmp_path / "two"]
     for i, out in enumerate(shares):
@@ -344,7 +344,7 @@ def test_every_image_that_waits_is_processed_once_in_packs_that_are_full_while_o
         with lock:
             done.append(pack)
 
-    packs = Packs(size, 3, process)
+    packs = Gatherer(size, 3, process)
     with ThreadPoolExecutor(3) as pool:
         for number, n in enumerate(batches):
             packs.enter()
@@ -355,7 +355,7 @@ def test_every_image_that_waits_is_processed_once_in_packs_that_are_full_while_o
 
 def test_packs_are_full_where_batches_keep_coming() -> None:
     done: list[list[int]] = []
-    packs = Packs(4, 2, done.append)
+    packs = Gatherer(4, 2, done.append)
     packs.enter()
     for number in range(9):
         packs.enter()

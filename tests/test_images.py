@@ -18,8 +18,8 @@ from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
 from purifyctl.images.decode import Decoded
 from purifyctl.images.synthetic import natural_images
-from purifyctl.sources import ImageFile, list_images, read_file
-from purifyctl.sources.listing import find_images, sorted_lines
+from purifyctl.sources import ImageFile, list_images, open_source, read_file
+from purifyctl.sources.listing import sorted_lines
 from purifyctl.sources.sketch import count_known, sketch
 from tests import tiny
 
@@ -198,7 +198,7 @@ def test_tar_shards_are_read_where_their_members_lie(tmp_path: Path) -> None:
     (tmp_path / "part-0.tar.md5").touch()
     found = {str(image.path): image for image in list_images(tmp_path, exclude=["*.md5"])}
     good = ["loose.jpg", "part-0.tar/cats/1.jpg", "part-0.tar/dogs/2.jpg"]
-    bad = {"part-0.tar/../../etc/3.jpg": "out of the shard", "part-0.tar/link.jpg": "a link"}
+    bad = {"part-0.tar/../../etc/3.jpg": "out of the archive", "part-0.tar/link.jpg": "a link"}
     assert set(found) == {*good, *bad}
     assert all(read_file(found[path]).tobytes() == photo for path in good)
     for path, why in bad.items():
@@ -227,7 +227,7 @@ def test_a_damaged_shard_is_an_input_that_cannot_be_read_beside_what_it_still_ho
 def test_a_list_names_the_files_to_take(separator: str, tmp_path: Path) -> None:
     names = ["b/2.jpg", "./a/1.jpg", "", "b/2.jpg", str(tmp_path / "c.jpg"), "gone.jpg", "b//3.jpg"]
     (tmp_path / "list").write_text(separator.join(names))
-    found = list(find_images(tmp_path, files_from=tmp_path / "list", exclude=["*3.jpg"]))
+    found = list(open_source(tmp_path).inputs(files_from=tmp_path / "list", exclude=["*3.jpg"]))
     assert [f.path for f in found] == [b"a/1.jpg", b"b/2.jpg", b"c.jpg", b"gone.jpg"]
     assert found[1].file == os.fsencode(tmp_path / "b" / "2.jpg")
 
@@ -236,7 +236,7 @@ def test_a_list_names_the_files_to_take(separator: str, tmp_path: Path) -> None:
 def test_a_list_that_leads_out_of_the_source_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "list").write_text(name)
     with pytest.raises(ConfigError, match="no file in SRC"):
-        list(find_images(tmp_path, files_from=tmp_path / "list"))
+        list(open_source(tmp_path).inputs(files_from=tmp_path / "list"))
 
 
 @given(st.lists(st.binary(max_size=4).filter(lambda b: b"\0" not in b)), st.integers(1, 5))
@@ -264,7 +264,7 @@ def test_the_listing_is_in_the_order_of_the_paths_whatever_they_are_called(names
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
         expected = sorted(os.fsencode(f.relative_to(root)) for f in root.rglob("*") if f.is_file())
-        assert [found.path for found in find_images(root)] == expected
+        assert [found.path for found in open_source(root).inputs()] == expected
 
 
 def test_synthetic_images_are_the_same_every_time_and_fall_off_like_photographs() -> None:

@@ -1,4 +1,4 @@
-"""Purified images in tar shards."""
+"""Purified images in tar parts."""
 
 import os
 import shutil
@@ -11,22 +11,21 @@ import pytest
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.run import RunOptions, archives, plan, run
-from purifyctl.sources.listing import list_images
-from purifyctl.sources.source import read_file
+from purifyctl.sources import list_images, read_file
 from tests import tiny
-from tests.kills import SHARD, assert_same, files_of, rows_of, run_in_small_shards
+from tests.kills import PART_SIZE, assert_same, files_of, rows_of, run_in_small_parts
 
 PACKED = RunOptions(packed=True)
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SHARD", SHARD)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 images in three shards, one of them with a name that is no text."""
+    """20 images in three parts, one of them with a name that is no text."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "cats").mkdir()
     for i in range(19):
@@ -37,7 +36,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_small_shards(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out", PACKED)
+    return run_in_small_parts(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out", PACKED)
 
 
 def images_in(out: Path) -> dict[str, bytes]:
@@ -90,7 +89,7 @@ def test_an_image_is_found_in_its_tree_in_its_archive_and_where_it_waits(undistu
     assert archives.read_image(tmp_path, in_archive) == archives.read_image(tmp_path, in_tree) == expected
 
 
-def test_what_is_tried_again_joins_the_archive_of_its_shard(
+def test_what_is_tried_again_joins_the_archive_of_its_part(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     file = many / "cats" / "05.jpg"
@@ -108,7 +107,7 @@ def test_what_is_tried_again_joins_the_archive_of_its_shard(
 
 def test_an_image_that_somebody_removed_before_it_was_packed_is_missed(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"images/00000\.tar/a\.png has been written, and is gone"):
-        archives.pack(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
+        archives.write_archive(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
     assert not (tmp_path / "images").exists()
 
 
@@ -117,7 +116,7 @@ def test_an_archive_that_a_power_cut_damaged_is_written_anew_from_what_waits(tmp
     (tmp_path / archives.waiting_place(output)).parent.mkdir(parents=True)
     (tmp_path / archives.waiting_place(output)).write_bytes(b"pixels")
     (tmp_path / "images" / "00000.tar").touch()
-    archives.pack(tmp_path, 0, [output], temporary=tmp_path)
+    archives.write_archive(tmp_path, 0, [output], temporary=tmp_path)
     assert archives.read_image(tmp_path, output) == b"pixels"
 
 

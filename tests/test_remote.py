@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -16,9 +16,8 @@ import pytest
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, BusyError, ConfigError, ImageError, MissingDependencyError, OutputError
 from purifyctl.run import RunOptions, dry_run, run
-from purifyctl.sources import list_images, read_file
-from purifyctl.sources.listing import find_images
-from purifyctl.sources.remote import RemoteTree, open_source, split_url, without_secrets
+from purifyctl.sources import ImageFile, Source, list_images, open_source
+from purifyctl.sources.urls import split_url, without_secrets
 from purifyctl.sources.web import _children
 from tests import tiny
 from tests.web_server import Server, serving
@@ -51,15 +50,13 @@ def shard(file: Path, members: dict[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-def tree(source: str) -> RemoteTree:
-    opened = open_source(source)
-    assert isinstance(opened, RemoteTree)
-    return opened
+def at(url: str) -> ImageFile:
+    return ImageFile(url, PurePosixPath("image"))
 
 
-def read_all(source: RemoteTree, **options: Any) -> dict[str, bytes]:
-    images = [found.as_image() for found in find_images(source, **options)]
-    return {str(image.path): read_file(image, remote=source).tobytes() for image in images}
+def read_all(source: Source, **options: Any) -> dict[str, bytes]:
+    images = [found.as_image() for found in source.inputs(**options)]
+    return {str(image.path): source.read(image).tobytes() for image in images}
 
 
 @pytest.fixture
@@ -120,7 +117,7 @@ def test_names_that_lead_out_of_their_folder_are_inputs_that_cannot_be_read(phot
     (photos / "cats" / "index.html").write_text(
         '<a href="%2e%2e/">up</a><a href="a%2f..%2fb.jpg">b</a><a href="1.jpg">'
     )
-    found = {f.path: f.problem for f in find_images(tree(f"{server.url}/cats"))}
+    found = {f.path: f.problem for f in open_source(f"{server.url}/cats").inputs()}
     assert list(found) == [b"../", b"1.jpg", b"a%2F..%2Fb.jpg"]
     assert "leads out" in found[b"../"]
     assert "slash" in found[b"a%2F..%2Fb.jpg"]
@@ -129,12 +126,12 @@ def test_names_that_lead_out_of_their_folder_are_inputs_that_cannot_be_read(phot
 def test_one_file_and_folders_with_and_without_a_slash_are_sources(photos: Path, server: Server) -> None:
     cats = sorted(f.name for f in (photos / "cats").iterdir())
     for url in (f"{server.url}/cats", f"{server.url}/cats/"):
-        assert list(read_all(tree(url))) == cats
-    one = read_all(tree(f"{server.url}/cats/1.jpg"))
+        assert list(read_all(open_source(url))) == cats
+    one = read_all(open_source(f"{server.url}/cats/1.jpg"))
     assert one == {"1.jpg": (photos / "cats" / "1.jpg").read_bytes()}
-    assert open_source(f"file://{photos}") == photos
+    assert open_source(f"file://{photos}").on_this_machine == photos
     with pytest.raises(ConfigError, match="is not there"):
-        list(find_images(tree(f"{server.url}/dog")))
+        list(open_source(f"{server.url}/dog").inputs())
 
 
 def test_of_a_tar_shard_only_headers_and_members_are_fetched(photos: Path, server: Server) -> None:
@@ -142,18 +139,18 @@ def test_of_a_tar_shard_only_headers_and_members_are_fetched(photos: Path, serve
     shard(photos / "part.tar", {f"{i}.jpg": large for i in range(8)})
     shard(photos / "cut.tar", {"1.jpg": large})
     (photos / "cut.tar").write_bytes((photos / "cut.tar").read_bytes()[: 1 << 19])
-    source = tree(server.url)
-    found = list(find_images(source, include=["*.tar/*"]))
+    source = open_source(server.url)
+    found = list(source.inputs(include=["*.tar/*"]))
     assert [(f.path, bool(f.problem)) for f in found[:2]] == [(b"cut.tar/", True), (b"cut.tar/1.jpg", False)]
     assert server.sent < 2 << 20
-    assert read_file(found[4].as_image(), remote=source).tobytes() == large
+    assert source.read(found[4].as_image()).tobytes() == large
     assert server.sent < 4 << 20
-    alone = [f.path for f in find_images(tree(f"{server.url}/part.tar"))]
+    alone = [f.path for f in open_source(f"{server.url}/part.tar").inputs()]
     assert alone == [f.path for f in found[2:]]
     server.ranges = False
     with pytest.raises(ImageError, match="does not send parts"):
-        read_file(found[4].as_image(), remote=source)
-    (refused,) = find_images(tree(f"{server.url}/part.tar"))
+        source.read(found[4].as_image())
+    (refused,) = open_source(f"{server.url}/part.tar").inputs()
     assert "does not send parts" in refused.problem
 
 
@@ -207,11 +204,11 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("purifyctl.sources.web.STALLED_S", 0.1)
-    source = tree(server.url)
-    assert source.read(f"{server.url}/cats/1.jpg", None, 1 << 20)
+    source = open_source(server.url)
+    assert source.read(at(f"{server.url}/cats/1.jpg"), 1 << 20).tobytes()
     server.latency = 0.5
     with pytest.raises(ImageError, match="no answer in time"):
-        source.read(f"{server.url}/cats/3.jpg", None, 1 << 20)
+        source.read(at(f"{server.url}/cats/3.jpg"), 1 << 20)
 
 
 def test_a_listing_that_breaks_off_is_no_plan(
@@ -224,12 +221,12 @@ def test_a_listing_that_breaks_off_is_no_plan(
     shard(photos / "part.tar", {f"{i}.jpg": os.urandom(1 << 20) for i in range(3)})
     server.requests_left = 5  # three folders, the shard's size, its first header
     with pytest.raises(BusyError, match="cannot be listed"):
-        list(find_images(tree(server.url)))
+        list(open_source(server.url).inputs())
 
 
 def test_folders_that_may_not_be_listed_are_inputs_that_cannot_be_read(server: Server) -> None:
     server.faults = {"/dogs/": [403]}
-    (dogs,) = (f for f in find_images(tree(server.url)) if f.problem)
+    (dogs,) = (f for f in open_source(server.url).inputs() if f.problem)
     assert (dogs.path, "403" in dogs.problem) == (b"dogs/", True)
 
 
@@ -257,7 +254,7 @@ def test_nothing_secret_in_a_url_is_written_anywhere(
     assert statuses_of(out)["part.tar/1.jpg"] == "ok"
     for wrong in (there.replace("word", "wort"), there.replace("sig=", "sig=2")):
         with pytest.raises(ConfigError, match=r"access is denied \(40[13]") as caught:
-            list(find_images(tree(wrong)))
+            list(open_source(wrong).inputs())
         assert not any(secret in str(caught.value) for secret in ("someone", "wort", "signature"))
 
 
@@ -277,32 +274,32 @@ def test_a_list_makes_do_without_index_pages(photos: Path, server: Server, tmp_p
     (photos / "a b#1%.jpg").write_bytes(b"odd")
     server.index = False
     with pytest.raises(ConfigError, match="needs --files-from"):
-        list(find_images(tree(server.url)))
+        list(open_source(server.url).inputs())
     server.asked.clear()
     lines = ["cats/1.jpg", "./dogs/0.jpg", "a b#1%.jpg", f"{server.url}/a%20b%231%25.jpg", "gone.jpg", "cats/1.jpg"]
     (tmp_path / "list").write_text("\n".join(lines))
-    source = tree(server.url)
-    found = list(find_images(source, files_from=tmp_path / "list"))
+    source = open_source(server.url)
+    found = list(source.inputs(files_from=tmp_path / "list"))
     assert [f.path for f in found] == [b"a b#1%.jpg", b"cats/1.jpg", b"dogs/0.jpg", b"gone.jpg"]
     assert server.asked == []
-    assert read_file(found[0].as_image(), remote=source).tobytes() == b"odd"
+    assert source.read(found[0].as_image()).tobytes() == b"odd"
     for line in ("../x.jpg", "/etc/passwd", "http://elsewhere/x.jpg", "a//b.jpg", f"{server.url}/x.jpg?signature=1"):
         (tmp_path / "list").write_text(line)
         with pytest.raises(ConfigError, match=r"no file in SRC|with a query") as caught:
-            list(find_images(source, files_from=tmp_path / "list"))
+            list(source.inputs(files_from=tmp_path / "list"))
         assert "signature=1" not in str(caught.value)
 
 
 def test_no_more_than_the_limit_is_loaded(photos: Path, server: Server) -> None:
     (photos / "video.jpg").write_bytes(bytes(64 << 20))
-    source = tree(server.url)
+    source = open_source(server.url)
     for faults in ([], ["endless"]):
         server.faults, server.sent = {"/video.jpg": faults}, 0
         with pytest.raises(ImageError, match="1,000 are allowed") as caught:
-            source.read(f"{server.url}/video.jpg", None, 1000)
+            source.read(at(f"{server.url}/video.jpg"), 1000)
         assert caught.value.status == "too_large"
         assert server.sent < 32 << 20  # what sockets hold
-    assert source.read(f"{server.url}/video.jpg", None, 64 << 20) == bytes(64 << 20)
+    assert source.read(at(f"{server.url}/video.jpg"), 64 << 20).tobytes() == bytes(64 << 20)
 
 
 @pytest.mark.parametrize(
@@ -363,11 +360,11 @@ def test_any_of_fsspecs_file_systems_is_a_tree(photos: Path, tmp_path: Path) -> 
         memory.pipe(f"/tests/{name}", data)
     expected = {name: data for name, data in files.items() if not name.endswith(".tar")}
     expected |= {"b/part.tar/1.jpg": b"one", "b/part.tar/2.jpg": b""}
-    found = read_all(tree("memory://tests"))
+    found = read_all(open_source("memory://tests"))
     assert found == expected
     assert list(found) == sorted(expected, key=os.fsencode)
     (tmp_path / "list").write_text("b.jpg\nmemory://tests/a b#1%.jpg")
-    assert list(read_all(tree("memory://tests/"), files_from=tmp_path / "list")) == ["a b#1%.jpg", "b.jpg"]
+    assert list(read_all(open_source("memory://tests/"), files_from=tmp_path / "list")) == ["a b#1%.jpg", "b.jpg"]
     memory.rm("/tests", recursive=True)
 
 
@@ -419,33 +416,33 @@ def test_an_s3_prefix_gives_the_rows_and_images_of_the_same_folder(
     assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
     assert images_of(tmp_path / "there") == images_of(tmp_path / "here")
     with pytest.raises(ConfigError, match="is not there"):
-        list(find_images(tree("s3://photos/none")))
+        list(open_source("s3://photos/none").inputs())
     with pytest.raises(ConfigError, match="cannot be listed"):
-        list(find_images(tree("s3://no-such-bucket")))
+        list(open_source("s3://no-such-bucket").inputs())
 
 
 def test_keys_that_no_folder_could_have_are_told_apart(bucket: Any) -> None:
     for key in ("a", "a/1.jpg", "b//2.jpg", "b/../3.jpg", "x.tar", "x.tar/4.jpg", "c.png", "c.png/5.jpg", "z/", ".h"):
         bucket(key, b"")
-    source = tree("s3://photos")
-    found = {f.path: f.problem for f in find_images(source)}
+    source = open_source("s3://photos")
+    found = {f.path: f.problem for f in source.inputs()}
     readable = [path for path, problem in found.items() if not problem]
     assert readable == [b"a", b"a/1.jpg", b"c.png", b"c.png/5.jpg", b"x.tar/4.jpg"]
     assert set(found) - set(readable) == {b"b/../", b"b//", b"x.tar"}
     assert list(found) == sorted(found)
     with pytest.raises(ImageError, match=r"from s3://photos/gone\.jpg: it is not there"):
-        source.read("s3://photos/gone.jpg", None, 1000)
+        source.read(at("s3://photos/gone.jpg"), 1000)
 
 
 def test_no_more_of_an_object_than_the_limit_is_loaded(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purifyctl.sources.remote.FIRST_BYTES", 1000)
+    monkeypatch.setattr("purifyctl.sources.store.FIRST_BYTES", 1000)
     data = os.urandom(5000)
     bucket("large.jpg", data)
-    source = tree("s3://photos")
-    assert source.read("s3://photos/large.jpg", None, 5000) == data
+    source = open_source("s3://photos")
+    assert source.read(at("s3://photos/large.jpg"), 5000).tobytes() == data
     for limit in (500, 4999):
         with pytest.raises(ImageError) as caught:
-            source.read("s3://photos/large.jpg", None, limit)
+            source.read(at("s3://photos/large.jpg"), limit)
         assert caught.value.status == "too_large"
 
 

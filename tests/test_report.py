@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import os
 import subprocess
@@ -17,13 +19,17 @@ from purifyctl.config import EngineConfig
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
+from purifyctl.images import Decoder, encode
+from purifyctl.images.synthetic import natural_images
 from purifyctl.labels import Labels
 from purifyctl.metrics import PERCENTILES
 from purifyctl.parquet import write_part
 from purifyctl.report.run import write_report
 from purifyctl.report.tally import EVENTS, Histogram, Timeline
+from purifyctl.report.thumbnails import thumbnails
 from purifyctl.run import RunOptions, plan, run
 from purifyctl.run.rows import KeptRow
+from purifyctl.sources import read_file
 from tests import tiny
 
 HOSTILE = (
@@ -131,6 +137,29 @@ def test_a_gated_runs_report_says_what_the_gate_did(photos: Path, tiny_bundle: B
     assert len(page.pictures()) == 3 * handled["purified"]
 
 
+def test_the_pictures_of_a_report_show_only_what_the_purifier_changed(labelled_bundle: Bundle, tmp_path: Path) -> None:
+    """On photographs of 4:3, one of them lying on its side, with a run whose images are put back unpurified."""
+    (tmp_path / "photos").mkdir()
+    sideways = Image.Exif()
+    sideways[274] = 6
+    for name, options in (("1.jpg", {}), ("2.jpg", {"exif": sideways})):
+        photo = Image.fromarray(natural_images(1, 240)[0]).resize((320, 240))
+        (tmp_path / "photos" / name).write_bytes(tiny.encoded(photo, "JPEG", quality=95, **options))
+    out = tmp_path / "out"
+    run(tmp_path / "photos", labelled_bundle, out)
+    decoder = Decoder(size=tiny.SIZE, batch_size=1, threads=1)
+    for item in plan.Plan(out / "plan.parquet").part(0).inputs:
+        seen = decoder.decode([read_file(item.image)]).images[0]
+        (out / item.output).write_bytes(encode(seen, "png"))
+        pictures = thumbnails(item, out, decoder, unwritten="")
+        before, after, change = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+            for uri in (pictures.before, pictures.after, pictures.change)
+        )
+        assert np.array_equal(before, after)
+        assert (change == 128).all()
+
+
 def test_names_cannot_become_part_of_the_page(labelled_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "<b onclick=alert(0)>"
     names = [f"{name}/{i}.jpg" for i, name in enumerate(HOSTILE)]
@@ -152,7 +181,7 @@ def test_names_cannot_become_part_of_the_page(labelled_bundle: Bundle, tmp_path:
 def test_a_run_that_is_still_at_work_has_a_report(
     photos: Path, labelled_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", 4)
+    monkeypatch.setattr(plan, "PART_SIZE", 4)
     out = tmp_path / "out"
     run(photos, labelled_bundle, out)
     (out / "summary.json").unlink()
@@ -213,7 +242,7 @@ def test_a_run_without_labels_images_or_classifier_says_so(photos: Path, tiny_bu
 def test_calls_that_share_a_run_are_reported_together(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", 4)
+    monkeypatch.setattr(plan, "PART_SIZE", 4)
     out = tmp_path / "out"
     run(photos, tiny_bundle, out, RunOptions(shard=(0, 2)))
     figures, page = report_of(out)

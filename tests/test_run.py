@@ -26,7 +26,7 @@ from purifyctl.run import RunOptions, plan, run
 from purifyctl.run.rows import COLUMNS, Row
 from purifyctl.run.summary import Accuracy, Busy
 from purifyctl.run.worker import stages
-from purifyctl.run.worker.work import Job, Work
+from purifyctl.run.worker.work import BatchInFlight, Resources
 from purifyctl.run.worker.writing import mean_change, mean_changes
 from tests import tiny
 
@@ -119,10 +119,10 @@ def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None
         def infer(self, images: torch.Tensor) -> tuple[torch.Tensor]:
             return (images + 2,)
 
-    settings = dict.fromkeys(field.name for field in dataclasses.fields(Job))
-    job = Job(**{**settings, "purifier": Device(), "entered": lambda *_: None})
-    work = Work(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
-    decoded = Future[Work]()
+    settings = dict.fromkeys(field.name for field in dataclasses.fields(Resources))
+    job = Resources(**{**settings, "purifier": Device(), "entered": lambda *_: None})
+    work = BatchInFlight(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+    decoded = Future[BatchInFlight]()
     decoded.set_result(work)
     done, written = stages.infer(job, decoded, ThreadPoolExecutor(1))
     assert written == []
@@ -239,7 +239,7 @@ def test_only_an_earlier_runs_results_are_replaced_and_only_when_asked(
 def test_rows_are_committed_in_parts(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SHARD", 4)
+    monkeypatch.setattr(plan, "PART_SIZE", 4)
     run(photos, tiny_bundle, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out" / "rows").iterdir()) == [f"part-0000{i}.parquet" for i in range(3)]
     assert len(rows_of(tmp_path / "out")) == 10

@@ -21,23 +21,23 @@ from purifyctl.parquet import write_part
 from purifyctl.run import RunOptions, dry_run, merge, plan, run
 from purifyctl.run.rows import KeptRow, read_rows, write_text
 from tests import hostile, tiny
-from tests.kills import ROOT, SHARD, assert_same, command, harass, rows_of, run_in_small_shards
+from tests.kills import PART_SIZE, ROOT, assert_same, command, harass, rows_of, run_in_small_parts
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SHARD", SHARD)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 photographs, in four shards."""
+    """30 photographs, in four parts."""
     return tiny.photographs(tmp_path_factory.mktemp("many"), 30)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_small_shards(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out")
+    return run_in_small_parts(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
 def faulty(*faults: str) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def test_a_worker_that_does_not_start_says_why(many: Path, tiny_bundle: Bundle, 
         run(many, tiny_bundle, tmp_path / "out", worker=(sys.executable, "-m", "tests.no_such"))
 
 
-def test_a_shard_whose_rows_are_all_kept_is_committed_by_the_next_call(
+def test_a_part_whose_rows_are_all_kept_is_committed_by_the_next_call(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -127,7 +127,7 @@ def test_a_shard_whose_rows_are_all_kept_is_committed_by_the_next_call(
     assert json.loads((out / "summary.json").read_text())["finished"]
 
 
-def test_what_failed_is_tried_again_in_shards_that_are_not_finished_too(
+def test_what_failed_is_tried_again_in_parts_that_are_not_finished_too(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
@@ -223,7 +223,7 @@ def test_calls_that_share_a_run_do_it_together(
 ) -> None:
     out = tmp_path / "out"
     first = run(many, tiny_bundle, out, RunOptions(shard=(0, 3)))
-    assert first.summary["inputs"] == 14  # shards 0 and 3
+    assert first.summary["inputs"] == 14  # parts 0 and 3
     assert first.summary["finished"]
     for i in (1, 2):
         assert run(many, tiny_bundle, out, RunOptions(shard=(i, 3))).summary["inputs"] == 8
@@ -310,7 +310,7 @@ def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["4/4", "x/4", "1", "-1/2", "0/0"])
 def test_a_share_that_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="There is no shard"):
+    with pytest.raises(ConfigError, match="There is no part"):
         RunOptions(shard=parse_share(text))
 
 

@@ -18,6 +18,7 @@ from purifyctl.engine.bundle import load_bundle
 from purifyctl.engine.chain import Chain
 from purifyctl.engine.default import default_engine
 from purifyctl.errors import BackendError, ConfigError, InputError
+from purifyctl.images.geometry import fit
 from purifyctl.labels import Labels
 from purifyctl.photographs import Pixels
 
@@ -119,6 +120,14 @@ class Engine:
         """Names of the classifier's classes; empty where it has none."""
         return self.bundle.labels
 
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The square of a PIL image that `purifyctl run` shows to the engine: in the middle, upright as EXIF says.
+
+        Returns mode RGB, `image_size` pixels wide and high. `run` decodes with another library than Pillow, whose
+        rounding differs by less than half a grey level on average.
+        """
+        return fit(image, self.image_size)
+
     def __call__(self, images: Images) -> Pixels:
         """Purify any number of images.
 
@@ -126,7 +135,7 @@ class Engine:
         ----------
         images
             RGB uint8 [n, size, size, 3] with `image_size` as size; or one image [size, size, 3]; or a PIL image of
-            mode RGB, or a list of images. They are not resized: what was resized how is the caller's to know.
+            mode RGB, or a list of images. They are not resized; `fit` does that.
 
         Returns
         -------
@@ -251,7 +260,7 @@ class Engine:
         if len(shape) != len(wanted) or shape[-3:] != [self.image_size, self.image_size, 3]:
             raise InputError(
                 f"The engine takes images [{', '.join(wanted)}]; these are {shape}.",
-                hint=f"PIL.ImageOps.fit(image, ({self.image_size}, {self.image_size})) crops and resizes",
+                hint="engine.fit(image) crops and resizes a PIL image as purifyctl run does",
             )
         if images.dtype != np.uint8:
             raise InputError(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import BackendError, ImageError
+from purifyctl.images.geometry import square
 
 # What DALI decodes, in Pillow's names. GIF is not among them.
 DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
@@ -38,9 +39,7 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes, rotates as EXIF says, crops the centre square and resizes it to `size` pixels (antialiased linear).
-
-    The result is torchvision's Resize(size) + CenterCrop(size), without resizing what would be thrown away.
+    """Decodes, rotates as EXIF says, and resizes `geometry.square` to `size` pixels (antialiased linear).
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ class Decoder:
     def _run(self, files: list[Encoded]) -> tuple[Any, list[tuple[int, int]]]:
         self._pipeline.feed_input("files", files)
         images, shapes = self._pipeline.run()
-        sizes = [(int(h), int(w)) for h, w in shapes.as_cpu().as_array()]
+        sizes = [(int(h), int(w)) for h, w, _ in shapes.as_cpu().as_array()]
         if self._device_id is None:
             return images.as_array(), sizes
         import torch.utils.dlpack
@@ -119,7 +118,11 @@ class Decoder:
         return kept, sizes
 
     def _build(self) -> Any:
-        from nvidia.dali import fn, math, pipeline_def, types
+        from nvidia.dali import fn, pipeline_def, types
+
+        def region(shape: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            middle = square(int(shape[0]), int(shape[1]), self._size)
+            return np.array(middle.start, np.float32), np.array(middle.end, np.float32)
 
         @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=self._batch_size,
@@ -134,21 +137,17 @@ class Decoder:
             files = fn.external_source(name="files", device="cpu", dtype=types.UINT8, ndim=1, no_copy=True)
             device = "cpu" if self._device_id is None else "mixed"
             images = fn.decoders.image(files, device=device, output_type=types.RGB)
-            size = fn.slice(images.shape(dtype=types.FLOAT), 0, 2, axes=[0])  # (height, width)
-            # torchvision's geometry, to the pixel: the resized size is cut to whole pixels, and the crop's offset is
-            # half of what is left over, halves going to the even number
-            resized = math.floor(size * self._size / fn.reductions.min(size) + 1e-3)
-            over = resized - self._size
-            offset = math.floor((over + 1) / 4) + math.floor((over + 2) / 4)
-            square = fn.resize(
+            shape = images.shape()  # of the upright picture: only DALI knows which EXIF tags it follows
+            corners: Any = fn.python_function(shape, function=region, num_outputs=2)
+            resized = fn.resize(
                 images,
-                roi_start=offset * size / resized,
-                roi_end=(offset + self._size) * size / resized,
+                roi_start=corners[0],
+                roi_end=corners[1],
                 size=[self._size, self._size],
                 interp_type=types.INTERP_LINEAR,
                 antialias=True,
             )
-            return square, size
+            return resized, shape
 
         try:
             built = pipeline()

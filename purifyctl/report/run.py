@@ -12,8 +12,10 @@ from typing import Any
 import jinja2
 
 import purifyctl
+from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
+from purifyctl.images import Decoder
 from purifyctl.metrics import PERCENTILES, Share, percent
 from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Stretch, Tally, tally
@@ -44,7 +46,7 @@ def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
     if not (folder / PLAN).is_file():
         raise ConfigError(f"{folder} holds a run without a plan.", hint="wait until run has listed its inputs")
     plan = Plan(folder / PLAN)
-    found = tally(folder, plan.shards)
+    found = tally(folder, plan.parts)
     file = file or folder / REPORT
     figures = _figures(plan, found)
     page = _environment().get_template("run.html.j2").render(_page(folder, settings, plan, found, figures))
@@ -64,8 +66,8 @@ def _figures(plan: Plan, found: Tally) -> dict[str, Any]:
         "inputs": plan.inputs,
         "rows": found.rows,
         "statuses": dict(found.statuses.most_common()),
-        "finished": done == plan.shards,
-        "shards": plan.shards,
+        "finished": done == plan.parts,
+        "shards": plan.parts,
         "finished_shards": done,
         "inputs_per_s": _rate(stretches),
         "stretches": len(stretches),
@@ -161,16 +163,15 @@ def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally
     unwritten = "" if options.get("image_format") else "The run wrote no images."
     if options.get("images_to"):
         unwritten = "The purified image lies in an object store, and a report asks no server."
+    decoder = Decoder(
+        size=int(engine.get("image_size", 256)),
+        batch_size=1,
+        threads=2,
+        max_pixels=int(options.get("max_pixels", MAX_PIXELS)),
+    )
     shown = []
-    for change, shard, position, row in sorted(found.most_changed, key=lambda entry: entry[:3], reverse=True):
-        item = plan.shard(-shard).items[-position]
-        pictures = thumbnails(
-            item,
-            folder,
-            int(engine.get("image_size", 256)),
-            unwritten=unwritten,
-            max_pixels=int(options.get("max_pixels", 100_000_000)),
-        )
+    for change, part, position, row in sorted(found.most_changed, key=lambda entry: entry[:3], reverse=True):
+        pictures = thumbnails(plan.part(-part).inputs[-position], folder, decoder, unwritten=unwritten)
         says = {
             kind: (row[f"{kind}top_label"][0], row[f"{kind}top_probability"][0])
             for kind in ("", "unpurified_")

@@ -1,4 +1,4 @@
-"""`run`: write the plan, or go on with it; keep the workers busy; commit each shard's rows after its images."""
+"""`run`: write the plan, or go on with it; keep the workers busy; commit each part's rows after its images."""
 
 import hashlib
 import itertools
@@ -25,17 +25,17 @@ from purifyctl.images.sink import IMAGES, check_apart, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import machine
-from purifyctl.run.messages import Assignment, GateTask, Task
-from purifyctl.run.open_parts import OpenShards
+from purifyctl.run.messages import GateSetup, MachineSetup, Setup
+from purifyctl.run.open_parts import OpenParts
 from purifyctl.run.parent.devices import Device, gpus, process_all
 from purifyctl.run.parent.supervisor import COMMAND, Supervisor
-from purifyctl.run.plan import PLAN, Item, Plan, write_plan
+from purifyctl.run.plan import PLAN, Input, Plan, write_plan
 from purifyctl.run.rows import write_text
 from purifyctl.run.run_folder import RunFolder, check_same, parts_of
 from purifyctl.run.summary import Busy, summarise
-from purifyctl.sources import ImageFile, read_file
-from purifyctl.sources.listing import find_images
-from purifyctl.sources.remote import RemoteFolder, RemoteTree, open_source, split_url, without_secrets
+from purifyctl.sources import ImageFile, Source, open_source
+from purifyctl.sources.store import RemoteFolder
+from purifyctl.sources.urls import without_secrets
 
 SHOWN = 5  # inputs that a dry run names
 PROBES = 5  # inputs of which one that can be read is tried on every machine of a cluster
@@ -58,7 +58,7 @@ def run(
     """Purify and classify every file under `source`; write images, rows and a summary into `out`.
 
     out/images/...           purified images, in the tree of the source
-    out/rows/part-*.parquet  one row per input, one part per shard of the plan
+    out/rows/part-*.parquet  one row per input, one file per part of the plan
     out/plan.parquet         what is to be done
     out/run.json             what was asked for; marks the folder as ours
     out/summary.json         what this returns
@@ -81,12 +81,12 @@ def run(
     """
     options = options or RunOptions()
     started = time.monotonic()
-    tree = open_source(source)
+    tree = open_source(source, skip_folder=out)
     chain, settings, make_plan = _prepare(tree, bundle, out, options)
-    with RunFolder(_on_this_machine(tree), out, options.shard) as folder:
+    with RunFolder(tree.on_this_machine, out, options.shard) as folder:
         plan = folder.begin_or_resume(settings, options.on_existing, make_plan)
-        mine = range(options.shard[0], plan.shards, options.shard[1])
-        task = Task(
+        mine = range(options.shard[0], plan.parts, options.shard[1])
+        task = Setup(
             bundle=bundle,
             chain=chain,
             out=out.absolute(),  # other machines are in other folders
@@ -99,10 +99,10 @@ def run(
             verbose=console.is_verbose(),
             gate=_gate(bundle, options),
             images_to=options.images_to,
-            url=str(source) if isinstance(tree, RemoteTree) else None,
+            source=source,
         )
         done = _process(task, plan, folder, mine, options, worker)
-        parts = [part for number in mine if (part := folder.part(number))]
+        parts = [part for number in mine if (part := folder.part_file(number))]
         summary = {
             "inputs": sum(map(plan.size, mine)),
             "finished": all(map(folder.is_committed, mine)) and not done.left,
@@ -139,9 +139,9 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
     ConfigError
         As `run` would.
     """
-    tree = open_source(source)
+    tree = open_source(source, skip_folder=out)
     _, settings, make_plan = _prepare(tree, bundle, out, options)
-    check_apart(_on_this_machine(tree), out)
+    check_apart(tree.on_this_machine, out)
     resumes = options.on_existing == "resume" and (out / PLAN).is_file()
     if resumes:
         check_same(out, settings)
@@ -151,37 +151,33 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
             make_plan(file)
         plan = Plan(file)
         index, of = options.shard
-        mine = range(index, plan.shards, of)
-        first = plan.shard(index).items[:SHOWN] if mine else ()
+        mine = range(index, plan.parts, of)
+        first = plan.part(index).inputs[:SHOWN] if mine else ()
         return {
             "inputs": sum(map(plan.size, mine)),
             "shards": len(mine),
             "finished_shards": len(set(parts_of(out)) & set(mine)) if resumes else 0,
             "first": {
-                printable(item.image.path): printable(item.output) if options.image_format else None for item in first
+                printable(one.image.path): printable(one.output) if options.image_format else None for one in first
             },
             **({"first_unflagged": _passed_on(first, options)} if options.gate is not None else {}),
         }
 
 
-def _passed_on(items: Sequence[Item], options: RunOptions) -> dict[str, str | None]:
+def _passed_on(inputs: Sequence[Input], options: RunOptions) -> dict[str, str | None]:
     """Where their files go if the gate does not flag them; None: nowhere."""
     written = options.image_format is not None and options.unflagged != "leave"
-    return {printable(item.image.path): printable(IMAGES / item.image.path) if written else None for item in items}
+    return {printable(one.image.path): printable(IMAGES / one.image.path) if written else None for one in inputs}
 
 
-def _on_this_machine(source: Path | RemoteTree) -> Path | None:
-    return source if isinstance(source, Path) else None
-
-
-def _command(source: Path | str, tree: Path | RemoteTree) -> str:
-    """What was typed, but for what a URL holds that is not to be written."""
-    shown = tree.url if isinstance(tree, RemoteTree) else str(source)
+def _command(source: Path | str, tree: Source) -> str:
+    """What was typed, without the secrets in URLs."""
+    shown = str(source) if tree.on_this_machine else tree.name
     return shlex.join(shown if word == str(source) else without_secrets(word) for word in sys.argv)
 
 
 def _prepare(
-    source: Path | RemoteTree, bundle: Bundle, out: Path, options: RunOptions
+    source: Source, bundle: Bundle, out: Path, options: RunOptions
 ) -> tuple[tuple[str, ...], dict[str, Any], Callable[[Path], None]]:
     """The networks to run, what identifies the run, and what writes its plan into a file."""
     bundle.check_runs_here()
@@ -197,15 +193,7 @@ def _prepare(
         _check_links(source, out)
     chain = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
     labels = bundle.labels if chain != ("purifier",) else Labels(())
-    if isinstance(source, Path):
-        source = source.absolute()  # a later call may be given in another folder
-    found = find_images(
-        source,
-        files_from=options.files_from,
-        include=options.include,
-        exclude=options.exclude,
-        skip_folder=out,
-    )
+    found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
 
     def make_plan(file: Path) -> None:
         write_plan(
@@ -214,18 +202,18 @@ def _prepare(
             image_format=options.image_format or "png",
             truth=TruthFromFolder(labels),
             batch_size=bundle.manifest.batch_size,
-            packed=options.packed,
+            archives=options.packed,
         )
 
     settings = {
-        "source": str(source) if isinstance(source, Path) else source.url,
+        "source": source.name,
         "options": _identity(options),
         "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
     }
     return chain, settings, make_plan
 
 
-def _gate(bundle: Bundle, options: RunOptions) -> GateTask | None:
+def _gate(bundle: Bundle, options: RunOptions) -> GateSetup | None:
     """Raises ConfigError where the bundle has no such gate."""
     if options.gate is None:
         return None
@@ -233,17 +221,18 @@ def _gate(bundle: Bundle, options: RunOptions) -> GateTask | None:
         raise ConfigError(
             f"{bundle.path} has no gate.", hint="build it with one: purifyctl build-engine --gate shipped"
         )
-    return GateTask(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
+    return GateSetup(threshold_for(bundle.manifest.gate_thresholds, options.gate), options.unflagged)
 
 
-def _check_links(source: Path | RemoteTree, out: Path) -> None:
+def _check_links(source: Source, out: Path) -> None:
     """Raises ConfigError where no hard link to an input can lie in the output."""
-    if isinstance(source, RemoteTree):
-        raise ConfigError(f"Nothing in {source.url} can be linked.", hint="pass --unflagged copy or leave")
+    here = source.on_this_machine
+    if here is None:
+        raise ConfigError(f"Nothing in {source.name} can be linked.", hint="pass --unflagged copy or leave")
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if source.stat().st_dev != place.stat().st_dev:
+    if here.stat().st_dev != place.stat().st_dev:
         raise ConfigError(
-            f"{source} and {out} lie on different file systems, and nothing can be linked from one to the other.",
+            f"{here} and {out} lie on different file systems, and nothing can be linked from one to the other.",
             hint="pass --unflagged copy or leave",
         )
 
@@ -273,18 +262,18 @@ class _Progress:
 
 
 def _process(
-    task: Task,
+    task: Setup,
     plan: Plan,
     folder: RunFolder,
     mine: range,
     options: RunOptions,
     worker: tuple[str, ...],
 ) -> _Progress:
-    """Work through shards. Rows of a shard that is not finished, for whatever reason, are kept for the next call."""
-    shards = OpenShards(
-        plan, folder, task.bundle.manifest.batch_size, packed=options.packed, retry_failed=options.retry_failed
+    """Work through parts. Rows of a part that is not finished, for whatever reason, are kept for the next call."""
+    parts = OpenParts(
+        plan, folder, task.bundle.manifest.batch_size, archives=options.packed, retry_failed=options.retry_failed
     )
-    left = {number: shards.left(number) for number in mine}
+    left = {number: parts.left(number) for number in mine}
     todo = [number for number in mine if left[number] or not folder.is_committed(number)]
     done = _Progress(left=sum(left.values()))
     folder.clean(mine)
@@ -296,11 +285,11 @@ def _process(
         devices = stack.enter_context(_devices(task, plan, folder, options, worker))
         bar = stack.enter_context(console.progress(done.left, "purifying"))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
-        stack.callback(shards.keep)
-        batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, shards.batches(todo))
+        stack.callback(parts.keep)
+        batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, parts.batches(todo))
         stream = stack.enter_context(closing(process_all(devices, batches)))
         for batch, rows in stream:
-            shards.add(batch, rows)
+            parts.add(batch, rows)
             failed = sum(row.status != "ok" for row in rows)
             bar.advance(len(rows), errors=failed)
             done.busy.add(rows)
@@ -317,7 +306,7 @@ def _process(
 
 @contextmanager
 def _devices(
-    task: Task, plan: Plan, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]
+    task: Setup, plan: Plan, folder: RunFolder, options: RunOptions, worker: tuple[str, ...]
 ) -> Iterator[Sequence[Device]]:
     """What works on batches: those of this machine, or of a cluster."""
     if options.ray is None:
@@ -325,41 +314,40 @@ def _devices(
         return
     from purifyctl.run.parent.cluster import ray_devices
 
-    if any(any(split_url(url)[1:]) for url in (task.url, task.images_to) if url):
+    source = open_source(task.source)
+    if source.has_secrets or (task.images_to and RemoteFolder(task.images_to).has_secrets):
         raise ConfigError(
             "Ray notes the words of commands, and a URL among them holds a password or a signature.",
             hint="give the credentials to all machines in their environment, as the protocol's library reads it",
         )
-    work = Assignment(
+    setup = MachineSetup(
         task=task,
-        probe=_readable(plan, task.url),
+        probe=_readable(plan, source),
         marker=folder.marker,
         marker_sha256=file_sha256(folder.marker),
         image_timeout=options.image_timeout,
         command=worker if worker != COMMAND else None,  # which names this machine's Python
     )
-    with ray_devices(work, address=options.ray, workers=options.workers) as devices:
+    with ray_devices(setup, address=options.ray, workers=options.workers) as devices:
         yield devices
 
 
-def _readable(plan: Plan, url: str | None) -> ImageFile | None:
+def _readable(plan: Plan, source: Source) -> ImageFile | None:
     """One of the first inputs, for other machines to try."""
-    tree = RemoteTree(url) if url else None
-    for item in plan.shard(0).items[:PROBES]:
+    for one in plan.part(0).inputs[:PROBES]:
         with suppress(ImageError):
-            read_file(item.image, remote=tree)
-            return item.image
+            source.read(one.image)
+            return one.image
     return None
 
 
-def _check_apart(source: Path | RemoteTree, store: RemoteFolder) -> None:
+def _check_apart(source: Source, store: RemoteFolder) -> None:
     """Raises ConfigError where images would come to lie among the inputs."""
-    if isinstance(source, RemoteTree):
-        inputs, images = f"{source.url}/", f"{store.url}/"
-        if inputs.startswith(images) or images.startswith(inputs):
-            raise ConfigError(
-                f"Images in {store.url} would lie among the inputs in {source.url}.", hint="choose another --images-to"
-            )
+    inputs, images = f"{source.name}/", f"{store.url}/"
+    if inputs.startswith(images) or images.startswith(inputs):
+        raise ConfigError(
+            f"Images in {store.url} would lie among the inputs in {source.name}.", hint="choose another --images-to"
+        )
 
 
 def _mark(store: RemoteFolder, settings: Path) -> None:
@@ -377,7 +365,7 @@ def _identity(options: RunOptions) -> dict[str, Any]:
     names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
     gated = {"gate": options.gate, "unflagged": options.unflagged} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
-    stored = {"images_to": split_url(options.images_to)[0]} if options.images_to else {}
+    stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
     return {name: getattr(options, name) for name in names} | gated | listed | stored
 
 

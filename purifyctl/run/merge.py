@@ -1,4 +1,4 @@
-"""One summary of a run that several calls did, in one folder or in several."""
+"""One summary of a run that several calls have done, in one folder or in several."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def merge(folders: Sequence[Path]) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        A folder holds no run, another run than the first, or a shard that another one holds too.
+        A folder holds no run, or another run than the first folder does, or a part that another folder holds too.
     """
     first, *others = folders
     settings, plan = read_settings(first), Plan(first / PLAN)
@@ -37,11 +37,11 @@ def merge(folders: Sequence[Path]) -> dict[str, Any]:
         theirs = parts_of(other)
         if twice := sorted(set(parts) & set(theirs)):
             raise ConfigError(
-                f"{other} holds shard {twice[0]}, which {parts[twice[0]].parents[1]} holds too.",
+                f"{other} holds part {twice[0]}, which {parts[twice[0]].parents[1]} holds too.",
                 hint="name each folder once, and give each call its own --shard I/N",
             )
         parts |= theirs
-    missing = [number for number in range(plan.shards) if number not in parts]
+    missing = [number for number in range(plan.parts) if number not in parts]
     summary = {
         "inputs": plan.inputs,
         "finished": not missing,

@@ -7,13 +7,13 @@ from pathlib import Path
 import purifyctl
 from purifyctl.config.run import Unflagged
 from purifyctl.engine.bundle import Bundle
-from purifyctl.run.plan import Item
+from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
 from purifyctl.sources import ImageFile
 
 
 @dataclass(frozen=True)
-class GateTask:
+class GateSetup:
     """That only flagged images are to be purified."""
 
     threshold: float  # of the bundle's gate's scores
@@ -21,7 +21,7 @@ class GateTask:
 
 
 @dataclass(frozen=True)
-class Task:
+class Setup:
     """What every batch of one run has in common."""
 
     bundle: Bundle
@@ -34,16 +34,16 @@ class Task:
     top: int
     max_pixels: int
     verbose: bool
-    gate: GateTask | None = None
+    source: Path | str = field(repr=False)  # as `open_source` takes it; a URL may hold a password
+    gate: GateSetup | None = None
     images_to: str | None = field(default=None, repr=False)  # where images go instead of `out`; may hold a password
-    url: str | None = field(default=None, repr=False)  # the source, where it is one; may hold a password
 
 
 @dataclass(frozen=True)
-class Assignment:
+class MachineSetup:
     """What a machine of a cluster is told."""
 
-    task: Task
+    task: Setup
     probe: ImageFile | None  # an input that can be read where the run was started; None: the first ones cannot
     marker: Path  # a file in the output, by which the machine knows that it has the same folder
     marker_sha256: str
@@ -56,10 +56,10 @@ class Assignment:
 class Batch:
     """Inputs that are processed together."""
 
-    shard: int
+    part: int
     number: int  # of the plan's batches
-    positions: tuple[int, ...]  # of the items, within their shard
-    items: Sequence[Item]
+    positions: tuple[int, ...]  # of the inputs, within their part
+    inputs: Sequence[Input]
     decode_only: bool = False  # to see whether it can be; there are no rows of it then
 
 

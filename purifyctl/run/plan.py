@@ -1,4 +1,4 @@
-"""What a run will do: every input, in order, cut into shards. Written once; resuming, and other machines, read it."""
+"""What a run will do: every input, in order, cut into parts. The first call writes it, others read it."""
 
 import functools
 import itertools
@@ -12,16 +12,15 @@ from typing import Any
 from purifyctl.errors import ConfigError
 from purifyctl.images.sink import IMAGES, name_outputs
 from purifyctl.labels import TruthFromFolder
-from purifyctl.run.archives import archive
-from purifyctl.sources import ImageFile
-from purifyctl.sources.trees import Found
+from purifyctl.run.archives import archive_name
+from purifyctl.sources import Found, ImageFile
 
 PLAN = "plan.parquet"
-SHARD = 1000  # inputs, about: whole batches
+PART_SIZE = 1000  # inputs, about: a part has whole batches
 
 
 @dataclass(frozen=True)
-class Item:
+class Input:
     """One input of the plan."""
 
     image: ImageFile
@@ -30,11 +29,11 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What is committed at once."""
+class Part:
+    """The inputs that are committed together."""
 
     number: int
-    items: Sequence[Item]
+    inputs: Sequence[Input]
 
 
 def write_plan(
@@ -44,29 +43,29 @@ def write_plan(
     image_format: str,
     truth: TruthFromFolder,
     batch_size: int,
-    packed: bool = False,
+    archives: bool = False,
 ) -> None:
-    """Stream inputs into a plan: one row each, one row group per shard. It appears whole, or not at all.
+    """Stream inputs into a plan: one row for each input, one row group for each part. It appears whole, or not at all.
 
     Parameters
     ----------
-    packed
-        The outputs of each shard go into an archive of its own.
+    archives
+        The outputs of each part go into an archive.
 
     Raises
     ------
     ConfigError
-        There are none.
+        There are no inputs.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     true_index = functools.lru_cache(maxsize=1024)(lambda folder: truth(PurePosixPath(os.fsdecode(folder), "image")))
     one, two = itertools.tee(found)
-    size = max(1, SHARD // batch_size) * batch_size
+    size = max(1, PART_SIZE // batch_size) * batch_size
     outputs = name_outputs((f.path for f in two), image_format)
-    if packed:
-        outputs = (b"%s/%s" % (archive(i // size).encode(), output) for i, output in enumerate(outputs))
+    if archives:
+        outputs = (b"%s/%s" % (archive_name(i // size).encode(), output) for i, output in enumerate(outputs))
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     schema = _schema()
     try:
@@ -106,23 +105,24 @@ class Plan:
             ) from None
         self._lock = threading.Lock()  # pyarrow's files are for one thread at a time
         self.inputs: int = self._parquet.metadata.num_rows
-        self.shards: int = self._parquet.metadata.num_row_groups
+        self.parts: int = self._parquet.metadata.num_row_groups
 
-    def size(self, shard: int) -> int:
-        """How many inputs it has."""
-        return int(self._parquet.metadata.row_group(shard).num_rows)
+    def size(self, part: int) -> int:
+        """How many inputs a part has."""
+        return int(self._parquet.metadata.row_group(part).num_rows)
 
-    def shard(self, number: int) -> Shard:
-        """Read one shard's inputs."""
+    def part(self, number: int) -> Part:
+        """Read one part's inputs."""
         with self._lock:
             columns = self._parquet.read_row_group(number).to_pydict()
-        return Shard(number, [_item(*row) for row in zip(*columns.values(), strict=True)])
+        return Part(number, [_input(*row) for row in zip(*columns.values(), strict=True)])
 
 
-def _item(
+def _input(
     path: bytes, file: bytes, start: int, length: int | None, problem: str, output: bytes, true: int | None
-) -> Item:
-    return Item(Found(path, file, start, length, problem).as_image(), IMAGES / PurePosixPath(os.fsdecode(output)), true)
+) -> Input:
+    image = Found(path, file, start, length, problem).as_image()
+    return Input(image, IMAGES / PurePosixPath(os.fsdecode(output)), true)
 
 
 def _schema() -> Any:

@@ -1,4 +1,4 @@
-"""One row per input: what became of it. Written as Parquet parts, and as CSV or JSON lines on request."""
+"""One row for each input: what became of it. Rows are written as Parquet parts, and as CSV or JSON lines on request."""
 
 from __future__ import annotations  # keeps Row's types as text, which `parquet.write_part` reads
 
@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from purifyctl.errors import Status
 
-Handled = Literal["purified", "copied", "linked", "left"]  # the last three: not flagged, and its file passed on so
-Time = float  # in Parquet of 64 bits: a second of today does not fit into 32
+Handled = Literal["purified", "copied", "linked", "left"]  # the last three: what became of a file that was not flagged
+Time = float  # 64 bits in Parquet: 32 are too few to tell today's seconds apart
 
 
 @dataclass
@@ -20,36 +20,39 @@ class Row:
     """What became of one input. Missing values are None. Durations in ms, sizes in pixels, probabilities in [0, 1],
     grey levels in [0, 255].
 
-    A batch shares its time: `*_ms` of decode, gate, purify and classify are the batch's time divided by its images
-    (amortised), and `*_batch_ms` is the batch's own. Where one engine does both, purifying holds the classifier's time.
-    With a gate, an image is purified, and then classified, in another batch than it was decoded in.
+    The images of a batch share its time: `*_ms` of decode, gate, purify and classify are the batch's time divided by
+    its number of images (amortised), and `*_batch_ms` is the time of the whole batch. If one engine both purifies and
+    classifies, the time of purifying includes that of classifying. With a gate, an image is purified and classified in
+    another batch than it was decoded in.
     """
 
-    path: str  # relative to the source; bytes that are no UTF-8 are written as \\xNN
+    path: str  # relative to the source; bytes that are not UTF-8 are written as \\xNN
     status: Status = "ok"  # "ok", or why there is no image
-    error: str | None = None  # the same in words
-    height: int | None = None  # of the input, after EXIF rotation
-    width: int | None = None  # likewise
+    error: str | None = None  # the reason in words
+    height: int | None = None  # of the input, after it was turned as EXIF says
+    width: int | None = None  # the same
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
-    true_label: str | None = None  # its name
+    true_label: str | None = None  # the name of that class
     top_index: list[int] = field(default_factory=list)  # most probable first; of the purified or passed-on image
-    top_label: list[str] = field(default_factory=list)  # their names
-    top_probability: list[float] = field(default_factory=list)  # their softmax
+    top_label: list[str] = field(default_factory=list)  # names of these classes
+    top_probability: list[float] = field(default_factory=list)  # softmax of these classes
     true_probability: float | None = None  # softmax of the true class
-    unpurified_top_index: list[int] = field(default_factory=list)  # with --compare: the same of the image as it came
-    unpurified_top_label: list[str] = field(default_factory=list)  # likewise
-    unpurified_top_probability: list[float] = field(default_factory=list)  # likewise
-    unpurified_true_probability: float | None = None  # likewise
-    gate_score: float | None = None  # of the input: how likely it was attacked, where half of all are
-    flagged: bool | None = None  # whether that reaches the threshold
-    handled: Handled | None = None  # "purified"; with --gate also "copied", "linked" or "left": not flagged
-    divergence: float | None = None  # with --compare: Jensen-Shannon, in bits, of what is predicted before and after
+    unpurified_top_index: list[int] = field(default_factory=list)  # with --compare: the same for the unpurified image
+    unpurified_top_label: list[str] = field(default_factory=list)  # the same
+    unpurified_top_probability: list[float] = field(default_factory=list)  # the same
+    unpurified_true_probability: float | None = None  # the same
+    gate_score: float | None = None  # how likely it is that the input was attacked, if half of all inputs were
+    flagged: bool | None = None  # whether the gate score is at or above the threshold
+    handled: Handled | None = None  # "purified"; with --gate also "copied", "linked" or "left", if it was not flagged
+    divergence: float | None = (
+        None  # with --compare: Jensen-Shannon divergence of the predictions before and after, in bits
+    )
     mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
-    batch: int | None = None  # of the plan
-    batch_size: int | None = None  # images that could be decoded of those that were processed together
-    read_ms: float | None = None  # this file, from disk or from a store
-    decode_ms: float | None = None  # amortised, with resizing
+    batch: int | None = None  # number of its batch in the plan
+    batch_size: int | None = None  # how many images of its batch could be decoded
+    read_ms: float | None = None  # this file, from disk or over a network
+    decode_ms: float | None = None  # amortised; includes resizing
     gate_ms: float | None = None  # amortised
     purify_ms: float | None = None  # amortised
     classify_ms: float | None = None  # amortised; of the purified image
@@ -64,9 +67,9 @@ class Row:
 
 @dataclass
 class KeptRow(Row):
-    """A row of a shard that is not finished."""
+    """A row of a part that is not finished."""
 
-    position: int = 0  # within its shard
+    position: int = 0  # within its part
 
 
 COLUMNS = tuple(f.name for f in fields(Row))
@@ -81,7 +84,7 @@ def read_rows(part: Path) -> list[dict[str, Any]]:
 
 
 def write_text(parts: Iterable[Path], file: Path) -> None:
-    """Write the rows of these parts as CSV or JSON lines, by `file`'s ending. Lists in CSV are JSON."""
+    """Write the rows of these parts as CSV or JSON lines, as `file`'s ending says. Lists in CSV are written as JSON."""
     temporary = file.with_name(f".{file.name}.part")
     with temporary.open("w", newline="", encoding="utf-8") as stream:
         if file.suffix == ".csv":

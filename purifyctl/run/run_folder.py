@@ -1,12 +1,12 @@
 """A run on disk: what was asked for, what is to be done, what is done.
 
 run.json                what was asked for; marks the folder as ours
-plan.parquet            every input, in shards
-rows/part-00042.parquet the rows of a finished shard
-rows/kept-00042.parquet those of one that was stopped in its midst
+plan.parquet            every input, in parts
+rows/part-00042.parquet the rows of a finished part
+rows/kept-00042.parquet the rows of a part that was stopped before its end
 images/...              the purified tree
-summary.json            what the rows say; of several calls that share a run: summaries/0-of-4.json
-report.html             the same for people, once somebody asked for it
+summary.json            what the rows say; if several calls share the run: summaries/0-of-4.json
+report.html             the same for people, once somebody has asked for it
 """
 
 import contextlib
@@ -34,25 +34,25 @@ LOCK, PLAN_LOCK = ".lock", ".plan.lock"
 
 
 class RunFolder:
-    """The folder of a run, held by one call: another that asks for the same share of it is refused meanwhile.
+    """The folder of a run, held by one call. Meanwhile another call that asks for the same shard is refused.
 
     Parameters
     ----------
     source
-        Must not be what the run writes into. None: it is not on this machine.
-    share
+        Must lie apart from what the run writes. None: it is not on this machine.
+    shard
         Which of several calls, on one machine or many, this one is: (i, n).
     """
 
-    def __init__(self, source: Path | None, path: Path, share: tuple[int, int]) -> None:
+    def __init__(self, source: Path | None, path: Path, shard: tuple[int, int]) -> None:
         check_apart(source, path)
         self.path, self.source = path, source.absolute() if source else None
         self.marker = path.absolute() / SETTINGS
         self._rows = path / ROWS
-        self._share = "{}-of-{}".format(*share)
-        self._of = share[1]
-        # images that are being written; beside the others, so that they lie on the same file system
-        self.partial = path.absolute() / IMAGES / f".{self._share}.partial"
+        self._shard = "{}-of-{}".format(*shard)
+        self._of = shard[1]
+        # images that are being written; beside the finished ones, so that they lie on the same file system
+        self.partial = path.absolute() / IMAGES / f".{self._shard}.partial"
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class RunFolder:
             raise ConfigError(f"{self.path} cannot be written to: {error.strerror}.", hint="check --out") from None
         with ExitStack() as stack:
             stack.enter_context(_shared(self.path / LOCK, self._of))
-            stack.enter_context(_locked(self.path / f".{self._share}.lock"))
+            stack.enter_context(_locked(self.path / f".{self._shard}.lock"))
             self._held = stack.pop_all()
         return self
 
@@ -71,7 +71,7 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self.partial.parent.rmdir()  # no image was written
         if self._of == 1 and not (self.path / PLAN).exists():  # nothing was begun, and nobody else is here
-            for lock in (LOCK, PLAN_LOCK, f".{self._share}.lock"):
+            for lock in (LOCK, PLAN_LOCK, f".{self._shard}.lock"):
                 (self.path / lock).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # there is something else
                 self.path.rmdir()
@@ -83,17 +83,17 @@ class RunFolder:
         on_existing: OnExisting,
         make_plan: Callable[[Path], None],
     ) -> Plan:
-        """Make a new run, or see that an earlier one was asked for the same.
+        """Begin a new run, or check that an earlier one was asked for the same.
 
         Parameters
         ----------
         make_plan
-            Writes the plan to a file, unless there is one.
+            Writes the plan to a file. It is not called if there is a plan.
 
         Raises
         ------
         ConfigError
-            The folder holds a run of something else (the message names the differences), or nothing of ours.
+            The folder holds a run of something else (the message names the differences), or files of another origin.
         """
         file = self.path / PLAN
         with _locked(self.path / PLAN_LOCK, fcntl.LOCK_EX):  # the first of several calls plans for all
@@ -118,56 +118,56 @@ class RunFolder:
                     raise
         return Plan(file)
 
-    def clean(self, shards: Iterable[int]) -> None:
-        """Remove what a killed call left, and make the folder for images that are being written."""
-        for number in filter(self.is_committed, shards):
+    def clean(self, parts: Iterable[int]) -> None:
+        """Remove what a killed call left behind, and make the folder for images that are being written."""
+        for number in filter(self.is_committed, parts):
             (self._rows / _kept(number)).unlink(missing_ok=True)
-            archives.clear(self.path, number)
+            archives.remove_waiting(self.path, number)
         for partial in self.partial.parent.glob(".*.partial") if self._of == 1 else (self.partial,):
             shutil.rmtree(partial, ignore_errors=True)
         self.partial.mkdir(parents=True, exist_ok=True)
 
-    def commit(self, shard: int, rows: Mapping[int, Row]) -> None:
-        """Write a finished shard's rows, given by position: from now on it is done."""
-        _write([rows[position] for position in sorted(rows)], Row, self._rows / _part(shard))
-        (self._rows / _kept(shard)).unlink(missing_ok=True)
-        archives.clear(self.path, shard)
+    def commit(self, part: int, rows: Mapping[int, Row]) -> None:
+        """Write the rows of a finished part, given by position. From now on the part is done."""
+        _write([rows[position] for position in sorted(rows)], Row, self._rows / _part(part))
+        (self._rows / _kept(part)).unlink(missing_ok=True)
+        archives.remove_waiting(self.path, part)
 
-    def pack(self, shard: int, outputs: Iterable[PurePosixPath]) -> None:
-        """Write a finished shard's images, which wait for it, as one archive."""
+    def write_archive(self, part: int, outputs: Iterable[PurePosixPath]) -> None:
+        """Write the waiting images of a finished part as one archive."""
         try:
-            archives.pack(self.path, shard, outputs, temporary=self.partial)
+            archives.write_archive(self.path, part, outputs, temporary=self.partial)
         except OSError as error:
-            raise _no_room(self.path / IMAGES / archives.archive(shard), error) from None
+            raise _no_room(self.path / IMAGES / archives.archive_name(part), error) from None
 
-    def keep(self, shard: int, rows: Mapping[int, Row]) -> None:
-        """Write the rows of a shard that is not finished, for the next call."""
+    def keep(self, part: int, rows: Mapping[int, Row]) -> None:
+        """Write the rows of a part that is not finished, for the next call."""
         kept = [KeptRow(**vars(row), position=position) for position, row in sorted(rows.items())]
-        _write(kept, KeptRow, self._rows / _kept(shard))
+        _write(kept, KeptRow, self._rows / _kept(part))
 
-    def is_committed(self, shard: int) -> bool:
-        return (self._rows / _part(shard)).exists()
+    def is_committed(self, part: int) -> bool:
+        return (self._rows / _part(part)).exists()
 
-    def statuses(self, shard: int) -> list[str]:
-        """Of the rows that are there."""
-        there = self.part(shard)
+    def statuses(self, part: int) -> list[str]:
+        """The statuses of the rows that are there."""
+        there = self.part_file(part)
         return read_columns(there, ["status"])["status"] if there else []
 
-    def rows(self, shard: int) -> dict[int, Row]:
-        """Those that are there, by position."""
-        there = self.part(shard)
+    def rows(self, part: int) -> dict[int, Row]:
+        """The rows that are there, by position."""
+        there = self.part_file(part)
         found = read_rows(there) if there else []
         return {row.pop("position", i): Row(**row) for i, row in enumerate(found)}
 
-    def part(self, shard: int) -> Path | None:
-        """The rows of a shard that is finished, or was stopped in its midst."""
-        return next((file for file in rows_of(self.path, shard) if file.exists()), None)
+    def part_file(self, part: int) -> Path | None:
+        """The file with a part's rows, whether the part is finished or was stopped before its end."""
+        return next((file for file in rows_of(self.path, part) if file.exists()), None)
 
     def _summary(self) -> Path:
-        return self.path / SUMMARY if self._of == 1 else self.path / SUMMARIES / f"{self._share}.json"
+        return self.path / SUMMARY if self._of == 1 else self.path / SUMMARIES / f"{self._shard}.json"
 
     def has_final_summary(self) -> bool:
-        """Whether an earlier call came to say that everything is done."""
+        """Whether the summary of an earlier call says that everything is done."""
         try:
             return bool(json.loads(self._summary().read_text())["finished"])
         except (OSError, ValueError, KeyError):
@@ -180,11 +180,11 @@ class RunFolder:
     def text_file(self, ending: str) -> Path:
         """Where this call's rows go as text."""
         self._summary().parent.mkdir(exist_ok=True)
-        return self.path / f"rows{ending}" if self._of == 1 else self.path / SUMMARIES / f"{self._share}{ending}"
+        return self.path / f"rows{ending}" if self._of == 1 else self.path / SUMMARIES / f"{self._shard}{ending}"
 
 
 def check_same(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a run was asked for something else; the message names the differences."""
+    """Raises ConfigError if the run was asked for something else; the message names the differences."""
     settings.check_same(
         folder / SETTINGS,
         asked,
@@ -194,28 +194,28 @@ def check_same(folder: Path, asked: Mapping[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What a run was asked for. Raises ConfigError where there is none."""
+    """What a run was asked for. Raises ConfigError if the folder holds no run."""
     if not (folder / SETTINGS).exists():
         raise ConfigError(f"{folder} holds no run.", hint="name the --out of a run")
     return settings.read_settings(folder / SETTINGS)
 
 
 def parts_of(folder: Path) -> dict[int, Path]:
-    """The parts of all finished shards, by shard."""
+    """The row files of all finished parts, by part."""
     return {int(part.stem.removeprefix("part-")): part for part in (folder / ROWS).glob("part-*.parquet")}
 
 
-def rows_of(folder: Path, shard: int) -> list[Path]:
-    """Where a shard's rows can be, the finished ones first."""
-    return [folder / ROWS / _part(shard), folder / ROWS / _kept(shard)]
+def rows_of(folder: Path, part: int) -> list[Path]:
+    """The files that can hold a part's rows: first that of a finished part, then that of an unfinished one."""
+    return [folder / ROWS / _part(part), folder / ROWS / _kept(part)]
 
 
-def _part(shard: int) -> str:
-    return f"part-{shard:05d}.parquet"
+def _part(part: int) -> str:
+    return f"part-{part:05d}.parquet"
 
 
-def _kept(shard: int) -> str:
-    return f"kept-{shard:05d}.parquet"
+def _kept(part: int) -> str:
+    return f"kept-{part:05d}.parquet"
 
 
 def _write(rows: list[Any], row_type: type, file: Path) -> None:
@@ -233,11 +233,11 @@ def _no_room(file: Path, error: OSError) -> OutputError:
 
 @contextmanager
 def _shared(file: Path, of: int) -> Iterator[None]:
-    """Hold a lock together with calls that share the run among as many, and with no others."""
+    """Hold a lock together with the other calls that share the run, if all say the same N of `--shard I/N`."""
     with _locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB if of == 1 else fcntl.LOCK_SH | fcntl.LOCK_NB) as stream:
         if of > 1:
-            with contextlib.suppress(OSError):  # another one is there, or the file system knows no locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first one says among how many
+            with contextlib.suppress(OSError):  # another call is there, or the file system knows no locks
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first call writes down its N
                 stream.truncate(0)
                 stream.write(str(of))
                 stream.flush()
@@ -253,7 +253,7 @@ def _shared(file: Path, of: int) -> Iterator[None]:
 
 @contextmanager
 def _locked(file: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[IO[str]]:
-    """Hold a lock that ends with the process, whatever it dies of."""
+    """Hold a lock that ends with the process, however the process ends."""
     try:
         stream = file.open("a+")
     except OSError as error:

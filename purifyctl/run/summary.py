@@ -21,11 +21,11 @@ _NEEDED = (
 )  # fmt: skip
 
 
-SATURATED = 0.8  # of its threads' time, from which on a stage is what a run waits for
+SATURATED = 0.8  # a stage whose threads are busy for this part of the time limits the run
 
 
 class Busy:
-    """How busy each stage's threads were, from the rows of whole batches."""
+    """How busy the threads of each stage were, from the rows of whole batches."""
 
     def __init__(self) -> None:
         self._ms = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
@@ -40,8 +40,8 @@ class Busy:
         self._ms["write"] += sum((row.encode_ms or 0.0) + (row.write_ms or 0.0) for row in rows)
 
     def figures(self, seconds: float, threads: Mapping[str, int]) -> dict[str, Any]:
-        """Shares of the time that `threads` had, and which stage limits the run: None where none is busy enough, so
-        that what it waits for lies between them.
+        """For each stage, for which fraction of their time its `threads` were busy; and the stage that limits the run.
+        None: no stage is busy enough, so the run waits for something between them.
         """
         busy = {stage: round(ms / 1e3 / seconds / threads[stage], 3) for stage, ms in self._ms.items()}
         most = max(busy, key=busy.__getitem__)
@@ -49,7 +49,7 @@ class Busy:
 
 
 def summarise(parts: Iterable[Path]) -> dict[str, Any]:
-    """Counts, percentiles of latencies and of what purifying changed, and accuracy of these Parquet parts' rows."""
+    """Counts, percentiles of latencies and of mean changes, and accuracy, from the rows of these Parquet parts."""
     statuses: Counter[str] = Counter()
     times: dict[str, list[NDArray[np.float32]]] = {stage: [] for stage in STAGES}
     changes: list[NDArray[np.float32]] = []
@@ -79,8 +79,8 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
 
 
 def _saved(flagged: Counter[bool], ms: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """What a gate found and saved. Engine time, in seconds: of the gate, and what purifying the others would have taken
-    at the mean time of those that were purified; None where none was.
+    """What the gate flagged and what it saved. `gate_s`: engine time of the gate. `spared_s`: the engine time that it
+    would have taken to purify the unflagged images, at the mean time of the purified ones; None if none was purified.
     """
     purify = ms.get("purify", np.empty(0, np.float32))
     return {
@@ -93,9 +93,9 @@ def _saved(flagged: Counter[bool], ms: Mapping[str, NDArray[np.float32]]) -> dic
 
 
 class Accuracy:
-    """Accuracy figures, each with the number of images it stands on, summed up part by part.
+    """Accuracy figures, each over the images that it can be computed from, summed up part by part.
 
-    top1, top5, true_confidence need true labels; misclassification_rate (the prediction differs from that on the
+    top1, top5 and true_confidence need true labels. misclassification_rate (the prediction differs from that for the
     unpurified image) needs both predictions.
     """
 
@@ -129,7 +129,7 @@ class Accuracy:
             self._sums[name] += sum(values)
 
     def figures(self) -> dict[str, Any]:
-        """Means, and what they stand on. Empty where nothing was classified."""
+        """Means, and how many images they are from. Empty if nothing was classified."""
         if not self._n:
             return {}
         counts = {"classified": self._n["top1_confidence"]} | ({"labelled": n} if (n := self._n["top1"]) else {})

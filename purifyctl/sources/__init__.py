@@ -1,6 +1,7 @@
 """Where pictures come from: folders, lists, tar archives, object stores and web servers."""
 
-from purifyctl.sources.listing import list_images
-from purifyctl.sources.source import ImageFile, read_file
+from purifyctl.sources.local import read_file
+from purifyctl.sources.opening import list_images, open_source
+from purifyctl.sources.source import Found, ImageFile, Source
 
-__all__ = ["ImageFile", "list_images", "read_file"]
+__all__ = ["Found", "ImageFile", "Source", "list_images", "open_source", "read_file"]

@@ -1,70 +1,140 @@
-"""One input: where it lies, and its bytes."""
+"""What a source is: it lists its inputs, and reads them. What lies behind it is known only inside this package."""
 
-import re
-import stat
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.errors import ImageError
-
-if TYPE_CHECKING:
-    from purifyctl.sources.remote import RemoteTree
+from purifyctl.sources.urls import is_url
 
 MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
 
 
-def is_url(text: str) -> bool:
-    return re.match(r"[A-Za-z][A-Za-z0-9+.:-]*://", text) is not None
-
-
 @dataclass(frozen=True)
 class ImageFile:
-    """One input: where it lies, and its path relative to the source, by which every result names it."""
+    """One input: where its bytes lie, and its path relative to the source. Every result names it by this path."""
 
     file: Path | str  # a str is a URL, which Path would change
     path: PurePosixPath
     span: tuple[int, int] | None = None  # first byte and length within `file`; None: the whole file
-    problem: str = ""  # why it cannot be read, where that is known already
+    problem: str = ""  # why it cannot be read, if that is known already
+
+    @property
+    def on_this_machine(self) -> Path | None:
+        """The file that holds it; None: it lies behind a URL."""
+        return self.file if isinstance(self.file, Path) else None
 
     @property
     def size(self) -> int:
-        """Bytes; -1 of what is not there, such as the target of a broken link. It gets its row when it is read."""
+        """Bytes; -1 if the file is not there, for example behind a broken link. Such an input fails when it is read."""
         try:
             return self.span[1] if self.span else Path(self.file).stat().st_size
         except OSError:
             return -1
 
 
-def read_file(image: ImageFile, max_bytes: int = MAX_BYTES, *, remote: "RemoteTree | None" = None) -> NDArray[np.uint8]:
-    """The bytes of one input.
+class Found(NamedTuple):
+    """One input as a listing finds it and a plan keeps it. Names are bytes, as the file system has them."""
 
-    Parameters
-    ----------
-    remote
-        The source that a URL lies in.
+    path: bytes  # relative to the source; a folder's ends in a slash
+    file: bytes  # where its bytes lie: a path or a URL
+    start: int = 0  # of its bytes, within the file
+    length: int | None = None  # None: the whole file
+    problem: str = ""  # why it cannot be read, if that is known already
 
-    Raises
-    ------
-    ImageError
-        With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+    def as_image(self) -> ImageFile:
+        file = os.fsdecode(self.file)
+        return ImageFile(
+            file if is_url(file) else Path(file),
+            PurePosixPath(os.fsdecode(self.path)),
+            None if self.length is None else (self.start, self.length),
+            self.problem,
+        )
+
+
+class Source(Protocol):
+    """Where pictures come from. Safe to use from several threads. `open_source` makes one."""
+
+    @property
+    def name(self) -> str:
+        """Its absolute path, or its URL without secrets: what results and messages call it."""
+
+    @property
+    def on_this_machine(self) -> Path | None:
+        """The folder or file as it was named; None: the source lies behind a URL."""
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether its address holds a user, a password or a query."""
+
+    @property
+    def at_once(self) -> int:
+        """How many inputs of a batch are best read at once: 1, or more if each has to wait for a server."""
+
+    def inputs(
+        self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Iterator[Found]:
+        """Every input, sorted by path. See `listing.find_inputs` for the parameters, and for what counts as one.
+
+        A server is asked when the first input is taken, so that a plan that is there needs no answer.
+
+        Raises
+        ------
+        ConfigError
+            The source or the list does not exist or cannot be read.
+        BusyError
+            The server does not answer. Another time it may.
+        """
+
+    def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+        """The bytes of one of its inputs.
+
+        Raises
+        ------
+        ImageError
+            With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+        """
+
+
+class Tree(Protocol):
+    """What a listing asks of a source that has folders. Places in it are bytes: a file system's path, or a URL without
+    secrets.
     """
-    if image.problem:
-        raise ImageError("unreadable", image.problem)
-    if isinstance(image.file, str):
-        if remote is None:
-            raise ValueError("a URL is read through its source")
-        return np.frombuffer(remote.read(image.file, image.span, max_bytes), np.uint8)
-    try:
-        facts = image.file.stat()
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever
-            raise ImageError("unreadable", "It is not a regular file.")
-        start, size = image.span or (0, facts.st_size)
-        if size > max_bytes:
-            raise ImageError("too_large", f"The file has {size:,} bytes; {max_bytes:,} are allowed.")
-        return np.fromfile(image.file, np.uint8, count=size, offset=start)
-    except OSError as error:
-        raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None
+
+    @property
+    def root(self) -> bytes: ...
+
+    @property
+    def root_name(self) -> bytes:
+        """The last part of `root`: the path of the only input, if the source is one file."""
+
+    def is_folder(self) -> bool:
+        """Whether the root is a folder. Raises ConfigError if there is nothing."""
+
+    def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
+        """What a folder holds, without hidden names, sorted. Raises OSError at once if it cannot be listed.
+
+        `path` is the folder's own, to which names are added. Those of folders and archives end in a slash, and are
+        sorted with it.
+        """
+
+    def is_archive(self, entry: Found) -> bool:
+        """Whether an entry that ends in a slash is an archive, and not a folder."""
+
+    def inside(self, line: bytes) -> bytes | None:
+        """A line of a list as a path relative to the root; None: there can be no such path in this tree."""
+
+    def place(self, path: bytes) -> bytes:
+        """Where a path relative to the root lies."""
+
+    def open(self, place: bytes) -> BinaryIO:
+        """A file that can be read from any position. Raises OSError."""
+
+
+def too_large(size: int, max_bytes: int) -> ImageError:
+    return ImageError("too_large", f"The file has {size:,} bytes; {max_bytes:,} are allowed.")

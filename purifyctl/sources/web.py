@@ -9,9 +9,10 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from purifyctl.errors import ImageError
+from purifyctl.sources.urls import decoded
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -21,16 +22,6 @@ PIECE = 1 << 18  # bytes
 INDEX_BYTES = 1 << 30  # of an index page: millions of links
 BUSY = (408, 425, 429)  # and all from 500 on: another time it may succeed
 LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""", re.IGNORECASE)
-
-
-def encoded(path: bytes) -> bytes:
-    """A path as URLs have it."""
-    return quote_from_bytes(path).encode()
-
-
-def decoded(path: str) -> bytes:
-    """The bytes that a URL's path stands for."""
-    return unquote_to_bytes(os.fsencode(path))
 
 
 class Web:
@@ -81,7 +72,7 @@ class Web:
             if answer.status in (206, 416) and told:
                 return int(told[1])
             _check(answer)
-            raise OSError("the server does not send parts of files, which is how tar shards are read")
+            raise OSError("the server does not send parts of files, which is how archives are read")
 
     async def _get(self, url: str, span: tuple[int, int] | None, max_bytes: int) -> bytes:
         start, length = span or (0, 0)
@@ -90,7 +81,7 @@ class Web:
                 raise OSError("it is shorter than it was when the run was planned")
             _check(answer)
             if span and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise OSError("the server does not send parts of files, which is how tar shards are read")
+                raise OSError("the server does not send parts of files, which is how archives are read")
             data = await _body(answer, length if span else max_bytes)
         if span and len(data) != length:
             raise OSError("it is shorter than it was when the run was planned")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from purifyctl.labels import TruthFromFolder, imagenet_labels
 from purifyctl.run.plan import Plan, write_plan
-from purifyctl.sources.trees import Found
+from purifyctl.sources import Found
 
 PER_FOLDER = 1300  # as in ImageNet's training set
 
@@ -35,13 +35,13 @@ def main() -> None:
         )  # fmt: skip
         planned = time.perf_counter()
         plan = Plan(file)
-        plan.shard(plan.shards - 1)
+        plan.part(plan.parts - 1)
         opened = time.perf_counter()
         size = file.stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{n:,} entries: planned in {planned - started:.1f} s, {size:.0f} MB on disk; opened, and the last of "
-        f"{plan.shards:,} shards read, in {opened - planned:.2f} s; peak memory {peak:.0f} MiB"
+        f"{plan.parts:,} parts read, in {opened - planned:.2f} s; peak memory {peak:.0f} MiB"
     )
 
 

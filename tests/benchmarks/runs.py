@@ -6,7 +6,7 @@
 
 `hostile`: the shipped engine over photographs alone, and over as many files of which a fifth is hostile, in turns. With
 `--crash` one of them kills the process that decodes it, every time. `long`: rows only, photographs used over and over,
-with a tiny engine, so that what the pipeline itself costs shows. `resume`: a finished run of 100 shards, asked again.
+with a tiny engine, so that what the pipeline itself costs shows. `resume`: a finished run of 100 parts, asked again.
 """
 
 import argparse
@@ -108,8 +108,8 @@ def _mib(pid: int) -> float:
 
 
 def measure_resume() -> None:
-    """Print how long it takes to ask again for a finished run of 100 shards, and check that it writes nothing."""
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(plan, "SHARD", 4):
+    """Print how long it takes to ask again for a finished run of 100 parts, and check that it writes nothing."""
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(plan, "PART_SIZE", 4):
         folder = Path(name)
         (folder / "photographs").mkdir()
         for i in range(400):
@@ -121,7 +121,7 @@ def measure_resume() -> None:
         run(folder / "photographs", bundle, out)
         seconds = time.perf_counter() - began
         assert _files(out) == before
-        print(f"a finished run of {Plan(out / PLAN).shards} shards: {seconds:.2f} s, and nothing was written")
+        print(f"a finished run of {Plan(out / PLAN).parts} parts: {seconds:.2f} s, and nothing was written")
 
 
 def _files(out: Path) -> dict[Path, tuple[int, int]]:

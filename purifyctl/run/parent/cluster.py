@@ -16,7 +16,7 @@ from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.manifest import MANIFEST
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, PurifyctlError
-from purifyctl.run.messages import Assignment, Batch, Ready
+from purifyctl.run.messages import Batch, MachineSetup, Ready
 from purifyctl.run.parent.devices import Batches, LostDeviceError
 from purifyctl.run.rows import Row
 
@@ -26,7 +26,7 @@ STARTS = 3  # actors lost in a row, with nothing done in between
 
 
 @contextmanager
-def ray_devices(work: Assignment, *, address: str, workers: int | None) -> Iterator[list["RayDevice"]]:
+def ray_devices(work: MachineSetup, *, address: str, workers: int | None) -> Iterator[list["RayDevice"]]:
     """Connect to a cluster, or start one on this machine, and place the workers.
 
     Parameters
@@ -129,7 +129,7 @@ class NoRoomError(BackendError):
 class RayDevice:
     """An actor somewhere in the cluster; where it is lost, another."""
 
-    def __init__(self, work: Assignment, files: Any, needs: Mapping[str, float]) -> None:
+    def __init__(self, work: MachineSetup, files: Any, needs: Mapping[str, float]) -> None:
         self._work, self._files, self._needs = work, files, needs
         self._closed = False
         self.ready_at: float | None = None
@@ -192,7 +192,7 @@ class RayDevice:
 
         lost = 0
         while not self._closed:
-            in_hand: dict[tuple[int, int], Batch] = {}  # by shard and batch: what is left of it
+            in_hand: dict[tuple[int, int], Batch] = {}  # by part and batch: what is left of it
             try:
                 for done in self._stream(batches, in_hand):
                     lost = 0
@@ -236,7 +236,7 @@ class RayDevice:
                     ended = True
                 else:
                     fed += 1
-                    in_hand[batch.shard, batch.number] = batch
+                    in_hand[batch.part, batch.number] = batch
 
         stream = self._actor.process.remote()
         ready: Ready = ray.get(next(stream))
@@ -244,7 +244,7 @@ class RayDevice:
         feed()
         for reference in stream:
             done, rows = ray.get(reference)
-            key = (done.shard, done.number)
+            key = (done.part, done.number)
             left = _without(in_hand[key], set(done.positions))
             if left is None:
                 del in_hand[key]
@@ -257,10 +257,10 @@ class RayDevice:
 
 def _without(batch: Batch, positions: set[int]) -> Batch | None:
     """What is left of a batch; None: nothing."""
-    left = [(p, item) for p, item in zip(batch.positions, batch.items, strict=True) if p not in positions]
+    left = [(p, item) for p, item in zip(batch.positions, batch.inputs, strict=True) if p not in positions]
     if not left:
         return None
-    return replace(batch, positions=tuple(p for p, _ in left), items=[item for _, item in left])
+    return replace(batch, positions=tuple(p for p, _ in left), inputs=[item for _, item in left])
 
 
 def _cause(error: Any) -> Exception:

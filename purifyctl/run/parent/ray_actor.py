@@ -15,10 +15,9 @@ from purifyctl.errors import BackendError, ConfigError, ImageError, MissingDepen
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.images.sink import printable
 from purifyctl.machine import cache_folder
-from purifyctl.run.messages import Assignment, Batch
+from purifyctl.run.messages import Batch, MachineSetup
 from purifyctl.run.parent.supervisor import COMMAND, Supervisor
-from purifyctl.sources import read_file
-from purifyctl.sources.remote import RemoteTree
+from purifyctl.sources import open_source
 
 
 class Purifier:
@@ -28,7 +27,7 @@ class Purifier:
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
 
-    def open(self, work: Assignment, files: Mapping[str, bytes]) -> None:
+    def open(self, work: MachineSetup, files: Mapping[str, bytes]) -> None:
         """Look around on this machine.
 
         Raises
@@ -52,7 +51,7 @@ class Purifier:
             )
         if work.probe is not None:
             try:
-                read_file(work.probe, remote=RemoteTree(work.task.url) if work.task.url else None)
+                open_source(work.task.source).read(work.probe)
             except (ImageError, ConfigError, MissingDependencyError) as error:
                 raise BackendError(
                     f"{here} cannot read {printable(work.probe.path)}, which can be read where the run was started: "
@@ -81,7 +80,7 @@ class Purifier:
         assert self._supervisor is not None
         yield self._supervisor.start()
         for batch, rows in self._supervisor.process(iter(self._batches.get, None)):
-            yield replace(batch, items=()), rows
+            yield replace(batch, inputs=()), rows
 
 
 def _bundle_here(bundle: Bundle, files: Mapping[str, bytes]) -> Bundle:

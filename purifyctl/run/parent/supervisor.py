@@ -21,7 +21,7 @@ from typing import Any
 from purifyctl import console
 from purifyctl.errors import BackendError, Status
 from purifyctl.images.sink import printable
-from purifyctl.run.messages import Batch, Done, Entered, Failed, Ready, Task
+from purifyctl.run.messages import Batch, Done, Entered, Failed, Ready, Setup
 from purifyctl.run.rows import Row
 
 COMMAND = (sys.executable, "-m", "purifyctl.run.worker.process")
@@ -60,7 +60,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, task: Task, *, image_timeout: float, gpu: int | None = None, command: Sequence[str] = COMMAND
+        self, task: Setup, *, image_timeout: float, gpu: int | None = None, command: Sequence[str] = COMMAND
     ) -> None:
         self._task, self._timeout, self._gpu, self._command = task, image_timeout, gpu, command
         self._worker: _Worker | None = None
@@ -68,8 +68,8 @@ class Supervisor:
         self._suspects: deque[Batch] = deque()  # of one image each
         self._cleared: list[Batch] = []  # were suspects, and could be decoded
         self._probed: set[tuple[int, int]] = set()  # batches whose images were decoded one by one
-        self._strikes: Counter[tuple[int, int]] = Counter()  # by shard and position
-        self._deaths: Counter[tuple[int, int]] = Counter()  # by shard and batch, of batches in any stage
+        self._strikes: Counter[tuple[int, int]] = Counter()  # by part and position
+        self._deaths: Counter[tuple[int, int]] = Counter()  # by part and batch, of batches in any stage
         self._in_a_row = 0
         self._closed = False
         self.ready_at: float | None = None
@@ -170,23 +170,23 @@ class Supervisor:
         self._worker.kill()
         self._worker = None
         for held in in_hand:
-            batch, key = held.batch, (held.batch.shard, held.batch.number)
+            batch, key = held.batch, (held.batch.part, held.batch.number)
             if held.stage is not None:
                 self._deaths[key] += 1
             if held not in suspects and self._deaths[key] < STRIKES:
                 self._again.append(batch)
-            elif len(in_hand) > 1 or len(batch.items) > 1:
+            elif len(in_hand) > 1 or len(batch.inputs) > 1:
                 decode_only = held.stage == "decode" and key not in self._probed
                 self._probed.add(key)
                 self._suspects.extend(_one_by_one(batch, decode_only))
                 if held in suspects:
-                    self._strikes.update((batch.shard, position) for position in batch.positions)
+                    self._strikes.update((batch.part, position) for position in batch.positions)
             elif (row := self._strike(batch, death)) is not None:
                 yield replace(batch, decode_only=False), [row]
             else:
                 self._suspects.appendleft(batch)
         if suspects:
-            names = ", ".join(printable(held.batch.items[0].image.path) for held in suspects)
+            names = ", ".join(printable(held.batch.inputs[0].image.path) for held in suspects)
             console.warn(f"The worker died ({death}) while it worked on the batch of {names}; it is started again.")
         else:
             console.warn(f"The worker died ({death}) with nothing begun; it is started again.")
@@ -194,12 +194,12 @@ class Supervisor:
 
     def _strike(self, batch: Batch, death: _DiedError) -> Row | None:
         """The row of an image that has done it once too often."""
-        key = (batch.shard, batch.positions[0])
+        key = (batch.part, batch.positions[0])
         self._strikes[key] += 1
         if self._strikes[key] < STRIKES:
             return None
         self._count_hopeless(death)
-        (item,) = batch.items
+        (item,) = batch.inputs
         status: Status = "timeout" if death.hung else "crashed"
         return Row(
             printable(item.image.path),
@@ -225,24 +225,26 @@ class Supervisor:
 
 
 def _one_by_one(batch: Batch, decode_only: bool) -> Iterator[Batch]:
-    for position, item in zip(batch.positions, batch.items, strict=True):
-        yield replace(batch, positions=(position,), items=(item,), decode_only=decode_only)
+    for position, item in zip(batch.positions, batch.inputs, strict=True):
+        yield replace(batch, positions=(position,), inputs=(item,), decode_only=decode_only)
 
 
 def _together(pieces: Iterable[Batch]) -> Iterator[Batch]:
     """Whole batches of pieces of theirs."""
     by_batch: dict[tuple[int, int], list[Batch]] = {}
     for piece in pieces:
-        by_batch.setdefault((piece.shard, piece.number), []).append(piece)
+        by_batch.setdefault((piece.part, piece.number), []).append(piece)
     for some in by_batch.values():
         positions = tuple(position for piece in some for position in piece.positions)
-        yield replace(some[0], positions=positions, items=[i for piece in some for i in piece.items], decode_only=False)
+        yield replace(
+            some[0], positions=positions, inputs=[i for piece in some for i in piece.inputs], decode_only=False
+        )
 
 
 class _Worker:
     """One process, and the batches that it has in hand, by the number they were sent under."""
 
-    def __init__(self, task: Task, command: Sequence[str], gpu: int | None) -> None:
+    def __init__(self, task: Setup, command: Sequence[str], gpu: int | None) -> None:
         ours, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (ours until the worker ends)
         with theirs:

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Packs(Generic[T]):
+class Gatherer(Generic[T]):
     """Collects what batches leave behind, and processes it in full packs.
 
     A pack that is not full goes only when no batch is on its way here: at the end, or when so many batches wait for

@@ -25,25 +25,25 @@ import numpy as np
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
-from purifyctl.run.messages import Done, Entered, Failed, Ready, Task
+from purifyctl.run.messages import Done, Entered, Failed, Ready, Setup
 from purifyctl.run.worker import stages
-from purifyctl.run.worker.flagged import Packs
-from purifyctl.run.worker.work import Gating, Job, Work
-from purifyctl.sources.remote import RemoteFolder, RemoteTree
+from purifyctl.run.worker.flagged import Gatherer
+from purifyctl.run.worker.work import BatchInFlight, Gating, Resources
+from purifyctl.sources import open_source
+from purifyctl.sources.store import RemoteFolder
 
 READ_THREADS = 4  # batches; reading waits for disks and networks, not for the processor
 WAITING = 64  # batches that may wait for images to be purified with others'; a crash costs the work on them
-REMOTE_READERS = 32  # images of these batches, from a server that each has to wait for
-REMOTE_WRITERS = 32  # likewise, to a store
+REMOTE_WRITERS = 32  # images that each have to wait for a store
 
 
 def main() -> None:
-    """Work until the parent hangs up. The last argument: a file descriptor, of the connection to it."""
+    """BatchInFlight until the parent hangs up. The last argument: a file descriptor, of the connection to it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what is still to be done
     connection = Connection(int(sys.argv[-1]))
     parent = _Parent(connection)
-    task: Task = parent.listen()
+    task: Setup = parent.listen()
     console.configure(quiet=True, verbose=task.verbose)
     _work(task, parent)
     os._exit(0)  # whatever libraries still want to tidy up
@@ -67,49 +67,50 @@ class _Parent:
             os._exit(1)  # the parent is gone, and what is under way with it
 
 
-def _work(task: Task, parent: _Parent) -> None:
+def _work(task: Setup, parent: _Parent) -> None:
     try:
         with ExitStack() as stack:
-            job, threads = _open(task, stack, parent)
-            _warm_up(job, task)
+            resources, threads = _open(task, stack, parent)
+            _warm_up(resources, task)
 
             def pool(size: int, name: str) -> ThreadPoolExecutor:
                 return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
 
             # batches: one being read, one decoded, one encoded, the engine's own, and one on its way
-            room = job.purifier.concurrency + 4
-            window = room + (WAITING if job.gating else 0)
+            room = resources.purifier.concurrency + 4
+            window = room + (WAITING if resources.gating else 0)
             # entered first, left last: each hands its work to those before it
-            tell, encoders = pool(window if job.gating else 1, "tell"), pool(threads, "write")
-            infer, decode = pool(job.purifier.concurrency, "infer"), pool(1, "decode")
+            tell, encoders = pool(window if resources.gating else 1, "tell"), pool(threads, "write")
+            infer, decode = pool(resources.purifier.concurrency, "infer"), pool(1, "decode")
             read = pool(READ_THREADS, "read")
-            packs = Packs(task.bundle.manifest.batch_size, room, partial(stages.purify_flagged, job, encoders))
+            packs = Gatherer(task.bundle.manifest.batch_size, room, partial(stages.purify_flagged, resources, encoders))
             pools = {
-                "read": REMOTE_READERS if task.url else READ_THREADS,
+                "read": max(READ_THREADS, resources.source.at_once),
                 "decode": 1,
-                "infer": job.purifier.concurrency,
+                "infer": resources.purifier.concurrency,
                 "write": threads,
             }
             parent.say(Ready(window=window, threads=pools))
             while (message := parent.listen()) is not None:
                 number, batch = message
-                if job.gating and not batch.decode_only:
+                if resources.gating and not batch.decode_only:
                     packs.enter()
-                reading = read.submit(stages.read, job, number, batch.number, batch.items)
-                decoding = decode.submit(stages.decode, job, reading)
+                reading = read.submit(stages.read, resources, number, batch.number, batch.inputs)
+                decoding = decode.submit(stages.decode, resources, reading)
                 if batch.decode_only:
                     inferring = infer.submit(stages.leave_it_there, decoding)
-                elif job.gating:
-                    inferring = infer.submit(stages.look, job, job.gating, packs, decoding, encoders)
+                elif resources.gating:
+                    inferring = infer.submit(stages.look, resources, resources.gating, packs, decoding, encoders)
                 else:
-                    inferring = infer.submit(stages.infer, job, decoding, encoders)
+                    inferring = infer.submit(stages.infer, resources, decoding, encoders)
                 tell.submit(partial(_tell, parent, number, inferring))
     except PurifyctlError as error:
         parent.say(Failed(error))
 
 
-def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[Job, int]:
+def _open(task: Setup, stack: ExitStack, parent: _Parent) -> tuple[Resources, int]:
     bundle, threads = task.bundle, len(os.sched_getaffinity(0))
+    source = open_source(task.source)
     writers = REMOTE_WRITERS if task.images_to else threads
     purifier = stack.enter_context(bundle.open(task.chain[0]))
     classifier = stack.enter_context(bundle.open(task.chain[1])) if len(task.chain) > 1 else None
@@ -127,7 +128,7 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[Job, int]:
         )
     )
     on_gpu = purifier.device_id is not None
-    job = Job(
+    resources = Resources(
         decoder=decoder,
         gating=gating,
         purifier=purifier,
@@ -142,28 +143,28 @@ def _open(task: Task, stack: ExitStack, parent: _Parent) -> tuple[Job, int]:
         compare=task.compare,
         top=task.top,
         bundle_sha256=bundle.sha256,
-        remote=RemoteTree(task.url) if task.url else None,
-        readers=stack.enter_context(ThreadPoolExecutor(REMOTE_READERS, "remote")) if task.url else None,
+        source=source,
+        readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,
         entered=lambda number, stage: parent.say(Entered(number, stage)),
     )
-    return job, writers
+    return resources, writers
 
 
-def _warm_up(job: Job, task: Task) -> None:
+def _warm_up(resources: Resources, task: Setup) -> None:
     """Whatever a library does once, it does before the first image's time is taken; and where the machine is at fault,
     it shows now.
     """
     size = task.bundle.manifest.image_size
     picture = np.frombuffer(encode(np.zeros((size, size, 3), np.uint8), "jpeg"), np.uint8)
-    images = job.decoder.decode([picture] * task.bundle.manifest.batch_size).images
-    for runner in (job.gating.runner if job.gating else None, job.purifier, job.classifier):
+    images = resources.decoder.decode([picture] * task.bundle.manifest.batch_size).images
+    for runner in (resources.gating.runner if resources.gating else None, resources.purifier, resources.classifier):
         if runner:
             runner.infer(images)
-    if job.gpu_encoder:
-        job.gpu_encoder.encode(images)
+    if resources.gpu_encoder:
+        resources.gpu_encoder.encode(images)
 
 
-def _tell(parent: _Parent, number: int, inferring: Future[tuple[Work, list[Future[Any]]]]) -> None:
+def _tell(parent: _Parent, number: int, inferring: Future[tuple[BatchInFlight, list[Future[Any]]]]) -> None:
     try:
         work, written = inferring.result()
         for future in written:

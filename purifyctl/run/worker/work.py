@@ -1,4 +1,4 @@
-"""What the stages of a run share: the job, the batches on their way, and time."""
+"""What the stages of a run share: the resources, the batches on their way, and time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +15,10 @@ from purifyctl.config.run import Unflagged
 from purifyctl.engine.backends import Runner
 from purifyctl.images import Decoder, GpuJpegEncoder
 from purifyctl.labels import Labels
-from purifyctl.run.plan import Item
+from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
-from purifyctl.sources.remote import RemoteFolder, RemoteTree
+from purifyctl.sources import Source
+from purifyctl.sources.store import RemoteFolder
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Gating:
 
 
 @dataclass(frozen=True)
-class Job:
+class Resources:
     """What every batch of one run needs."""
 
     decoder: Decoder
@@ -47,18 +48,18 @@ class Job:
     compare: bool  # classify the unpurified image too
     top: int  # classes per row
     bundle_sha256: str
-    remote: RemoteTree | None  # the source, where it is a URL,
-    readers: Executor | None  # and what then reads the images of a batch at once
+    source: Source
+    readers: Executor | None  # reads images of a batch at once; None: one after another
     # called with a batch's number and the stage that it comes to; None: waits
     entered: Callable[[int, str | None], None]
 
 
 @dataclass
-class Work:
-    """A batch on its way. `rows` has one row per item from the start; stages fill it in."""
+class BatchInFlight:
+    """A batch on its way. `rows` has one row per one from the start; stages fill it in."""
 
     number: int
-    items: Sequence[Item]
+    inputs: Sequence[Input]
     rows: list[Row]
     files: list[NDArray[np.uint8]]  # bytes of the readable ones, at `positions`
     positions: list[int]
@@ -66,7 +67,7 @@ class Work:
     originals: dict[int, NDArray[np.uint8]] = field(default_factory=dict)  # bytes of files to pass on, by position
 
 
-Member = tuple[Work, int]  # an image of a batch, by its number among `positions`
+Member = tuple[BatchInFlight, int]  # an image of a batch, by its number among `positions`
 
 
 @dataclass(frozen=True)

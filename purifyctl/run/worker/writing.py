@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,20 @@ from purifyctl.images import encode
 from purifyctl.images.sink import IMAGES, printable
 from purifyctl.run.archives import waiting_place
 from purifyctl.run.rows import Row
-from purifyctl.run.worker.work import Gating, Job, Work, timed
-from purifyctl.sources.remote import RemoteFolder
+from purifyctl.run.worker.work import BatchInFlight, Gating, Resources, timed
+from purifyctl.sources.store import RemoteFolder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def finish(job: Job, work: Work, k: int, image: NDArray[np.uint8], before: NDArray[np.uint8] | None) -> None:
+def finish(
+    resources: Resources, work: BatchInFlight, k: int, image: NDArray[np.uint8], before: NDArray[np.uint8] | None
+) -> None:
     """What is left to do with one purified image. `before`: what it was made from; None where they are compared."""
     if before is not None:
         work.rows[work.positions[k]].mean_change = mean_change(image, before)
-    if job.image_format:
-        _encode_and_write(job, work, k, image)
+    if resources.image_format:
+        _encode_and_write(resources, work, k, image)
 
 
 def mean_change(image: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
@@ -49,43 +51,43 @@ def mean_changes(images: Any, before: Any) -> list[float]:
     return found
 
 
-def _encode_and_write(job: Job, work: Work, k: int, image: NDArray[np.uint8]) -> None:
+def _encode_and_write(resources: Resources, work: BatchInFlight, k: int, image: NDArray[np.uint8]) -> None:
     with timed() as encoding:
-        data = encode(image, job.image_format or "png")
-    write(job, work, k, data, encoding.ms)
+        data = encode(image, resources.image_format or "png")
+    write(resources, work, k, data, encoding.ms)
 
 
-def write(job: Job, work: Work, k: int, data: bytes | memoryview | None, encode_ms: float) -> None:
+def write(resources: Resources, work: BatchInFlight, k: int, data: bytes | memoryview | None, encode_ms: float) -> None:
     """Write one purified image, and note it in its row."""
     position = work.positions[k]
-    row, output = work.rows[position], work.items[position].output
+    row, output = work.rows[position], work.inputs[position].output
     row.encode_ms = encode_ms
     if data is None:
         row.status, row.error = "write_failed", "The purified image could not be encoded."
         return
-    with timed() as writing, _noting_failure(job, row, output):
-        if job.store:
-            row.output = _store(job.store, output, data)
+    with timed() as writing, _noting_failure(resources, row, output):
+        if resources.store:
+            row.output = _store(resources.store, output, data)
         else:
-            place = waiting_place(output) if job.packed else output
-            write_into_tree(job.out / place, data, temporary=job.partial)
+            place = waiting_place(output) if resources.packed else output
+            write_into_tree(resources.out / place, data, temporary=resources.partial)
             row.output = printable(output)
     row.write_ms = writing.ms
 
 
-def pass_on(job: Job, gating: Gating, work: Work, k: int) -> None:
+def pass_on(resources: Resources, gating: Gating, work: BatchInFlight, k: int) -> None:
     """The file of an image that was not flagged, as it is, under its own name: no output of another input has that."""
     position = work.positions[k]
-    row, image = work.rows[position], work.items[position].image
+    row, image = work.rows[position], work.inputs[position].image
     output, data = IMAGES / image.path, work.originals.pop(position)
-    with timed() as writing, _noting_failure(job, row, output):
-        if job.store:
-            row.output, row.handled = _store(job.store, output, data.tobytes()), "copied"
-        elif gating.unflagged == "link" and isinstance(image.file, Path) and image.span is None:
-            link_into_tree(job.out / output, image.file, temporary=job.partial)
+    with timed() as writing, _noting_failure(resources, row, output):
+        if resources.store:
+            row.output, row.handled = _store(resources.store, output, data.tobytes()), "copied"
+        elif gating.unflagged == "link" and (file := image.on_this_machine) and image.span is None:
+            link_into_tree(resources.out / output, file, temporary=resources.partial)
             row.output, row.handled = printable(output), "linked"
         else:
-            write_into_tree(job.out / output, data.data, temporary=job.partial)
+            write_into_tree(resources.out / output, data.data, temporary=resources.partial)
             row.output, row.handled = printable(output), "copied"
     row.write_ms = writing.ms
 
@@ -97,7 +99,7 @@ def _store(store: RemoteFolder, output: PurePosixPath, data: bytes | memoryview)
 
 
 @contextmanager
-def _noting_failure(job: Job, row: Row, output: PurePosixPath) -> Iterator[None]:
+def _noting_failure(resources: Resources, row: Row, output: PurePosixPath) -> Iterator[None]:
     """Note in the row why an image cannot be written. Raises OutputError where no other could be, either."""
     try:
         yield
@@ -105,10 +107,10 @@ def _noting_failure(job: Job, row: Row, output: PurePosixPath) -> Iterator[None]
         why = error.strerror or str(error)
         if error.errno in NO_ROOM:
             raise OutputError(
-                f"{job.out} cannot be written to: {why}.", hint="make room, and give the same command again"
+                f"{resources.out} cannot be written to: {why}.", hint="make room, and give the same command again"
             ) from None
-        if job.store and isinstance(error, (ConnectionError, PermissionError)):
+        if resources.store and isinstance(error, (ConnectionError, PermissionError)):
             raise OutputError(
-                f"{job.store.url} cannot be written to: {why}.", hint="mend that, and give the same command again"
+                f"{resources.store.url} cannot be written to: {why}.", hint="mend that, and give the same command again"
             ) from None
         row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {why}."

@@ -1,0 +1,129 @@
+"""A folder or a file on this machine."""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purifyctl.errors import ConfigError, ImageError
+from purifyctl.sources.listing import find_inputs
+from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, too_large
+
+LINKED = "It is a link to a folder; those are not followed."
+
+
+class LocalSource:
+    """A `Source` and a `Tree` in the file system.
+
+    Parameters
+    ----------
+    skip_folder
+        A folder that is not entered: the output, if it lies inside the source.
+    """
+
+    has_secrets = False
+    at_once = 1
+
+    def __init__(self, source: Path, skip_folder: Path | None = None) -> None:
+        self.on_this_machine = source
+        self.name = str(source.absolute())
+        self.root = os.fsencode(self.name)  # another process may be in another folder
+        self.root_name = os.fsencode(source.name)
+        self._skip = os.path.realpath(os.fsencode(skip_folder)) if skip_folder else None
+
+    def inputs(
+        self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> Iterator[Found]:
+        if files_from is None:
+            self.is_folder()  # says now that there is nothing
+        elif not os.path.isdir(self.root):
+            raise ConfigError(
+                f"{self.on_this_machine} is no folder, in which the files of a list could lie.", hint="check the path"
+            )
+        return find_inputs(self, files_from=files_from, include=include, exclude=exclude)
+
+    def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+        return read_file(image, max_bytes)
+
+    def is_folder(self) -> bool:
+        if os.path.isdir(self.root):
+            return True
+        if os.path.isfile(self.root):
+            return False
+        if any(part.endswith(":") for part in self.on_this_machine.parts):  # as Path leaves https://server/folder
+            raise ConfigError(  # it does not show the path, which may hold a password
+                "What is named as the source looks like a URL, and only run reads from URLs.",
+                hint="copy the photographs to this machine first",
+            )
+        raise ConfigError(f"There is no folder or file {self.on_this_machine}.", hint="check the path")
+
+    def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
+        names = self._names(folder)  # no more than names: a folder may hold millions
+        where = os.path.join(folder, b"")
+        return (
+            Found(path + name, where + name)
+            if not name.endswith(b"/")
+            else Found(path + name, where + name[:-1], problem=LINKED if self._is_linked(where + name) else "")
+            for name in names
+        )
+
+    def is_archive(self, entry: Found) -> bool:
+        return entry.path.endswith(b".tar/") and not os.path.isdir(entry.file)
+
+    def _is_linked(self, folder: bytes) -> bool:
+        return os.path.islink(folder[:-1]) and os.path.isdir(folder)
+
+    def _names(self, folder: bytes) -> list[bytes]:
+        names = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(b"."):
+                    continue
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:
+                    is_folder = False  # a link in a circle; reading it will say so
+                if is_folder and self._skip is not None and os.path.realpath(entry.path) == self._skip:
+                    continue
+                names.append(entry.name + b"/" if is_folder or entry.name.endswith(b".tar") else entry.name)
+        names.sort()
+        return names
+
+    def inside(self, line: bytes) -> bytes | None:
+        path = os.path.normpath(line).removeprefix(os.path.join(os.path.abspath(self.root), b""))
+        return None if path.startswith((b"/", b"../")) or path in (b".", b"..") else path
+
+    def place(self, path: bytes) -> bytes:
+        return os.path.join(self.root, path)
+
+    def open(self, place: bytes) -> BinaryIO:
+        return open(place, "rb")
+
+
+def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
+    """The bytes of an input that lies on this machine. No source is needed for that.
+
+    Raises
+    ------
+    ImageError
+        With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+    """
+    if image.problem:
+        raise ImageError("unreadable", image.problem)
+    file = image.on_this_machine
+    if file is None:
+        raise ValueError("a URL is read through its source")
+    try:
+        facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever
+            raise ImageError("unreadable", "It is not a regular file.")
+        start, size = image.span or (0, facts.st_size)
+        if size > max_bytes:
+            raise too_large(size, max_bytes)
+        return np.fromfile(file, np.uint8, count=size, offset=start)
+    except OSError as error:
+        raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None
