@@ -1,7 +1,7 @@
 """The figures that are reported, as pure functions of per-image outcomes.
 
 Predictions and labels are class indexes, int [n], of the same n images in the same order. Shares come with their 95 %
-interval; a share of nothing has no value.
+interval; a share of 0 images has no value.
 """
 
 import math
@@ -26,7 +26,7 @@ class Share:
 
     @property
     def value(self) -> float | None:
-        """In [0, 1]; None of no images."""
+        """In [0, 1]; None if there are no images."""
         return self.hits / self.n if self.n else None
 
     @property
@@ -39,12 +39,12 @@ class Share:
 
 
 def percent(value: float | None) -> str:
-    """`33.6 %`; `-` where there is nothing to say."""
+    """`33.6 %`; `-` if there is no value."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def format_share(value: float | None, interval: Sequence[float] | None) -> str:
-    """With its interval: `33.6 % [28.1, 39.6]`; `-` where there is nothing to say."""
+    """A share with its interval: `33.6 % [28.1, 39.6]`; `-` if there is no value."""
     if interval is None:
         return "-"
     return f"{percent(value)} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
@@ -53,12 +53,12 @@ def format_share(value: float | None, interval: Sequence[float] | None) -> str:
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Confidence interval of a share (Wilson 1927), by default of 95 %.
 
-    Unlike the normal approximation it stays in [0, 1] and has a width even at 0 of n, which attacks do reach.
+    Unlike the normal approximation it stays in [0, 1] and has a width even at 0 of n, which strong attacks reach.
     """
     p = hits / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # exact at the ends, where the formula is so but for the last digit
+    # at the ends the formula is exact except for the last digit; here it is exact
     return (middle - half if hits else 0.0), (middle + half if hits < n else 1.0)
 
 
@@ -68,13 +68,13 @@ def top1(prediction: Classes, truth: Classes) -> Share:
 
 
 def attack_success_rate(prediction: Classes, clean: Classes, truth: Classes) -> Share:
-    """Of the images that a defended pipeline gets right when clean, those it gets wrong when attacked.
+    """Among the images that a pipeline gets right when clean, the share that it gets wrong when attacked.
 
     Parameters
     ----------
     prediction, clean
-        What the same pipeline says of the attacked and of the clean images. So what a defence breaks on clean images
-        does not count as the attack's success: that is the defence's price, and reported as such.
+        The same pipeline's predictions on the attacked and on the clean images. So an image that the defence gets wrong
+        when clean does not count as the attack's success: it is the defence's price, and reported as such.
     """
     right = clean == truth
     return Share(int((right & (prediction != truth)).sum()), int(right.sum()))
@@ -83,13 +83,13 @@ def attack_success_rate(prediction: Classes, clean: Classes, truth: Classes) -> 
 def twice_right(prediction: Classes, clean: Classes, truth: Classes) -> Share:
     """Images that a pipeline gets right under attack and when left alone: an attacker may choose to do nothing.
 
-    Accuracy under attack can be higher. A perturbation away from the true label tells that label, and a defence that
-    turns perturbations round then gets images right that it gets wrong when clean.
+    Accuracy under attack can be higher. A perturbation away from the true label reveals that label. A defence that
+    reverses perturbations then gets images right that it gets wrong when clean.
 
     Parameters
     ----------
     prediction, clean
-        What the same pipeline says of the attacked and of the clean images.
+        The same pipeline's predictions on the attacked and on the clean images.
     """
     return Share(int(((prediction == truth) & (clean == truth)).sum()), len(truth))
 
@@ -100,7 +100,7 @@ def misclassification_rate(prediction: Classes, clean: Classes) -> Share:
 
 
 def recovery(prediction: Classes, clean: Classes, truth: Classes) -> float | None:
-    """Accuracy of `prediction` over that of the undefended classifier on the clean images; None where that is 0.
+    """Accuracy of `prediction` over that of the undefended classifier on the clean images; None if that is 0.
 
     The paper's 91.8 % is 50.34 % over 54.83 %.
     """
@@ -109,23 +109,26 @@ def recovery(prediction: Classes, clean: Classes, truth: Classes) -> float | Non
 
 
 def recovery_interval(
-    prediction: Classes, clean: Classes, truth: Classes, draws: int = 2000
+    prediction: Classes, clean: Classes, truth: Classes, samples: int = 2000
 ) -> tuple[float, float] | None:
-    """95 % bootstrap interval of `recovery` over images, which both accuracies share; None where it has no value."""
+    """95 % bootstrap interval of `recovery` over images, which both accuracies share; None if it has no value."""
     after, before = prediction == truth, clean == truth
     if not before.any():
         return None
-    # images drawn again fall into four kinds: right or wrong, before and after
+    # resampled images fall into four kinds: right or wrong, before and after
     kinds = [(before & after).sum(), (before & ~after).sum(), (~before & after).sum()]
     shares = np.append(kinds, len(truth) - sum(kinds)) / len(truth)
-    both, lost, gained, _ = np.random.default_rng(0).multinomial(len(truth), shares, size=draws).T
-    drawn = both + lost > 0
-    low, high = np.percentile(((both + gained)[drawn] / (both + lost)[drawn]), (2.5, 97.5))
+    both, lost, gained, _ = np.random.default_rng(0).multinomial(len(truth), shares, size=samples).T
+    defined = both + lost > 0
+    low, high = np.percentile(((both + gained)[defined] / (both + lost)[defined]), (2.5, 97.5))
     return float(low), float(high)
 
 
 def auroc(negatives: NDArray[np.floating[Any]], positives: NDArray[np.floating[Any]]) -> float | None:
-    """The probability that, of one each, the positive has the higher score, a tie counting half; None of nothing."""
+    """The probability that a positive scores higher than a negative; a tie counts half.
+
+    None if there are no positives or no negatives.
+    """
     if not (len(negatives) and len(positives)):
         return None
     ordered = np.sort(negatives)
@@ -145,7 +148,7 @@ def divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
 
 
 def mean(values: NDArray[np.float64]) -> float | None:
-    """None of nothing."""
+    """The mean; None if there are no values."""
     return float(np.mean(values)) if len(values) else None
 
 

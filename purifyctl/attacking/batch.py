@@ -1,6 +1,6 @@
 """One batch of `attack`: read, decode, attack, judge, write; a row for each input.
 
-Attacked images are judged as they are written: in 8 bits.
+Attacked images are judged in 8 bits, as they are written.
 """
 
 from collections.abc import Sequence
@@ -44,9 +44,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Input:
+    """One image of the source, and where its attacked version goes."""
+
     image: ImageFile
     output: PurePosixPath  # relative to the output folder
-    truth: int | None
+    truth: int | None  # index of the class that its folder is named after
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def attack_batch(setup: Setup, inputs: Sequence[Input]) -> list[Row]:
 def _attack_images(
     setup: Setup, images: NDArray[np.uint8], truth: Sequence[int | None], rows: Sequence[Row]
 ) -> NDArray[np.uint8]:
-    """Attacked versions of RGB uint8 NHWC images; what is known of each goes into its row."""
+    """Attacked versions of RGB uint8 NHWC images. Fills in the images' rows."""
     x = to_tensor(images).to(setup.device)
     with torch.no_grad():
         logits = setup.judged(x)

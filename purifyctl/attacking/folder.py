@@ -180,7 +180,7 @@ def _budget(options: AttackOptions, classifier: Classifier) -> float:
 
 
 def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch.device) -> Model:
-    """The classifier, behind the purifier where there is one; what is purified is rounded to 8 bits, as `run` does."""
+    """The classifier, behind the purifier if there is one. Purified images are rounded to 8 bits, as `run` does."""
     if purifier is None:
         return classifier
     return behind(purifier.net.to(device), classifier)
@@ -189,7 +189,7 @@ def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch
 def _check_networks(
     judged: Model, attacked: Model, purifier: Checkpoint | None, options: AttackOptions, device: torch.device
 ) -> int:
-    """How many classes there are. Refuses networks that do not take the images, or disagree on the classes."""
+    """The number of classes. Refuses networks that do not take the images, or have different numbers of classes."""
     size = options.image_size
     if purifier:
         purifier.check_size(size)
@@ -198,7 +198,7 @@ def _check_networks(
             classes, others = (
                 int(net(torch.zeros(1, 3, size, size, device=device)).shape[1]) for net in (judged, attacked)
             )
-    except (RuntimeError, IndexError) as error:  # IndexError: what comes out is no [N, classes]
+    except (RuntimeError, IndexError) as error:  # IndexError: the output is not [N, classes]
         raise ConfigError(
             f"The classifier makes no logits of images of {size}x{size} pixels: {error}",
             hint="try another --image-size, and see that it returns one row of logits for each image",
@@ -273,7 +273,7 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
 
 
 def _versions(attack: AttackConfig) -> dict[str, str | None]:
-    """Of what makes the images."""
+    """The versions of the packages that make the images."""
     versions = {"purifyctl": purifyctl.__version__, "torch": installed("torch")}
     if package := attack.record.package:
         versions[package] = installed(package)

@@ -8,7 +8,7 @@ from purifyctl.attacks.model import Model
 
 
 class Best:
-    """Per image the best of several attacked versions: one that succeeds before one that does not, then by loss.
+    """For each image the best of several attacked versions: success counts first, then the loss.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Best:
 
     @torch.no_grad()
     def offer(self, x_adv: Tensor, at: Tensor | None = None) -> None:
-        """Keep what is better of these attacked versions of all images, or of those whose numbers are `at`."""
+        """Keep the versions that are better. `at`: the numbers of their images; None: all images."""
         at = torch.arange(len(self.images), device=x_adv.device) if at is None else at
         success, loss = self._judge(x_adv, self._y[at])
         better = (success > self.success[at]) | ((success == self.success[at]) & (loss > self._loss[at]))
@@ -36,7 +36,7 @@ class Best:
         self.success[chosen], self._loss[chosen] = success[better], loss[better]
 
     def _judge(self, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Per image: share of passes in which the attack succeeds, and the mean loss that it raises."""
+        """For each image: the share of passes in which the attack succeeds, and the mean loss that it raises."""
         success, loss = torch.zeros(len(y), device=y.device), torch.zeros(len(y), device=y.device)
         for _ in range(self._eot):
             logits = self._model(x_adv).float()

@@ -1,4 +1,4 @@
-"""The Square attack (Andriushchenko et al. 2020): random squares of the budget's two colours, kept where they help.
+"""The Square attack (Andriushchenko et al. 2020): random squares of the budget's two colours, kept if they help.
 
 It asks for logits only. If it beats an attack with gradients, those gradients are masked.
 """
@@ -81,7 +81,7 @@ def square(
 
 
 def _margin(logits: Tensor, y: Tensor, targeted: bool) -> Tensor:
-    """How far the attack is from success, in logits; negative when it has succeeded. [N]"""
+    """How far the attack is from success, in logits; negative if it has succeeded. [N]"""
     logits = logits.float()
     own = logits.gather(1, y[:, None]).squeeze(1)
     other = logits.scatter(1, y[:, None], float("-inf")).amax(1)

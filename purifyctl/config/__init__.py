@@ -3,10 +3,10 @@
 A recipe is refused before any time is spent: types, ranges and combinations are checked when it is read.
 """
 
+from purifyctl.config.attack import AttackConfig
 from purifyctl.config.attacks import (
     ATTACKS,
     Attack,
-    AttackConfig,
     AttackKind,
 )
 from purifyctl.config.backends import (

@@ -1,4 +1,4 @@
-"""One chunk of photographs on one rung: attack it, put every defence before the classifier, note what it says."""
+"""One chunk of photographs on one rung: attack it, put every defence before the classifier, keep the predictions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,14 +23,16 @@ from purifyctl.photographs import to_pixels
 
 @dataclass
 class Chunk:
-    """Decoded photographs with their labels, and what the classifier says of them before any attack."""
+    """Decoded photographs with their labels, and the classifier's predictions before any attack."""
 
     number: int
     x: Tensor  # RGB NCHW float in [0, 1], whole grey levels
     y: Tensor  # [n] int64, the labels that count
     paths: list[str]
     subject: Subject = field(repr=False)
-    unreadable: dict[str, str] = field(default_factory=dict)  # why, by path; missing from the rest
+    unreadable: dict[str, str] = field(
+        default_factory=dict
+    )  # reasons, by path; the other fields lack these photographs
     found: dict[tuple[Rung, tuple[str, ...]], Tensor] = field(default_factory=dict, repr=False)  # see `_found`
 
     @cached_property
@@ -41,7 +43,7 @@ class Chunk:
         return {name: _classify(subject, self.x, subject.defences[name])[0] for name in subject.pipelines}
 
     def only(self, paths: set[str]) -> "Chunk":
-        """Some of the photographs alone."""
+        """The chunk with only these photographs."""
         chosen = [i for i, path in enumerate(self.paths) if path in paths]
         if len(chosen) == len(self.paths):
             return self
@@ -94,8 +96,8 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
             if in_floats:
                 images[wanted], floats[wanted] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
             else:
-                # These attacks look for the nearest boundary, which rounding alone would undo. The attacker knows that
-                # images are 8 bits deep and is given a model that rounds.
+                # Rounding would undo the small changes of these attacks. Their attacker knows of the rounding, and
+                # gets a model that rounds.
                 images[wanted] = within_budget(_found(chunk, searched, model, x, y, generator), x, rung.eps)
         warned = "; ".join(dict.fromkeys(flags)) or None
     return Attacked(images, floats if in_floats else None, wanted, warned)
@@ -115,8 +117,8 @@ def _attack_in_floats(
 ) -> tuple[Tensor, Tensor]:
     """Attack without rounding: the images in whole grey levels, and the floats they were rounded from.
 
-    Of several restarts each image keeps the best one, in either form by itself; an image that has fallen in both forms
-    is not attacked again.
+    Each image keeps its best restart, separately for the two forms. An image that is misclassified in both forms is not
+    attacked again.
     """
     once = replace(attack, restarts=1)
     best, best_floats = (Best(model, x, y, eot=attack.eot) for _ in range(2))
@@ -143,7 +145,7 @@ def _right(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _seed(subject: Subject, what: str, number: int) -> int:
-    """Seed torch, for defences that are random, by seed, rung and chunk alone: an interruption changes nothing."""
+    """Seed torch for random defences. It depends on seed, rung and chunk alone, so an interruption changes nothing."""
     digest = hashlib.sha256(f"{subject.seed} {what} {number}".encode()).digest()
     seed = int.from_bytes(digest[:6], "big")
     torch.manual_seed(seed)
@@ -152,7 +154,7 @@ def _seed(subject: Subject, what: str, number: int) -> int:
 
 @torch.no_grad()
 def _classify(subject: Subject, x: Tensor, defence: Defence | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Predictions [n], logits [n, classes] and the images as classified. None: `x` as it is, unrounded."""
+    """Predictions [n], logits [n, classes] and the images as classified. None: `x` unchanged, not rounded."""
     seen = defence.apply(x) if defence else x
     logits = subject.classifier(seen).float()
     return logits.argmax(1), logits, seen
@@ -175,7 +177,7 @@ def _records(chunk: Chunk, defence: Defence, made: Attacked) -> list[Record]:
 
 
 def _classify_floats(subject: Subject, floats: Tensor, defence: Defence) -> Tensor:
-    """Predictions on attacked images that never were in a file. The defence's own output is rounded all the same."""
+    """Predictions on attacked images before they are rounded. The defence's own output is rounded in any case."""
     return _classify(subject, floats, defence if defence.net else None)[0]
 
 
@@ -229,7 +231,7 @@ def _clean(chunk: Chunk) -> list[Record]:
 
 
 def _note_checks(rows: Sequence[Record], logits: Tensor, model: Model | None, chunk: Chunk) -> None:
-    """What masking checks ask of the clean images. `model`: None where there are no gradients to look at."""
+    """Record what masking checks need about the clean images. `model`: None if it has no gradients."""
     for row, probable in zip(rows, are_probabilities(logits.cpu().numpy()).tolist(), strict=True):
         row.probabilities = probable
     if model:

@@ -1,4 +1,4 @@
-"""What stands before the classifier, and what an attacker differentiates through.
+"""What stands before the classifier, and the models that an attacker differentiates through.
 
 A defence maps RGB NCHW float in [0, 1] to the same, in whole grey levels: what is classified is an 8-bit image.
 """
@@ -20,7 +20,7 @@ BITS = 5  # per channel (Xu et al. 2018, feature squeezing)
 MEDIAN = 3  # pixels; side of the window (the same)
 
 NONE, PURIFIER, PIX2PIX, GATED = "no defence", "purifier", "pix2pix", "gated purifier"
-SOFTNESS = 0.1  # of the gate's decision as an attacker's gradient sees it, as a score
+SOFTNESS = 0.1  # width of the gate's decision in an attacker's gradient, in gate scores
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Defence:
 
     name: str
     apply: Callable[[Tensor], Tensor]  # RGB NCHW float in [0, 1] -> the same, whole grey levels
-    net: nn.Module | None = None  # the network behind it, where there is one: these can be attacked adaptively
-    score: Callable[[Tensor], Tensor] | None = None  # of images, [N]: how likely they were attacked; gated ones only
+    net: nn.Module | None = None  # the network in it, if there is one: these can be attacked adaptively
+    score: Callable[[Tensor], Tensor] | None = None  # images -> [N]: how likely they were attacked; gated defences only
 
 
 def classical_defences() -> tuple[Defence, ...]:
-    """No defence, and the cheap ones that a purifier has to beat."""
+    """No defence, and the cheap defences that a purifier has to beat."""
     return (
         Defence(NONE, eight_bits),
         Defence(f"JPEG-{JPEG_QUALITY}", lambda x: _each(x, _jpeg)),
@@ -49,10 +49,10 @@ def network_defence(name: str, net: nn.Module) -> Defence:
 
 
 class GatedPurifier(nn.Module):
-    """Purifies what the gate flags, and leaves the rest as it is.
+    """Purifies the images that the gate flags, and leaves the others unchanged.
 
-    Its gradient takes the decision for a soft one, so that an attacker who knows all of it can work on both ways
-    through: towards an image that passes, and towards one that is misclassified after it was purified.
+    In its gradient the decision is soft. So an attacker who knows everything can work on both ways through: towards an
+    image that passes, and towards an image that is misclassified after it was purified.
     """
 
     def __init__(self, gate: nn.Module, threshold: float, purifier: nn.Module) -> None:
@@ -66,7 +66,9 @@ class GatedPurifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         score = self.score(x)
         soft = torch.sigmoid((score - self.threshold) / SOFTNESS)
-        share = (score >= self.threshold).to(x.dtype) + (soft - soft.detach())  # the decision; its gradient is soft's
+        share = (score >= self.threshold).to(x.dtype) + (
+            soft - soft.detach()
+        )  # the decision, with the gradient of `soft`
         correction: Tensor = self.purifier(x) - x
         return x + share.view(-1, 1, 1, 1) * correction
 
@@ -78,9 +80,9 @@ def gated_defence(gate: nn.Module, threshold: float, purifier: nn.Module) -> Def
 
 
 def bpda_model(net: nn.Module, classifier: Model) -> Model:
-    """The same forward pass; backward, the defence counts as the identity (BPDA, Athalye et al. 2018).
+    """The exact forward pass; in the backward pass the defence counts as the identity (BPDA, Athalye et al. 2018).
 
-    A defence that hides its gradients falls to this and not to the exact gradient.
+    A defence that hides its gradients can withstand the exact gradient, but not this one.
     """
 
     def forward(x: Tensor) -> Tensor:
@@ -92,12 +94,12 @@ def bpda_model(net: nn.Module, classifier: Model) -> Model:
 
 
 def eight_bits(x: Tensor) -> Tensor:
-    """The nearest whole grey levels: what an image is after a PNG file."""
+    """The nearest whole grey levels, as a PNG file stores them."""
     return torch.round(torch.clamp(x, 0, 1) * 255) / 255
 
 
 def _each(x: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """Apply what Pillow does to one image to each of a batch."""
+    """Apply a change that Pillow makes to each image of a batch."""
     images = np.stack([np.asarray(change(Image.fromarray(image))) for image in to_pixels(x)])
     return to_tensor(images).to(x)
 

@@ -1,8 +1,8 @@
 """`evaluate`: photographs and a ladder of attacks in; rows, cells and example pictures out.
 
-Chunk by chunk: a chunk is decoded once and climbs the whole ladder, so that memory is bounded, and what cannot work
-shows in the first chunk. A chunk's rows on one rung are committed by one rename; a rung that a chunk has rows for is
-not climbed again.
+The work goes chunk by chunk. A chunk is decoded once and climbs the whole ladder, so memory is bounded, and an error
+that concerns every photograph shows in the first chunk. One rename commits a chunk's rows on one rung. A chunk that has
+rows for a rung does not climb it again.
 """
 
 import shlex
@@ -48,7 +48,7 @@ class EvaluateResult:
 def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResult:
     """Climb the ladder with every photograph under `photos`; keep rows in `out`, and return what they say.
 
-    A folder that holds an unfinished evaluation with the same settings is gone on with.
+    If `out` holds an unfinished evaluation with the same settings, this continues it.
 
     out/settings.json          what was asked for; marks the folder as ours
     out/records/RUNG/part-*    rows, one per image, rung and defence
@@ -75,9 +75,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         seed=options.seed,
     )
     for name, sketched in subject.sketches.items():
-        known = (
-            None if sketched is None else count_known((photograph.image for photograph in plan.photographs), sketched)
-        )
+        known = None if sketched is None else count_known((p.image for p in plan.photographs), sketched)
         by_sample = sketched is not None and is_sample(sketched)
         facts["purifiers"][name] |= {"known_photographs": known, "known_by_sample": by_sample}
         if known:
@@ -106,7 +104,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         loop = Loop(plan, ladder, subject, out, decoder)
         done, total = loop.run()
         if done < total:
-            console.warn(f"{done} of {total} images x rungs are done and kept in {out}; the same command goes on.")
+            console.warn(f"{done} of {total} images x rungs are done and kept in {out}; the same command continues.")
             return EvaluateResult({"finished": False, "done": done, "total": total}, None, 130)
         bad = unreadable(out / RECORDS / "clean")
         if len(bad) == len(plan.photographs):
@@ -153,7 +151,7 @@ def _ladder(
 
 
 def _not_measured(ladder: Sequence[Rung], *, gated: bool) -> list[str]:
-    """What the protocol has and this ladder has not, for the report."""
+    """The parts of the protocol that this ladder lacks, for the report."""
     climbed = {rung.threat_model for rung in ladder}
     missing = [f"{model.replace('_', '-')} attacks" for model in THREAT_MODELS if model not in climbed]
     if "adaptive" in climbed and not any(rung.bpda for rung in ladder):

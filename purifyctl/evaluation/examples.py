@@ -15,16 +15,16 @@ from purifyctl.photographs import to_pixels
 from purifyctl.strip import Line, Picture
 
 EACH = 4  # examples of either outcome
-PREFERRED = ("pgd", 10, 8 / 255)  # kind, steps, eps of the attack that is shown, or what is nearest to it
+PREFERRED = ("pgd", 10, 8 / 255)  # kind, steps and eps of the attack that is shown, or of the nearest one
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one rung, and how many successful attacks there are of either kind."""
+    """Examples of one rung, and the number of successful attacks that the purifier undid or did not undo."""
 
     rung: Rung
     tables: Mapping[str, Table]  # the rung's rows, by defence
-    clean: Table  # what the classifier says of the same photographs when clean
+    clean: Table  # the rows of the same photographs when clean
     restored: list[Line]
     lost: list[Line]
     restored_n: int
@@ -38,7 +38,7 @@ def find_examples(
     places: dict[str, int],
     load: Callable[[Rung, int], Chunk],
 ) -> Examples | None:
-    """Attack again, with the same randomness, the chunks that hold the first examples. None without a fitting rung.
+    """Attack again, with the same randomness, the chunks that hold the first examples. None if no rung fits.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def find_examples(
         wanted[places[path]].append(path)
     found: dict[str, Line] = {}
     for number, paths in sorted(wanted.items()):
-        found |= _look(subject, rung, load(rung, number), paths)
+        found |= _lines(subject, rung, load(rung, number), paths)
     return Examples(
         rung,
         tables,
@@ -83,7 +83,7 @@ def _distance(rung: Rung) -> tuple[bool, bool, float]:
     return rung.threat_model != "gray_box", other_attack, abs(rung.eps - eps)
 
 
-def _look(subject: Subject, rung: Rung, chunk: Chunk, paths: Sequence[str]) -> dict[str, Line]:
+def _lines(subject: Subject, rung: Rung, chunk: Chunk, paths: Sequence[str]) -> dict[str, Line]:
     x_adv = attack_chunk(rung, chunk).images
     views = {"clean": _views(subject, NONE, chunk, chunk.x)}
     views |= {

@@ -31,7 +31,7 @@ WHAT_IT_KNOWS = {
 
 SPACES: dict[EpsSpace, str] = {"unit": "[0, 1]", "signed": "[-1, 1]", "mean-std": "mean/std units"}
 EPS = (2 / 255, 4 / 255, 8 / 255, 16 / 255)  # L-infinity in [0, 1]
-PAPER_EPS = 0.3  # of the paper, which does not say in which space
+PAPER_EPS = 0.3  # the paper's budget; it does not say in which range of pixel values
 PAPER_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd", steps=10))
 
 GRAY_BOX = (
@@ -44,8 +44,8 @@ GRAY_BOX = (
 TRANSFER = (AttackConfig("pgd", steps=10), AttackConfig("mi-fgsm"), AttackConfig("dim"))
 BLACK_BOX = (AttackConfig("square"),)
 ADAPTIVE = (AttackConfig("pgd", steps=10), AttackConfig("pgd", steps=100, restarts=5), AttackConfig("autoattack"))
-BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's backward pass taken for the identity
-EOT = 20  # passes per gradient where the defence is random
+BPDA = AttackConfig("pgd", steps=100)  # the sanity check: the purifier's gradient counts as the identity's
+EOT = 20  # passes per gradient if the defence is random
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Rung:
 
     @property
     def key(self) -> str:
-        """Names the rung's folder, and its randomness."""
+        """Names the rung's folder, and seeds its randomness."""
         if self.attack is None:
             return "clean"
         parts = (self.threat_model, self.pipeline, self.name, f"{self.eps * 255:.4g}")
@@ -82,7 +82,7 @@ class Rung:
 
     @property
     def costly(self) -> bool:
-        """Made for fewer images (`--expensive-limit`)."""
+        """Whether fewer images climb it (`--expensive-limit`)."""
         by_threat = self.threat_model in ("black_box", "adaptive")
         return self.attack is not None and (by_threat or self.attack.record.costly)
 
@@ -105,22 +105,23 @@ def build_ladder(
     eps
         L-infinity budgets in [0, 1].
     attacks
-        Replace the protocol's attacks: query attacks where the threat model is black-box, the others elsewhere.
+        They replace the protocol's attacks. Query attacks are black-box; the others have the other threat models.
     surrogates
         Classifiers that transfer examples are made on.
     pipelines
         Defences that the adaptive and the black-box attacker attack together with the classifier.
     random
-        Those of them that are random at inference: their adaptive attacks average each gradient over `EOT` passes.
+        The pipelines that are random at inference. Adaptive attacks on them average each gradient over `EOT` passes.
     paper_eps
-        Readings of the paper's budget, in [0, 1]: every gray-box attack gets the first, the paper's own get them all.
+        Readings of the paper's budget, in [0, 1]. Every gray-box attack gets the first one, the paper's own attacks get
+        all of them.
     explicit
-        A threat model that is left without any attack is an error; otherwise it is left out.
+        True: a threat model without any attack is an error. False: it is left out.
 
     Raises
     ------
     ConfigError
-        A threat model is left without any attack, a budget vanishes in an 8-bit image, or two rungs have one name.
+        A threat model has no attack, a budget vanishes in an 8-bit image, or two rungs have the same name.
     """
     for value in (*eps, *paper_eps):
         if grey_levels(value) < 1:
@@ -186,12 +187,12 @@ def _rungs(
 
 
 def _averaged(attack: AttackConfig) -> AttackConfig:
-    """The attack for a model that is random, where it can be averaged."""
+    """The attack as it is made on a random model: it averages gradients, if it can."""
     return replace(attack, eot=EOT) if attack.record.eot else attack
 
 
 def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
-    """Read `gray-box,adaptive`. Nothing given gives nothing.
+    """Read threat models from text such as `gray-box,adaptive`. Empty text gives none.
 
     Raises
     ------
@@ -202,7 +203,7 @@ def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
 
 
 def parse_attack(text: str) -> AttackConfig:
-    """Read an attack as a flag names it: `KIND`, `KIND-STEPS` or `KIND-STEPSxRESTARTS`, such as `pgd-100x5`.
+    """Read an attack as a flag writes it: `KIND`, `KIND-STEPS` or `KIND-STEPSxRESTARTS`, such as `pgd-100x5`.
 
     Raises
     ------
@@ -217,13 +218,13 @@ def parse_attack(text: str) -> AttackConfig:
 
 
 def paper_eps(std: Sequence[float], space: EpsSpace) -> dict[EpsSpace, float]:
-    """The paper's eps in [0, 1], by the space that it may have been meant in: `space` first, then the others.
+    """The paper's eps in [0, 1], for each range of pixel values that the paper may mean: `space` first.
 
     Parameters
     ----------
     std
-        The classifier's, per channel. Where it does not normalise, that reading is left out; so is a reading that comes
-        to the same as another.
+        The classifier's standard deviation, per channel. If the classifier does not normalise, the mean/std reading is
+        left out. A reading that equals an earlier one is left out, too.
     """
     spaces: list[EpsSpace] = ["unit", "signed", "mean-std"] if min(std) != 1 else ["unit", "signed"]
     spaces.sort(key=lambda other: other != space)

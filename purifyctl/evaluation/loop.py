@@ -1,4 +1,4 @@
-"""The loop over chunks and rungs: what is missing is climbed, committed and timed."""
+"""The loop over chunks and rungs: each chunk climbs the rungs that it has no rows for. Rows are committed and timed."""
 
 import json
 import time
@@ -26,7 +26,13 @@ TIMES = "times.jsonl"  # seconds of each chunk on each rung
 
 
 class Loop:
-    """The loop over chunks and rungs."""
+    """Sends every chunk of a plan up the ladder.
+
+    Attributes
+    ----------
+    places
+        The number of each photograph's chunk, by path.
+    """
 
     def __init__(self, plan: Plan, ladder: Sequence[Rung], subject: Subject, out: Path, decoder: Decoder) -> None:
         self._plan, self._ladder, self._subject, self._decoder = plan, ladder, subject, decoder
@@ -35,7 +41,7 @@ class Loop:
         self.places = {printable(p.image.path): n for n, chunk in enumerate(self._chunks) for p in chunk}
 
     def run(self) -> tuple[int, int]:
-        """Climb what is missing. Returns how many images x rungs are done, and of how many."""
+        """Climb the rungs that have no rows yet. Returns how many images x rungs are done, and how many there are."""
         counts = {
             (rung.key, number): self._plan.climbing(rung, number)
             for rung in self._ladder
@@ -73,7 +79,7 @@ class Loop:
         return Chunk(number, x, y, paths, self._subject, unread)
 
     def climbers(self, rung: Rung, number: int) -> Chunk:
-        """The photographs of a chunk that climb a rung: all, or the first ones where it is costly."""
+        """The photographs of a chunk that climb a rung: all of them, or only the first ones if the rung is costly."""
         return self._of(rung, self.load(number))
 
     def _of(self, rung: Rung, chunk: Chunk) -> Chunk:
@@ -83,7 +89,7 @@ class Loop:
         return [printable(photograph.image.path) for photograph in self._chunks[number]]
 
     def _check_the_same(self, number: int, paths: Sequence[str]) -> None:
-        """See that what could be read when the chunk's clean rung was climbed is what can be read now."""
+        """Refuse a chunk if other photographs can be read now than when it climbed the clean rung."""
         clean = part_file(self._records, "clean", number)
         if clean.exists():
             before = set(self._planned(number)) - set(unreadable(clean))
@@ -120,7 +126,7 @@ def cost(times: Path, ladder: Sequence[Rung]) -> list[dict[str, Any]]:
     for line in times.read_text().splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:  # cut short by a full disk
+        except ValueError:  # a full disk cut the line short
             continue
         seconds[entry["rung"]] += entry["seconds"]
         images[entry["rung"]] += entry["images"]

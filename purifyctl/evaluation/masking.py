@@ -1,7 +1,7 @@
 """Signs that an attack failed for reasons other than robustness (Athalye et al. 2018, Carlini et al. 2019).
 
-Each check looks at per-image outcomes and returns what it found as one line, or None. A raised check does not make a
-number wrong; it says that the number may be no upper bound on what an attacker can do.
+Each check takes per-image outcomes, and returns its finding as one line, or None. A raised check does not make a number
+wrong. It says that an attacker may be able to do more than the number shows.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]  # [n], one per image
-# Share of the images, and at least one: random starts and rounding move single images either way, masked or not.
+# A share of the images, and at least one image: random starts and rounding change single outcomes without any masking.
 TOLERANCE = 0.01
 
 
@@ -26,7 +26,7 @@ class Check:
 CHECKS = {
     "randomness": Check(
         "two passes of one image through the defence differ",
-        "Attacks that see one draw look weaker than they are; average over draws (EOT 20, AutoAttack rand).",
+        "Attacks that see one pass look weaker than they are; average over passes (EOT 20, AutoAttack rand).",
     ),
     "softmax": Check(
         "the classifier's outputs are non-negative and sum to 1",
@@ -38,7 +38,7 @@ CHECKS = {
     ),
     "less knowledge does better": Check(
         "black-box, transfer, gray-box or BPDA leaves fewer images right than the adaptive white-box attack",
-        "Whoever knows more can do at least as well; the white-box attack is stuck on bad gradients.",
+        "An attacker who knows more can do at least as well; the white-box attack is stuck on bad gradients.",
     ),
     "more steps do worse": Check(
         "more gradient steps leave more images right",
@@ -91,21 +91,21 @@ def zero_gradients(zero: Flags) -> Finding | None:
 
 
 def less_knowledge_does_better(right: Flags, weaker_right: Flags, weaker: str) -> Finding | None:
-    """`right`: what the adaptive white-box attack leaves right; `weaker_right`: what `weaker` leaves of the same."""
+    """`right`: the images that the adaptive white-box attack leaves right; `weaker_right`: the same under `weaker`."""
     if not _exceeds(right, weaker_right):
         return None
     return Finding("less knowledge does better", f"{weaker} leaves {_of(weaker_right)} right, this attack {_of(right)}")
 
 
 def more_steps_do_worse(right: Flags, fewer_steps_right: Flags, fewer: str) -> Finding | None:
-    """`right`: what the attack with more steps leaves right; the same images under `fewer`."""
+    """`right`: the images that the attack with more steps leaves right; `fewer_steps_right`: the same under `fewer`."""
     if not _exceeds(right, fewer_steps_right):
         return None
     return Finding("more steps do worse", f"{fewer} leaves {_of(fewer_steps_right)} right, this attack {_of(right)}")
 
 
 def label_leak(right: Flags, clean_right: Flags) -> Finding | None:
-    """Through one defence: which attacked images are right, and which of the same images when clean."""
+    """Behind one defence: which images are right under attack, and which are right when clean."""
     if not _exceeds(right, clean_right):
         return None
     return Finding("label leak", f"{_of(right)} are right when attacked, {_of(clean_right)} when clean")

@@ -23,7 +23,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Plan:
-    """Photographs in chunks. Costly rungs are climbed by the first `expensive_limit` photographs alone."""
+    """Photographs in chunks. Only the first `expensive_limit` photographs climb costly rungs."""
 
     photographs: list[Photograph]
     chunk_size: int
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def sha256(self) -> str:
-        """Of the photographs' names, sizes in bytes and labels, in order."""
+        """The SHA-256 of the photographs' names, sizes in bytes and labels, in order."""
         lines = (f"{printable(p.image.path)} {p.image.size} {p.true_index}" for p in self.photographs)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -65,13 +65,13 @@ def make_plan(
 ) -> Plan:
     """Order photographs so that any first part of them is spread evenly over the classes, and keep `limit`.
 
-    Classes are those of the labels, or the folders where labels are predicted. Which of them come first, and which
-    photographs of each, is drawn by `seed`.
+    If labels are predicted, folders stand for classes. `seed` decides which classes come first, and which photographs
+    of each class.
 
     Raises
     ------
     ConfigError
-        Labels shall come from the folders, and none is named after a class.
+        Labels come from the folders, and no folder is named after a class.
     """
     truth = TruthFromFolder(labels)
     groups: dict[object, list[Photograph]] = defaultdict(list)
@@ -84,9 +84,9 @@ def make_plan(
     if not kept:
         raise ConfigError(
             "No photograph lies in a folder named after a class of the classifier (a WordNet id, or a class's name).",
-            hint="--labels predicted takes the classifier's own predictions on the clean photographs for the truth",
+            hint="--labels predicted takes the classifier's own predictions on the clean photographs as the truth",
         )
-    # by hash: classes, and photographs within one, come in no order that says anything about them
+    # sorted by hash: the order says nothing about a class or a photograph
     ranked = [
         (rank, _hash(f"{seed} {name}"), photograph)
         for name, group in groups.items()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from purifyctl.parquet import read_columns, write_part
 
-SURROGATE = "surrogate "  # begins the `defence` of rows that hold a surrogate's own view of the clean images
+SURROGATE = "surrogate "  # prefix of `defence` in rows with a surrogate's predictions on the clean images
 
 
 @dataclass
@@ -23,15 +23,15 @@ class Record:
     defence: str  # what stood before the classifier: "no defence", "purifier", "JPEG-75", ...
     error: str | None = None  # the photograph could not be read; it has one such row, on the clean rung
     true_index: int | None = None  # the label that counts, and that attacks move away from
-    prediction: int | None = None  # of the attacked image in whole grey levels, behind the defence
+    prediction: int | None = None  # the prediction on the attacked image in whole grey levels, behind the defence
     true_confidence: float | None = None  # softmax of `true_index`
     top1_confidence: float | None = None  # softmax of `prediction`
-    float_prediction: int | None = None  # of the attacked image before it was rounded to grey levels
+    float_prediction: int | None = None  # the prediction on the attacked image before it was rounded to grey levels
     attacked: bool | None = None  # False: already wrong without an attack, counted as wrong and left alone
     flags: str | None = None  # what the attack's library warned of
     max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
-    gate_score: float | None = None  # of the image before the defence: how likely it was attacked; gated defences only
-    psnr: float | None = None  # dB, of what the defence makes of it, against the clean image; networks only
+    gate_score: float | None = None  # how likely the image before the defence was attacked; gated defences only
+    psnr: float | None = None  # dB, the defence's output against the clean image; networks only
     ssim: float | None = None  # likewise
     differs: bool | None = None  # clean rung: two passes disagree
     probabilities: bool | None = None  # clean rung: the outputs look like a softmax
@@ -72,7 +72,7 @@ def of_paths(table: Table, paths: Iterable[str]) -> Table:
 
 
 def unreadable(parts: Path) -> dict[str, str]:
-    """Why photographs could not be read, by path: of all parts of the clean rung's folder, or of the one named."""
+    """Why photographs could not be read, by path. `parts`: the clean rung's folder, or one part in it."""
     columns = read_columns(parts, ("path", "error"))
     return {path: error for path, error in zip(columns["path"], columns["error"], strict=True) if error}
 

@@ -1,4 +1,4 @@
-"""What an evaluation was asked for: it marks the folder, and decides whether a later call may go on with it."""
+"""The settings of an evaluation. They mark its folder, and decide whether a later call may continue it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ SETTINGS, RECORDS = "settings.json", "records"
 
 
 def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder of a new evaluation, or see that an earlier one was asked for the same.
+    """Make the folder of a new evaluation, or check that an earlier one has the same settings.
 
     Raises
     ------
@@ -33,5 +33,5 @@ def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
         file,
         settings,
         what="an evaluation with other settings",
-        hint="choose another --out, or ask for the same as then",
+        hint="choose another --out, or use the same settings as then",
     )

@@ -28,7 +28,7 @@ from purifyctl.gate import load_gate, threshold_for
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import to_tensor
 
-SAME = 1e-4  # of logits; two passes may differ by as much through the order of sums alone
+SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by so much
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Subject:
     device: torch.device
     seed: int
     random: frozenset[str] = frozenset()  # pipelines whose outputs differ from pass to pass
-    sketches: Mapping[str, str | None] = field(default_factory=dict)  # by network, of what it was trained with
+    sketches: Mapping[str, str | None] = field(default_factory=dict)  # by network, of its training photographs
 
     @property
     def pipelines(self) -> list[str]:
@@ -67,7 +67,7 @@ class Subject:
 
 
 def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
-    """Load what `options` names; also the facts that identify it, for settings and report.
+    """Load what `options` names. Also returns the facts that identify it, for settings and report.
 
     Raises
     ------

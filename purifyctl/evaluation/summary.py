@@ -17,12 +17,12 @@ from purifyctl.evaluation.records import SURROGATE, Table, Tables, of_paths
 from purifyctl.metrics import Share
 
 Cell = dict[str, Any]
-DETECTION_RATES = (0.01, 0.05)  # false-positive rates that a gate's true-positive rate is told at
-WORST = "worst of these"  # in the place of an attack's name: each image under the attack that does most to it
+DETECTION_RATES = (0.01, 0.05)  # a gate's true-positive rate is reported at these false-positive rates
+WORST = "worst of these"  # instead of an attack's name: each image under the attack that harms it most
 
 
 def _clean(tables: Tables, defence: str, paths: Iterable[str]) -> Table:
-    """What a defence says of these photographs when clean, in their order."""
+    """The rows of these photographs behind a defence when clean, in their order."""
     return of_paths(tables["clean"][defence], paths)
 
 
@@ -33,7 +33,7 @@ def _right(table: Table) -> NDArray[np.bool_]:
 def summarise(tables: Tables, ladder: Sequence[Rung], seed: int, gate_threshold: float | None = None) -> list[Cell]:
     """Make the cells of all rungs' rows, in the ladder's order.
 
-    An attack's cells compare with the clean rung on the same photographs, of which costly rungs have fewer. Where a
+    An attack's cells compare with the clean rung on the same photographs; costly rungs have fewer photographs. If a
     threat model has several attacks at one budget, further cells take the worst of them for each image.
     """
     cells = []
@@ -60,8 +60,8 @@ def _warnings(findings: Iterable[Finding]) -> list[dict[str, str]]:
 def _together(ladder: Sequence[Rung]) -> list[list[Rung]]:
     """Rungs that one attacker may choose from: same threat model, pipeline and budget.
 
-    Only where there is a choice, and as wide a one as at the pipeline's other budgets: figures of two budgets can then
-    be compared.
+    A budget counts only if it has several rungs, and as many as the pipeline's other budgets. Otherwise figures of two
+    budgets could not be compared.
     """
     groups: dict[tuple[str, str], dict[float, list[Rung]]] = defaultdict(lambda: defaultdict(list))
     for rung in ladder:
@@ -77,7 +77,7 @@ def _together(ladder: Sequence[Rung]) -> list[list[Rung]]:
 
 
 def _worst(tables: Sequence[Table]) -> Table:
-    """Per image the row of the attack that succeeds, or else lowers the true class the most, of those that it met."""
+    """For each image the row of an attack that succeeds, or else of the attack that lowers the true class most."""
     rows = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     right = rows["prediction"] == rows["true_index"]
     order = np.argsort(right + rows["true_confidence"], kind="stable")  # confidences lie in [0, 1]
@@ -86,7 +86,7 @@ def _worst(tables: Sequence[Table]) -> Table:
         first.setdefault(rows["path"][row], row)
     longest = max((table["path"] for table in tables), key=len)
     worst = {name: values[[first[path] for path in longest]] for name, values in rows.items()}
-    worst["float_prediction"] = np.full(len(longest), np.nan)  # of the floats, another attack may be the worst
+    worst["float_prediction"] = np.full(len(longest), np.nan)  # for the floats another attack may be the worst
     return worst
 
 
@@ -139,8 +139,8 @@ def _cell(tables: Tables, rung: Rung, defence: str, table: Table) -> Cell:
 def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None) -> Cell:
     """How well a gate tells attacked photographs from clean ones. Nothing without a gate.
 
-    The clean ones are all that there are; the attacked ones those that are right when clean and that the attack has
-    turned, for the classifier alone where it was attacked alone.
+    The clean ones are all clean photographs. The attacked ones are right when clean and wrong under attack: behind no
+    defence if the classifier was attacked alone, otherwise behind this defence.
     """
     table = tables[rung.key][defence]
     scores = table["gate_score"].astype(np.float64)
@@ -158,13 +158,13 @@ def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None
     _add(cell, "gate_tpr", Share(int((turned >= threshold).sum()), len(turned)))
     highest = np.sort(clean)[::-1]
     for rate in DETECTION_RATES:
-        reached = highest[int(rate * len(clean))]  # so many of these very photographs lie above, as in ROC curves
+        reached = highest[int(rate * len(clean))]  # this share of these photographs lies above it, as in ROC curves
         _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > reached).sum()), len(turned)))
     return cell
 
 
 def _add(cell: Cell, name: str, share: Share | None) -> None:
-    """A share, its interval and what it is a share of; None where it was not measured."""
+    """Add a share with its interval, hits and n; None if it was not measured."""
     cell[name] = share.value if share else None
     cell[f"{name}_interval"] = list(share.interval) if share and share.interval else None
     cell[f"{name}_hits"], cell[f"{name}_n"] = (share.hits, share.n) if share else (None, None)
@@ -185,7 +185,7 @@ def _findings(tables: Tables, ladder: Sequence[Rung], rung: Rung, defence: str) 
 def _findings_of_worst(
     tables: Tables, ladder: Sequence[Rung], rungs: Sequence[Rung], defence: str, worst: Table
 ) -> Iterator[Finding]:
-    """What spoils any of these attacks spoils the worst of them; the rest is asked of the worst itself."""
+    """Bad examples of one attack count for the worst of them, too. The other checks look at the worst itself."""
     for rung in rungs:
         yield from _bad_examples(tables, rung, defence)
     strongest = next((rung for rung in rungs if not rung.bpda), rungs[0])
@@ -226,7 +226,7 @@ def _compare(
     others: Sequence[Rung],
     defence: str,
 ) -> Iterator[Finding]:
-    """Hold a table of `rung` against others, on the photographs that both have. Yields the largest difference."""
+    """Compare a table of `rung` with others, on the photographs that both have. Yields the largest difference."""
     found: list[tuple[float, Finding]] = []
     for other in others:
         other_table = tables[other.key][defence]
@@ -271,5 +271,5 @@ def _knows_less(other: Rung, rung: Rung) -> bool:
 
 
 def _flags(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Flags that were noted; none where they were not."""
+    """The flags that were recorded. Missing ones are left out."""
     return np.array([value for value in values if isinstance(value, bool)], dtype=bool)
