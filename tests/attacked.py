@@ -6,13 +6,8 @@ from purifyctl.config import AttackConfig
 from tests import tiny
 
 MODEL = tiny.classifier().eval().requires_grad_(False)
-
-
 GREY = 1 / 255
-
-
-ROUNDING = 1e-6  # of float32 in [0, 1]
-
+ROUNDING = 1e-6  # error of float32 in [0, 1]
 
 # Each kind, with as few steps as show what it does.
 EVERY_ATTACK = {

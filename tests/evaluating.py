@@ -7,21 +7,12 @@ import torch
 
 from purifyctl.config import AttackConfig
 from purifyctl.evaluation.chunk import Chunk
-from purifyctl.evaluation.defences import (
-    PURIFIER,
-    classical_defences,
-    eight_bits,
-    network_defence,
-)
+from purifyctl.evaluation.defences import PURIFIER, classical_defences, eight_bits, network_defence
 from purifyctl.evaluation.subject import Subject
 from tests import tiny
 
 FGSM, PGD = AttackConfig("fgsm"), AttackConfig("pgd", steps=3)
-
-
 SIZE = 32
-
-
 ALL = ("gray_box", "transfer", "black_box", "adaptive")
 
 

@@ -6,11 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl.attacks import (
-    Best,
-    make_attack,
-    round_straight_through,
-)
+from purifyctl.attacks import Best, make_attack, round_straight_through
 from purifyctl.config import ATTACKS, AttackConfig
 from tests import tiny
 from tests.attacked import EVERY_ATTACK, GREY, MODEL, ROUNDING, few, images
@@ -44,7 +40,7 @@ def test_every_attack_keeps_its_budget_and_its_seed_and_leaves_global_random_sta
     x, y = few()
     eps = 40.5 * GREY
     before = global_states()
-    with torch.no_grad():  # whoever calls need not think of gradients
+    with torch.no_grad():  # the caller need not turn gradients on
         made = [
             make_attack(
                 EVERY_ATTACK[kind], MODEL, x, y, eps, generator=torch.Generator().manual_seed(3), eight_bit=eight_bit
@@ -92,7 +88,7 @@ def test_a_targeted_attack_moves_towards_its_target(kind: str) -> None:
     x_adv = make_attack(attack, MODEL, x, target, 16 * GREY, generator=torch.Generator().manual_seed(0))
 
     def lead(image: torch.Tensor) -> torch.Tensor:
-        """Of the target over the best other class, in logits."""
+        """How far the target is ahead of the best other class, in logits."""
         logits = MODEL(image)
         others = logits.scatter(1, target[:, None], float("-inf")).amax(1)
         return logits.gather(1, target[:, None]).squeeze(1) - others

@@ -4,10 +4,7 @@ import torch
 from purifyctl.attacks import within_budget
 from purifyctl.config import AttackConfig
 from purifyctl.evaluation.chunk import attack_chunk, climb
-from purifyctl.evaluation.defences import (
-    PURIFIER,
-    eight_bits,
-)
+from purifyctl.evaluation.defences import PURIFIER, eight_bits
 from purifyctl.evaluation.ladder import Rung
 from tests.evaluating import PGD, photographs_of, subject
 

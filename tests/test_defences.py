@@ -7,12 +7,7 @@ import torch
 from PIL import Image
 
 from purifyctl.attacks import behind
-from purifyctl.evaluation.defences import (
-    PURIFIER,
-    bpda_model,
-    classical_defences,
-    eight_bits,
-)
+from purifyctl.evaluation.defences import PURIFIER, bpda_model, classical_defences, eight_bits
 from purifyctl.photographs import to_pixels
 from tests.evaluating import SIZE, photographs_of, subject
 

@@ -13,10 +13,7 @@ from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate, loop
 from purifyctl.evaluation.chunk import Chunk, climb
-from purifyctl.evaluation.defences import (
-    NONE,
-    PURIFIER,
-)
+from purifyctl.evaluation.defences import NONE, PURIFIER
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.plan import make_plan
 from purifyctl.evaluation.records import read_tables
@@ -62,7 +59,7 @@ def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
         )
         for s in range(8)
     }
-    assert len(orders) > 4  # the seed draws which photographs come first, and of which class
+    assert len(orders) > 4  # the seed decides which photographs come first, and of which class
     assert len({order[0].split("/")[0] for order in orders}) == 2
     assert plan.sha256
     assert plan.unlabelled == 1

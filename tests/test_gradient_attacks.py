@@ -7,14 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl.attacks import (
-    bim,
-    fgsm,
-    least_likely,
-    make_attack,
-    mi_fgsm,
-    pgd,
-)
+from purifyctl.attacks import bim, fgsm, least_likely, make_attack, mi_fgsm, pgd
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig
 from purifyctl.engine.default import CLASSIFIER, WEIGHTS

@@ -2,10 +2,7 @@ import pytest
 
 from purifyctl.config import AttackConfig
 from purifyctl.errors import ConfigError
-from purifyctl.evaluation.defences import (
-    NONE,
-    PURIFIER,
-)
+from purifyctl.evaluation.defences import NONE, PURIFIER
 from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps, parse_attack, parse_threat_models
 from tests.evaluating import ALL, FGSM
 

@@ -3,9 +3,7 @@ import sys
 import pytest
 import torch
 
-from purifyctl.attacks import (
-    make_attack,
-)
+from purifyctl.attacks import make_attack
 from purifyctl.config import AttackConfig
 from purifyctl.errors import MissingDependencyError
 from tests.attacked import EVERY_ATTACK, GREY, MODEL, few, images

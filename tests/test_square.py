@@ -1,8 +1,6 @@
 import torch
 
-from purifyctl.attacks import (
-    square,
-)
+from purifyctl.attacks import square
 from tests.attacked import GREY, MODEL, images
 
 

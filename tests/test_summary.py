@@ -8,11 +8,7 @@ import torch
 
 from purifyctl.config import AttackConfig
 from purifyctl.evaluation.chunk import climb
-from purifyctl.evaluation.defences import (
-    NONE,
-    PURIFIER,
-    network_defence,
-)
+from purifyctl.evaluation.defences import NONE, PURIFIER, network_defence
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.records import Record, Table, part_file, read_tables, write_records
 from purifyctl.evaluation.summary import WORST, summarise
@@ -28,7 +24,7 @@ class _Noise(torch.nn.Module):
 
 
 class _Step(torch.nn.Module):
-    """Gradients: none."""
+    """It has no gradients."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.round(x * 7) / 7
@@ -62,7 +58,7 @@ def tables(folder: Path, rungs: Iterable[Rung]) -> dict[str, dict[str, Table]]:
 def by_hand(
     folder: Path, rung: Rung, right: dict[str, int], n: int = 10, *, wrong: Set[int] = frozenset(), sure: float = 0.5
 ) -> None:
-    """Rows of a rung that leaves the first so many of `n` images right, by defence, but for those that are `wrong`."""
+    """Rows of a rung on `n` images. By defence, the first `right` of them are right, except those in `wrong`."""
     rows = [
         Record(
             f"{i}.png",

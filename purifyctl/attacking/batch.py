@@ -32,7 +32,7 @@ class Row:
     error: str | None = None  # the same in words
     output: str | None = None  # relative to the output folder
     label: int | None = None  # index of the class that counts as right
-    target: int | None = None  # index of the class to reach, where there is one
+    target: int | None = None  # index of the class to reach, if there is one
     clean_prediction: int | None = None  # index
     attacked_prediction: int | None = None  # index, of the file as written, in 8 bits
     clean_label: str | None = None  # names of the predictions

@@ -81,26 +81,26 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
     """
     subject, attack = chunk.subject, rung.attack
     assert attack is not None
-    wanted = torch.ones(len(chunk.x), dtype=torch.bool, device=chunk.x.device)
+    attacked = torch.ones(len(chunk.x), dtype=torch.bool, device=chunk.x.device)
     if rung.pipeline and rung.pipeline not in subject.random:
-        wanted = chunk.clean[rung.pipeline] == chunk.y
+        attacked = chunk.clean[rung.pipeline] == chunk.y
     searched = replace(rung, eps=1.0) if attack.record.family == "nearest boundary" else rung
     generator = torch.Generator(subject.device).manual_seed(_seed(subject, searched.key, chunk.number))
     images, floats = chunk.x.clone(), chunk.x.clone()
     warned: str | None = None
     in_floats = attack.record.in_floats
-    if wanted.any():
+    if attacked.any():
         model = subject.attacked_model(rung)
-        x, y = chunk.x[wanted], chunk.y[wanted]
+        x, y = chunk.x[attacked], chunk.y[attacked]
         with autoattack_flags() as flags:
             if in_floats:
-                images[wanted], floats[wanted] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
+                images[attacked], floats[attacked] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
             else:
                 # Rounding would undo the small changes of these attacks. Their attacker knows of the rounding, and
                 # gets a model that rounds.
-                images[wanted] = within_budget(_found(chunk, searched, model, x, y, generator), x, rung.eps)
+                images[attacked] = within_budget(_found(chunk, searched, model, x, y, generator), x, rung.eps)
         warned = "; ".join(dict.fromkeys(flags)) or None
-    return Attacked(images, floats if in_floats else None, wanted, warned)
+    return Attacked(images, floats if in_floats else None, attacked, warned)
 
 
 def _found(chunk: Chunk, rung: Rung, model: Model, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:

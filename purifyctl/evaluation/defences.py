@@ -66,9 +66,8 @@ class GatedPurifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         score = self.score(x)
         soft = torch.sigmoid((score - self.threshold) / SOFTNESS)
-        share = (score >= self.threshold).to(x.dtype) + (
-            soft - soft.detach()
-        )  # the decision, with the gradient of `soft`
+        decision = (score >= self.threshold).to(x.dtype)
+        share = decision + (soft - soft.detach())  # the value is the decision's, the gradient is that of `soft`
         correction: Tensor = self.purifier(x) - x
         return x + share.view(-1, 1, 1, 1) * correction
 
