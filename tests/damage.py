@@ -55,7 +55,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Damage:
 
 
 def changed(bundle: Bundle, folder: Path, damage: Damage) -> Path:
-    """A copy of a bundle that something happened to."""
+    """A damaged copy of a bundle."""
     shutil.copytree(bundle.path, folder)
     damage(folder)
     return folder

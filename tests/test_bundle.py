@@ -1,4 +1,4 @@
-"""Bundles that are not what was built: each is refused, with the reason and the next step, and none is ever loaded."""
+"""Damaged bundles: each is refused with the reason and the next step, and never loaded."""
 
 import shutil
 from pathlib import Path
@@ -87,7 +87,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "no purifier": (edit(lambda m: m["networks"].pop("purifier")), "names no purifier"),
     "no networks": (edit(lambda m: m["networks"].clear()), "names no purifier"),
     "no image size": (edit(lambda m: m.update(image_size=0)), "at least 1"),
-    # whoever changes the manifest so that all fits together has made another bundle, which nobody trusts yet
+    # with a changed manifest that is consistent, it is another bundle, which nobody trusts yet
     "graphs exchanged in the manifest": (
         edit(lambda m: m["networks"].update(purifier=m["networks"]["classifier"])),
         "not built here",
