@@ -1,7 +1,6 @@
 """A trained purifier on disk: one safetensors file whose metadata says what it is.
 
-The file holds the generator alone. What a training needs to go on (discriminator, optimisers, step) is the
-training's own business.
+The file holds only the generator. The training itself keeps what it needs to go on (discriminator, optimisers, step).
 """
 
 import json
@@ -33,22 +32,22 @@ class Checkpoint:
 
     @property
     def guided_by(self) -> list[str]:
-        """The classifiers that guided its training, that of the purifier it started from included; empty: unknown."""
+        """The classifiers that guided its training, and that of the purifier it started from; empty: unknown."""
         recipe = self.about.get("recipe", {})
         return [str(name) for name in self.about.get("guided_by", [c["name"] for c in recipe.get("classifiers", ())])]
 
     @property
     def photographs(self) -> str | None:
-        """The sketch (`purifyctl.sources.sketch`) of those that it was trained or validated with; None: unknown."""
+        """A sketch (`purifyctl.sources.sketch`) of its training and validation photographs; None: unknown."""
         return self.about.get("photographs")
 
     def check_size(self, pixels: int) -> None:
-        """Refuse a side of images that the network cannot take.
+        """Refuse an image size that the network cannot take.
 
         Raises
         ------
         ConfigError
-            It is no multiple of what the network needs.
+            The side is not a multiple of what the network needs.
         """
         if pixels % (multiple := self.network.size_multiple):
             raise ConfigError(

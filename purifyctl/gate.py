@@ -1,7 +1,7 @@
-"""The gate: a detector in front of the purifier, its checkpoint on disk, and where its threshold lies.
+"""The gate: a detector in front of the purifier, its checkpoint on disk, and its thresholds.
 
-A score is the calibrated probability that an image was attacked, where as many are as are not. A threshold belongs to
-a false-positive rate: the share of clean photographs that it lets be purified for nothing.
+A score is the calibrated probability that an image was attacked, if half of all images were. A threshold belongs to a
+false-positive rate: the share of clean photographs that are flagged, and purified without need.
 """
 
 import json
@@ -23,7 +23,7 @@ from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn.gate import GateNetwork
 
 FORMAT = "purifyctl-gate-1"
-FALSE_POSITIVE_RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # that a checkpoint knows thresholds for
+FALSE_POSITIVE_RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # a checkpoint has a threshold for each
 DEFAULT_RATE = 0.01
 CHECKPOINT = "gate.safetensors"
 
@@ -41,10 +41,9 @@ class Gate:
 
 
 def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
-    """The lowest threshold that at most `rate` of clean scores reach, by these and by one more that comes after them.
+    """The lowest threshold that at most `rate` of clean scores reach, counting these scores and one more to come.
 
-    Counting the one to come (conformal prediction; Vovk et al. 2005) keeps the promise on average for photographs that
-    were not among these.
+    With the one to come (conformal prediction; Vovk et al. 2005), the rate also holds on average for new photographs.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
         Too few scores for such a rate.
     """
     n = len(clean)
-    allowed = math.floor(rate * (n + 1)) - 1  # of these; the one to come may be the other
+    allowed = math.floor(rate * (n + 1)) - 1  # of these scores; the one to come may be another
     if allowed < 0:
         raise ConfigError(
             f"{n} clean photographs are too few for a false-positive rate of {rate:g}.",
@@ -63,7 +62,7 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
 
 
 def thresholds_at(clean: Sequence[NDArray[np.floating[Any]]]) -> dict[str, float]:
-    """The threshold of each false-positive rate that so many photographs can tell: the highest of these sets of scores.
+    """The threshold of each rate for which there are enough photographs: the highest that any set of scores gives.
 
     Raises
     ------
@@ -76,12 +75,12 @@ def thresholds_at(clean: Sequence[NDArray[np.floating[Any]]]) -> dict[str, float
 
 
 def threshold_for(thresholds: Thresholds, rate: float) -> float:
-    """The threshold that belongs to a false-positive rate.
+    """The threshold of a false-positive rate.
 
     Raises
     ------
     ConfigError
-        There is none.
+        The rate has no threshold.
     """
     known = {round(float(key), 9): value for key, value in thresholds.items()}
     if round(rate, 9) not in known:

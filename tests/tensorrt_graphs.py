@@ -1,4 +1,4 @@
-"""Graphs that TensorRT's tests build and run."""
+"""The graphs that the tests of TensorRT build and run."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -34,7 +34,7 @@ def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
     engine = figures["engine"]
     assert list(engine["by_batch"]) == [1, 2, 4]
     networks = tiny_bundle.manifest.networks
-    chain = ("purifier", "classifier")  # without the gate, which only looks where a run asks for it
+    chain = ("purifier", "classifier")  # without the gate, which only `run --gate` uses
     assert engine["multiply_adds_per_image"] == sum(networks[name].multiply_adds for name in chain) > 0
     assert engine["of_matrix_product"] > 0
     stages = figures["stages"]

@@ -47,7 +47,7 @@ def run_doctor(*words: object, **environment: str) -> tuple[int, dict[str, Any],
 
 
 def broken_packages(folder: Path, *names: str) -> Path:
-    """A folder for PYTHONPATH whose packages fail as ones do whose native libraries are not there."""
+    """A folder for PYTHONPATH whose packages fail to import, as if their native libraries were missing."""
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(
@@ -123,7 +123,7 @@ def test_every_requirement_that_is_installed_is_known_by_the_name_it_is_imported
 
 @pytest.fixture(scope="module")
 def few_libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which the libraries are soon looked through."""
+    """An environment in which few libraries are checked."""
     return {"PYTHONPATH": str(metadata_that_asks_for(tmp_path_factory.mktemp("few"), "numpy"))}
 
 

@@ -133,7 +133,7 @@ def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bu
             shutil.copytree(tiny_bundle.path, out)
         words = ["build-engine", "--checkpoint", checkpoint, "--classifier", "none", "--out", out, "--overwrite"]
         build = subprocess.Popen([sys.executable, "-m", "purifyctl", *words], cwd=ROOT)
-        while not any(tmp_path.glob(f".{out.name}.*.part/*.onnx")):  # in the midst of it
+        while not any(tmp_path.glob(f".{out.name}.*.part/*.onnx")):  # it has begun to write
             assert build.poll() is None
             time.sleep(0.01)
         build.kill()
@@ -148,7 +148,7 @@ def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bu
         folder.mkdir()
         (folder / "purifier.onnx").touch()
     lock = os.open(running, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # as a build that is at work holds it
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as a running build holds it
     build_engine(config(gate="none"), checkpoint, tmp_path / "new")
     os.close(lock)
     assert not left.exists()

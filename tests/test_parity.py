@@ -79,7 +79,7 @@ def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypa
 
 
 class Stale(TorchRunner):
-    """An engine that gives what its buffers held after the first few batches, whatever comes later."""
+    """An engine that repeats the results of its first few batches for all later ones."""
 
     def __init__(self, graph: nn.Module, batches: int) -> None:
         super().__init__(graph)
@@ -135,7 +135,7 @@ def test_nan_is_outside_every_tolerance() -> None:
 
 
 class Overflowing(nn.Module):
-    """A graph whose numbers have grown beyond what its precision holds."""
+    """A graph whose numbers have outgrown its precision."""
 
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def quantised(graph: Graph, folder: Path, *, symmetric: bool = False) -> Path:
 
 
 def in_integers(file: Path) -> list[bool]:
-    """Of each convolution in order, whether its inputs come out of DequantizeLinear."""
+    """Whether the inputs of each convolution, in order, come out of DequantizeLinear."""
     graph = onnx.load(file).graph
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     return [
@@ -52,7 +52,7 @@ def test_a_quantised_purifier_stays_near_its_reference_and_keeps_its_ends_in_flo
     assert difference.max() < 32
 
 
-def test_of_a_fused_graph_only_the_purifier_is_quantised(tmp_path: Path) -> None:
+def test_only_the_purifier_of_a_fused_graph_is_quantised(tmp_path: Path) -> None:
     purify, classify = purifier_graph(tiny.purifier()), classifier_graph(tiny.classifier())
     together = in_integers(quantised(FusedGraph(purify, classify), tmp_path))
     alone = in_integers(quantised(purify, tmp_path))

@@ -1,4 +1,4 @@
-"""Every rewrite is the same function: in FP64, so that rounding hides nothing."""
+"""Every rewrite computes the same function. The tests use FP64, so that rounding hides nothing."""
 
 import copy
 from pathlib import Path
@@ -20,7 +20,7 @@ UNET = NetworkConfig(kind="unet", width=4, depth=5)
 
 
 def unet() -> nn.Module:
-    """A U-Net whose norms have seen something."""
+    """A U-Net whose norms have statistics, as after a training."""
     net = tiny.purifier(UNET)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -112,7 +112,7 @@ class Backwards(nn.Sequential):
 @pytest.mark.parametrize(
     "net",
     [
-        nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)),  # the padding's zeros come after the norm
+        nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)),  # zero padding comes after the norm
         nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),
         nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)),
         Backwards(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)),
@@ -149,8 +149,8 @@ def test_only_the_scale_of_the_input_could_move_into_a_padded_convolution_not_it
         shifted.bias -= shifted.weight.sum(dim=(1, 2, 3))
         torch.testing.assert_close(scaled(x), conv(x * 2), rtol=0, atol=1e-12)
         difference = (shifted(x) - conv(x - 1)).abs()
-    assert difference[..., 1:-1, 1:-1].max() < 1e-12  # right where no padding is seen,
-    assert difference.amax(dim=(0, 1))[0].min() > 1e-3  # and wrong along the border
+    assert difference[..., 1:-1, 1:-1].max() < 1e-12  # it is right away from the border,
+    assert difference.amax(dim=(0, 1))[0].min() > 1e-3  # and wrong at the border
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def test_a_rewrite_leaves_the_network_as_it_was(rewrite: Pass) -> None:
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten_for_amx_alone(
+def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten_only_for_amx(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     choices = {}

@@ -1,4 +1,4 @@
-"""TensorRT builds plans here for cards that are not here."""
+"""Plans of TensorRT for RTX are built on this machine for cards that it does not have."""
 
 import ast
 import hashlib
@@ -40,7 +40,7 @@ def test_an_fp16_graph_on_a_cpu_is_its_torch_reference(network: str, onnx_files:
 
 
 def hashes(files: list[str]) -> list[str]:
-    """Of the plans of every graph for every card, in order."""
+    """SHA-256 of the plan of every graph for every card, in order."""
     return [hashlib.sha256(rtx_plan(Path(file), card)).hexdigest() for file in files for card in CARDS]
 
 
@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(
     assert kept.read(tmp_path / "new" / "x.kernels") == b"kernels"
 
 
-# What the names in the modules hold.
+# The library's class that each name in the modules holds.
 CLASSES = {
     "builder": "Builder",
     "config": "IBuilderConfig",

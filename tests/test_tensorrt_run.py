@@ -1,4 +1,4 @@
-"""TensorRT runs plans: this needs a GPU."""
+"""Plans of both TensorRT libraries run on the GPU of this machine."""
 
 import importlib
 from collections.abc import Iterator

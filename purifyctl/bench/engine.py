@@ -1,4 +1,4 @@
-"""Latency and throughput of a bundle's networks alone, and how much of the device's arithmetic they use."""
+"""Latency and throughput of a bundle's networks by themselves, and how much of the device's arithmetic they use."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

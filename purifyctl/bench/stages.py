@@ -1,4 +1,4 @@
-"""The stages of a run, each alone, beside the real `run`."""
+"""The throughput of each stage of a run by itself, and of the real `run`."""
 
 import os
 import statistics
@@ -26,7 +26,7 @@ STAGES = ("decode", "engine", "encode")
 
 @contextmanager
 def stages(bundle: Bundle, folder: Path, image_format: str) -> Iterator[dict[str, Callable[[], float]]]:
-    """Calls that return images/s: of each stage alone, with the whole machine to itself, and of the real `run`."""
+    """Calls that return images/s: of each stage by itself, with the whole machine, and of the real `run`."""
     full, cores = bundle.manifest.batch_size, len(os.sched_getaffinity(0))
     files = [read_file(image) for image in list_images(folder)]
     batches = [files[i : i + full] for i in range(0, len(files), full)]

@@ -9,10 +9,10 @@ from purifyctl import console
 from purifyctl.cli import completion
 from purifyctl.cli.app import app, show_recipe
 from purifyctl.cli.options import ClassifierWeights, Json, PrintRecipe, Quiet, Trust, Verbose
-from purifyctl.config import AHEAD_OF_TIME, DEFAULT_BACKEND, BackendName
+from purifyctl.config import AHEAD_OF_TIME, DEFAULT_BACKEND, BackendName, EnginePrecision
 from purifyctl.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", EnginePrecision]
 
 
 @app.command("build-engine")

@@ -18,13 +18,13 @@ class Backend:
     name: BackendName
     module: str  # implements `purifyctl.engine.backends.Implementation`, or `PlanBuilder` if it builds plans
     device: Literal["cpu", "cuda"]  # where it computes
-    precisions: tuple[EnginePrecision, ...]  # that its engines may have
+    precisions: tuple[EnginePrecision, ...]  # its engines have one of these
     # "none": it runs the graph; "ahead": plans for GPU generations, built on any machine; "here": for the GPU here
     plans: Literal["none", "ahead", "here"]
-    symmetric: bool  # its INT8 activations are signed, with zero in the middle
+    symmetric: bool  # INT8 activations are signed, with zero in the middle
     package: str  # on PyPI
     imported_as: str  # the package's Python module
-    extra: str = ""  # of purifyctl, that installs the package; "": purifyctl always needs it
+    extra: str = ""  # the extra of purifyctl that installs the package; empty: purifyctl always installs it
 
 
 # FP16 on a CPU is slower than FP32; TensorRT's BF16 plans cannot be compared with torch here (docs/adr/0003).
@@ -73,6 +73,6 @@ _RECORDS = (
     ),
 )
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _RECORDS}
-DEFAULT_BACKEND: BackendName = "openvino"  # of recipes, and of the engine that is built when none is named
-REFERENCE_BACKEND: BackendName = "onnxruntime"  # runs any graph, on any machine: what other backends' graphs run on
+DEFAULT_BACKEND: BackendName = "openvino"  # of recipes, and of the engine that is built if the user names no engine
+REFERENCE_BACKEND: BackendName = "onnxruntime"  # runs any graph on any machine: graphs whose backend cannot, run on it
 AHEAD_OF_TIME = tuple(backend.name for backend in _RECORDS if backend.plans == "ahead")  # that take targets

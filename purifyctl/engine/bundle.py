@@ -64,7 +64,7 @@ class Bundle:
         classify
             Also classify, if there is a classifier.
         apart
-            Take two graphs even if there is a fused one: the classifier is needed alone too.
+            Take two graphs even if there is a fused one: the caller also classifies without purifying.
         """
         if not classify or "classifier" not in self.manifest.networks:
             return ("purifier",)

@@ -1,4 +1,4 @@
-"""The chain: purifier and classifier, as they are run on a batch."""
+"""The chain: purifier and classifier, run one after the other on a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,19 +10,19 @@ from purifyctl.engine.bundle import Bundle
 
 @dataclass(frozen=True)
 class Chain:
-    """Open networks of one bundle, in one of three forms: purifier and classifier as two graphs, both fused in one
-    graph, or the purifier alone.
+    """Open networks of one bundle, in one of three forms: purifier and classifier as two graphs; both fused in one; or
+    only the purifier.
 
-    A batch goes through `run`. Where something else is to start between the two networks, such as encoding, it goes
-    through `purify` and `classify`:
+    `run` takes a batch through both. `purify` and `classify` do so in two steps, so that something else can start in
+    between, such as encoding:
 
         purified, probabilities = chain.purify(images)
         ...  # the purified images are ready
         if probabilities is None:
             probabilities = chain.classify(purified)
 
-    `classify` alone, on images that were not purified, needs two graphs: open the chain with
-    `bundle.chain(apart=True)`. Several threads may use a chain.
+    To classify images that were not purified, the chain needs two graphs:
+    `open_chain(bundle, bundle.chain(apart=True))`. Several threads may use a chain.
     """
 
     runners: Mapping[str, Runner]  # by name: `fused`, or `purifier` with or without `classifier`

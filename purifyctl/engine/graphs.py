@@ -1,8 +1,8 @@
 """Torch networks to typed ONNX graphs: RGB uint8 NHWC in, finished results out.
 
-Everything between a file's pixels and a result lies inside the graph: scaling, normalisation, crop, softmax, rounding
-to 8 bits. Nobody who runs it can feed the wrong preprocessing. Precision is a property of the graph: an FP16 graph
-has FP16 weights and activations, whoever runs it.
+Everything between a file's pixels and a result is inside the graph: scaling, normalisation, crop, softmax, rounding to
+8 bits. No caller can apply the wrong preprocessing. Precision is a property of the graph: an FP16 graph has FP16
+weights and activations, whatever runs it.
 """
 
 import copy
@@ -41,7 +41,7 @@ class PurifierGraph(nn.Module):
 
     def levels(self, images: Tensor) -> Tensor:
         """The purified image in whole grey levels 0 to 255, float32 NCHW."""
-        x_pur = self.purifier(_from_pixels(images, torch.float32))  # which takes and gives FP32 in any precision
+        x_pur = self.purifier(_from_pixels(images, torch.float32))  # its ends are FP32 in any precision
         return torch.round(torch.clamp(x_pur * 255, 0, 255))
 
 
@@ -59,14 +59,14 @@ class ClassifierGraph(nn.Module):
         return self.probabilities(_from_pixels(images, self.dtype))
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """Of RGB NCHW in [0, 1]."""
+        """Class probabilities of RGB NCHW in [0, 1]."""
         return torch.softmax(self.classifier(x).float(), dim=1)  # float: FP16 softmax loses small probabilities
 
 
 class FusedGraph(nn.Module):
-    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3], and the class probabilities of just that image.
+    """RGB uint8 [N, H, W, 3] -> purified RGB uint8 [N, H, W, 3], and the class probabilities of the purified images.
 
-    The classifier sees the rounded image, as it does when the two graphs run one after the other.
+    The classifier sees the rounded image, as it does if the two graphs run one after the other.
     """
 
     outputs = (PURIFIED, PROBABILITIES)
@@ -76,13 +76,13 @@ class FusedGraph(nn.Module):
         self.purifier, self.classifier = purifier, classifier
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.purifier.levels(images)  # not through uint8: TensorRT has it at a graph's ends alone
+        levels = self.purifier.levels(images)  # not through uint8: TensorRT has it only at a graph's ends
         x_pur = levels.to(self.classifier.dtype) / 255
         return _to_pixels(levels), self.classifier.probabilities(x_pur)
 
 
 class GateGraph(nn.Module):
-    """RGB uint8 [N, H, W, 3] -> scores, float32 [N]: how likely each image was attacked, where half of all are."""
+    """RGB uint8 [N, H, W, 3] -> scores, float32 [N]: how likely each image was attacked, if half of all images are."""
 
     outputs = (SCORES,)
 
@@ -98,17 +98,17 @@ Graph = PurifierGraph | ClassifierGraph | FusedGraph | GateGraph
 
 
 def _from_pixels(images: Tensor, dtype: torch.dtype) -> Tensor:
-    return images.to(dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT takes uint8 nowhere else
+    return images.to(dtype).permute(0, 3, 1, 2) / 255  # cast first: TensorRT takes uint8 only there
 
 
 def _to_pixels(levels: Tensor) -> Tensor:
-    return levels.permute(0, 2, 3, 1).to(torch.uint8)  # cast last, likewise
+    return levels.permute(0, 2, 3, 1).to(torch.uint8)  # cast last, for the same reason
 
 
 def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, passes: Sequence[Pass] = ()) -> PurifierGraph:
     """A purifier, rewritten by `passes` in turn, ready for export or for use as the reference.
 
-    The network passed in is left as it is.
+    The network passed in does not change.
     """
     net = copy.deepcopy(purifier).eval()
     for rewrite in passes:
@@ -117,17 +117,17 @@ def purifier_graph(purifier: nn.Module, precision: Precision = "fp32", *, passes
 
 
 def classifier_graph(classifier: nn.Module, precision: Precision = "fp32") -> ClassifierGraph:
-    """A classifier ready for export or for use as the reference. The network passed in is left as it is."""
+    """A classifier ready for export or for use as the reference. The network passed in does not change."""
     return ClassifierGraph(copy.deepcopy(classifier).eval(), precision).eval()
 
 
 def gate_graph(gate: nn.Module, precision: Precision = "fp32") -> GateGraph:
-    """A gate ready for export or for use as the reference, its norms folded. The network passed in is left as it is."""
+    """A gate ready for export or for use as the reference, its norms folded. The network passed in does not change."""
     return GateGraph(fold_norms(gate), precision).eval()
 
 
 def count_multiply_adds(graph: nn.Module, image_size: int) -> int:
-    """Multiplications, each with its addition, that `graph` takes for one square image of `image_size` pixels."""
+    """Multiplications, each with an addition, that `graph` needs for one square image of `image_size` pixels."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         graph(torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8))
     return int(counter.get_total_flops()) // 2
@@ -137,7 +137,7 @@ def export_onnx(graph: Graph, path: Path, image_size: int) -> None:
     """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=4096)
-    # The exporter talks about its progress and about functions it does not need.
+    # The exporter logs its progress, and functions that it does not need.
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

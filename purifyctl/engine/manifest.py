@@ -51,7 +51,7 @@ class Manifest:
     created: str  # UTC
     purifyctl: str  # version
     backend: BackendName  # what runs it
-    backend_version: str  # plans need just this one
+    backend_version: str  # plans need exactly this one
     gpu: str  # name of the GPU that "local" plans were built on; else empty
     precision: EnginePrecision  # of the purifier; the classifier's too, except that int8 leaves it in fp32
     image_size: int  # pixels; side of the square that the graphs take
@@ -60,7 +60,7 @@ class Manifest:
     networks: dict[str, Network]  # "purifier"; with a classifier "classifier"; "gate" unless left out; "fused" if asked
     gate_thresholds: dict[str, float]  # of the gate's scores, by false-positive rate
     class_names: tuple[str, ...]  # of the classifier, by index
-    class_wnids: tuple[str, ...]  # their WordNet ids, where it has some
+    class_wnids: tuple[str, ...]  # their WordNet ids, if it has some
     parity: Parity  # how closely it agrees with torch: pixels, probabilities and classes, clean and attacked
     rebuild: str  # the command that makes this bundle again
     build_s: float  # seconds that building took

@@ -19,16 +19,16 @@ KINDS = ("Conv", "ConvTranspose")
 def quantize_purifier(file: Path, photographs: Pixels, *, symmetric: bool) -> None:
     """Quantise the purifier in an exported graph, in place: weights per channel, activations per tensor.
 
-    The first and the last convolution stay in floating point: they touch the image itself, where 8 bits of a correction
-    of a few grey levels are too few. So does a classifier in the same graph (docs/adr/0010).
+    The first and the last convolution stay in floating point: they touch the image itself, and the correction is only a
+    few grey levels. A classifier in the same graph stays in floating point, too (docs/adr/0010).
 
     Parameters
     ----------
     photographs
-        What the ranges of activations are taken from.
+        The ranges of activations come from them.
     symmetric
-        Signed activations around zero: what TensorRT takes. Otherwise each range has a zero of its own, which wastes no
-        bit behind a ReLU. Biases stay in floating point in either case, as TensorRT wants them.
+        Use signed activations around zero, which TensorRT needs. Otherwise each range has a zero of its own, which
+        wastes no bit behind a ReLU. Biases stay in floating point in either case, as TensorRT needs them.
     """
     graph = onnx.load(file)
     chosen = _purifiers_convolutions(graph)
@@ -52,7 +52,7 @@ def quantize_purifier(file: Path, photographs: Pixels, *, symmetric: bool) -> No
 
 
 def _purifiers_convolutions(graph: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions that the purified image comes from, in order of execution."""
+    """Names of the convolutions that compute the purified image, in order of execution."""
     made_by = {name: node for node in graph.graph.node for name in node.output}
     needed, left = set(), [PURIFIED]
     while left:
@@ -64,7 +64,7 @@ def _purifiers_convolutions(graph: onnx.ModelProto) -> list[str]:
 
 
 class _Photographs(CalibrationDataReader):  # type: ignore[misc]
-    """Hands out one photograph after the other."""
+    """Gives one photograph after the other."""
 
     def __init__(self, photographs: Pixels) -> None:
         self._left = iter(photographs)
@@ -76,7 +76,7 @@ class _Photographs(CalibrationDataReader):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The library advises about passes that the exporter has already made."""
+    """Silence the library: it recommends passes that the exporter has already made."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ def version() -> str:
 
 
 def best_precision() -> EnginePrecision:
-    """BF16 with AMX, otherwise FP32: AVX-512's BF16 alone is slower than FP32 (docs/adr/0004)."""
+    """BF16 with AMX, otherwise FP32: AVX-512's BF16 is slower than FP32 (docs/adr/0004)."""
     return "bf16" if has_amx() else "fp32"
 
 

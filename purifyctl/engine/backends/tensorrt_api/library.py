@@ -1,4 +1,4 @@
-"""Start the library, hear its errors, keep what it found out for the next start."""
+"""Load a library, keep its errors for messages, keep what it found out for the next start."""
 
 import functools
 from collections import deque
