@@ -1,4 +1,4 @@
-"""An evaluation as files and on the terminal: evaluation.json, .csv, .md, and figures, all from one document."""
+"""An evaluation as files (evaluation.json, .csv, .md, figures) and on the terminal, all from one document."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ _LABELS = {"folder": "true labels, from the folders", "predicted": "predicted by
 
 @dataclass(frozen=True)
 class Section:
-    """A table with what must be said about it."""
+    """A table with the notes that explain it."""
 
     title: str
     columns: Sequence[str]
@@ -34,7 +34,7 @@ class Section:
 
 
 def write_evaluation(result: EvaluateResult, out: Path) -> list[str]:
-    """Write everything that a reader wants into `out`. Returns the names of the figures."""
+    """Write all files into `out`. Returns the names of the figures."""
     document = result.document
     figures = write_figures(document["cells"], result.examples, out)
     write_json(out / "evaluation.json", document)
@@ -44,7 +44,7 @@ def write_evaluation(result: EvaluateResult, out: Path) -> list[str]:
 
 
 def show_evaluation(document: Mapping[str, Any], out: Path) -> None:
-    """Print the tables, and under each what its marks mean. A terminal is too narrow for every interval."""
+    """Print the tables, and under each the meaning of its marks. A terminal is too narrow for all intervals."""
     for section in sections(document, intervals=False):
         console.table(section.title, section.columns, section.rows)
         for text in section.notes:
@@ -53,7 +53,7 @@ def show_evaluation(document: Mapping[str, Any], out: Path) -> None:
 
 
 def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Section]:
-    """The tables in the order they are read: the purifier's price first, then one per threat model."""
+    """The tables in reading order: first what the purifier costs on clean images, then one for each threat model."""
     cells = document["cells"]
     found = [_price([cell for cell in cells if cell["threat_model"] == "clean"])]
     for threat_model in THREAT_MODELS[1:]:
@@ -68,7 +68,7 @@ def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Sec
 
 
 def describe(document: Mapping[str, Any]) -> str:
-    """What every figure stands on."""
+    """The facts behind all figures: classifier, purifiers, photographs, machine, and what was not measured."""
     settings, machine = document["settings"], document["machine"]
     classifier = settings["classifier"]
     lines = [
@@ -95,7 +95,7 @@ def describe(document: Mapping[str, Any]) -> str:
         lines.append(f"Surrogate {name}: {percent(top1)} top-1 on the clean photographs.")
     lines += [f"Not measured: {text}." for text in document["not_measured"]]
     if document["unreadable"]:
-        lines.append(f"{len(document['unreadable'])} photographs could not be read and are not counted.")
+        lines.append(f"{len(document['unreadable'])} photographs could not be read and do not count.")
     if document["unlabelled"]:
         lines.append(f"{document['unlabelled']} photographs without a label from their folder were left out.")
     return "\n".join(lines)
@@ -107,13 +107,13 @@ def _describe_purifier(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def _overlap(facts: Mapping[str, Any]) -> str:
-    """Whether the purifier knows these photographs."""
+    """Whether the purifier was trained with these photographs."""
     known = facts["known_photographs"]
     if known is None:
-        return "its checkpoint does not tell its photographs"
+        return "its checkpoint does not name its photographs"
     at_least = "at least " if facts["known_by_sample"] else ""
     if known:
-        what = "have name and size of ones that it was trained or validated with: **that flatters it**"
+        what = "have the name and size of photographs that it was trained or validated with: **that flatters it**"
         return f"{at_least}{known} of these photographs {what}"
     return f"trained with none of these photographs{', as far as a sample shows' if at_least else ''}"
 
@@ -156,7 +156,7 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
     if WORST in attacks:
         notes.append(
             f"{WORST.capitalize()}: an image is right only if it is right under every attack of this table that it has "
-            "met, of which those with a smaller n are met by the first photographs alone."
+            "met. Attacks with a smaller n were run on the first photographs alone."
         )
     if not intervals:
         widest = max((b - a) / 2 for a, b in (cell["robust_top1_interval"] for cell in cells))
@@ -166,7 +166,7 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
 
 
 def _detection(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> Section:
-    """What the gate finds of what succeeds."""
+    """How many of the successful attacks the gate finds."""
     n = clean["gate_false_positives_n"]
     columns = ("threat model", "attack", "eps", "turned", "AUROC", "found", "at 1 % of clean ones", "at 5 %")
     rows = [
@@ -178,21 +178,21 @@ def _detection(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> S
         for cell in cells
     ]
     notes = [
-        "Turned: photographs that are right when clean and wrong under attack; these are to be found. Found: at the "
-        f"gate's own threshold for {gate['false_positive_rate']:.1%}, {gate['threshold']:.4g}, which flags "
-        f"{share(clean, 'gate_false_positives')} of the {n} clean photographs here; the last two columns: at "
-        "thresholds that flag so many of these very photographs."
+        "Turned: photographs that are right when clean and wrong under attack; the gate should find these. Found: the "
+        f"gate flags them at its own threshold for {gate['false_positive_rate']:.1%}, {gate['threshold']:.4g}, which "
+        f"flags {share(clean, 'gate_false_positives')} of the {n} clean photographs here. The last two columns use the "
+        "thresholds that flag this share of these very photographs."
     ]
     if any(cell["threat_model"] == "adaptive" for cell in cells):
         notes.append(
-            "The adaptive attacker wants a wrong class, and passes the gate where that serves it; one that wanted to "
-            "pass in any case would pass more often."
+            "The adaptive attacker wants a wrong class, and passes the gate if that helps it. An attacker that always "
+            "wanted to pass the gate would pass it more often."
         )
-    return Section("The gate: what it finds of what succeeds", columns, rows, notes)
+    return Section("The gate: how many successful attacks it finds", columns, rows, notes)
 
 
 def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What eps bounds, for those of these attacks that were published under another norm."""
+    """What eps bounds, for the attacks that were published under another norm."""
     for known in ATTACKS:
         if known.eps_note and any(attack.startswith(known.label) for attack in attacks):
             yield known.label, known.eps_note
@@ -209,7 +209,7 @@ def _quality(cell: Cell) -> str:
 
 
 def _details(cells: Sequence[Cell]) -> Section:
-    """What else was measured under attack: for no defence, and for the defences that are networks."""
+    """What else was measured under attack, without a defence and for the defences that are networks."""
     columns = (
         "threat model", "attack", "eps", "defence", "n", "right when clean, too", "attack success", "misclassified",
         "recovery", "confidence, true class", "predicted class", "top-1 without rounding", "change, median / max",
@@ -233,7 +233,7 @@ def _details(cells: Sequence[Cell]) -> Section:
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
-    """One line per cell: every figure in [0, 1], each interval as two columns."""
+    """One line per cell. Every figure is in [0, 1], and each interval has two columns."""
     stream = io.StringIO()
     flat = [dict(_flat(cell)) for cell in cells]
     writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in flat for name in row)), lineterminator="\n")
@@ -254,12 +254,12 @@ def _flat(cell: Cell) -> Iterator[tuple[str, Any]]:
 
 
 def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
-    """The report that a reader wants, figures included by name."""
+    """The report as Markdown. It includes the figures by name."""
     lines = ["# Evaluation", "", *describe(document).replace("\n", "\n\n").splitlines(), ""]
     lines += [f"    {document['command']}", ""]
     for section in sections(document):
         lines += _markdown(section)
-    lines += ["## Masking checks", "", "A † beside a number above is one of these, raised.", ""]
+    lines += ["## Masking checks", "", "A † beside a number above stands for a check that was raised.", ""]
     raised = {warning["check"] for cell in document["cells"] for warning in cell["warnings"]}
     for name, check in document["checks"].items():
         state = "**raised**" if name in raised else "not raised"
@@ -267,11 +267,11 @@ def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str
     lines += ["", *(f"![{name}]({name})" for name in figures), ""]
     lines += _markdown(_details(document["cells"]))
     lines += [
-        "Right when clean, too: right under attack and when left alone, of all; an attacker may choose to do nothing. "
-        "Attack success: of the images that the same pipeline gets right when clean, those it gets wrong under attack. "
-        "Misclassified: the prediction differs from the undefended classifier's on the clean image. Recovery: top-1 "
-        "over the undefended clean top-1 of the same images. Top-1 without rounding is missing where the attack works "
-        "on 8-bit images itself.",
+        "Right when clean, too: the share of all images that are right under attack and when clean, because an "
+        "attacker may choose to do nothing. Attack success: the share of images that are wrong under attack, among "
+        "those that the same defence gets right when clean. Misclassified: the prediction differs from the undefended "
+        "classifier's on the clean image. Recovery: top-1 divided by the undefended clean top-1 of the same images. "
+        "Top-1 without rounding is missing if the attack itself works on 8-bit images.",
         "",
     ]
     cost = [(entry["rung"], str(entry["images"]), f"{entry['ms_per_image']:.0f}") for entry in document["cost"]]
@@ -279,8 +279,8 @@ def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str
     notes = []
     if any(cell["attack"].startswith(searched) for cell in document["cells"]):
         names = " and ".join(searched)
-        notes.append(f"{names} search once for all budgets; the time stands beside the budget that came first.")
-    lines += _markdown(Section("What it took", ("rung", "images", "ms per image, all defences"), cost, notes))
+        notes.append(f"{names} search once for all budgets; the first budget's row shows the time.")
+    lines += _markdown(Section("Cost", ("rung", "images", "ms per image, all defences"), cost, notes))
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]  # tit
 
 
 def paper_tables(document: Mapping[str, Any]) -> list[Table]:
-    """Tables 2 to 5. Ours has one column per reading of the paper's eps; what we have no figure for says so."""
+    """Tables 2 to 5. Our figures have one column for each reading of the paper's eps; a missing one says so."""
     readings: Mapping[EpsSpace, float] = document["paper_eps"]
     name = document["settings"]["classifier"]["name"]
     ours = [f"ours, eps {format_eps(eps)} in {SPACES[space]}" for space, eps in readings.items()]
