@@ -260,12 +260,10 @@ def test_a_server_that_is_not_there_may_be_there_later(tiny_bundle: Bundle, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_from_which_the_server_sends_people_away_is_a_row(
-    server: Server, tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_folder_from_which_the_server_redirects_is_a_row(server: Server, tiny_bundle: Bundle, tmp_path: Path) -> None:
     server.faults = {"/cats/": ["/dogs/"]}
     result = run(f"{server.url}/", tiny_bundle, tmp_path / "out")
     assert result.exit_code == 3
     (row,) = (row for row in rows_of(tmp_path / "out") if row["status"] != "ok")
     assert row["path"] == "cats"
-    assert "sends whoever asks for it to /dogs/" in row["error"]
+    assert "redirects requests for it to /dogs/" in row["error"]
