@@ -22,7 +22,7 @@ HOSTILE = (
 
 
 def hostile() -> Classifier:
-    """Ten classes, most of which have names that a page must not take for its own."""
+    """Ten classes. Most have names that a page must not mistake for its own markup."""
     names = ("cats", "dogs", *HOSTILE, "eight", "nine")
     return Classifier(tiny.classifier(), name="animals", labels=Labels(names), mean=(0.5,) * 3, std=(0.5,) * 3)
 

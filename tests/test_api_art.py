@@ -61,12 +61,12 @@ def test_arts_gradient_through_the_defence_is_torchs_through_both_networks(
     defence = art_purifier(tiny.module(), clip_values=(0, high), channels_first=channels_first, device_type="cpu")
     classifier = art_classifier(defence, channels_first=channels_first, high=high)
     given, one_hot = as_art_has_it(x * high), np.eye(10, dtype=np.float32)[y]
-    wanted = as_art_has_it(x.grad / high)
-    near = np.abs(wanted).max() * 1e-4
+    reference = as_art_has_it(x.grad / high)
+    near = np.abs(reference).max() * 1e-4
     assert np.allclose(classifier.predict(given), logits.detach(), atol=1e-5)
-    assert np.allclose(classifier.loss_gradient(given, one_hot), wanted, atol=near)
+    assert np.allclose(classifier.loss_gradient(given, one_hot), reference, atol=near)
     through = art_classifier(channels_first=channels_first, high=high).loss_gradient(defence(given)[0], one_hot)
-    assert np.allclose(defence.estimate_gradient(given, through), wanted, atol=near)  # how ART chains other defences
+    assert np.allclose(defence.estimate_gradient(given, through), reference, atol=near)  # how ART chains other defences
 
 
 def test_arts_pgd_finds_through_the_defence_what_it_does_not_find_without_knowing_it(art_purifier: type) -> None:
@@ -114,8 +114,8 @@ def test_what_the_defence_gives_lies_within_the_clip_values(
     assert (purified.shape, purified.dtype) == (x.shape, dtype)
     assert np.array_equal(labels, y)
     assert low - 1e-4 <= purified.min() < purified.max() <= high + 1e-4
-    wanted = tiny.module()(torch.from_numpy((x - low) / (high - low)).float()).numpy() * (high - low) + low
-    assert np.allclose(purified, wanted, atol=1e-4 * (high - low))
+    reference = tiny.module()(torch.from_numpy((x - low) / (high - low)).float()).numpy() * (high - low) + low
+    assert np.allclose(purified, reference, atol=1e-4 * (high - low))
 
 
 @pytest.mark.parametrize("clip_values", [(1, 0), (0, 0), (0,), 1, None, ("a", "b")])

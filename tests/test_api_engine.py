@@ -32,10 +32,10 @@ from purifyctl.run import run
 from tests import tiny
 
 
-def same(made: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> bool:
+def same(made: NDArray[np.uint8], reference: NDArray[np.uint8]) -> bool:
     """Within what FP32 engines may differ from torch."""
-    change = np.abs(made.astype(int) - wanted)
-    return made.shape == wanted.shape and change.max() <= 1 and change.mean() <= TOLERANCES["fp32"].mean_grey
+    change = np.abs(made.astype(int) - reference)
+    return made.shape == reference.shape and change.max() <= 1 and change.mean() <= TOLERANCES["fp32"].mean_grey
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +98,18 @@ def test_images_come_as_arrays_or_pil_images_alone_or_in_lists(engine: purifyctl
 
 def test_what_is_classified_is_what_was_purified(engine: purifyctl.Engine) -> None:
     images, graph = natural_images(5, tiny.SIZE), classifier_graph(tiny.classifier())
-    for purify, wanted in ((True, engine(images)), (False, images)):
+    for purify, reference in ((True, engine(images)), (False, images)):
         found = engine.classify(images, purify=purify)
-        assert np.array_equal(found.images, wanted)
-        assert np.allclose(found.probabilities, graph(torch.from_numpy(wanted)).detach().numpy(), atol=1e-4)
+        assert np.array_equal(found.images, reference)
+        assert np.allclose(found.probabilities, graph(torch.from_numpy(reference)).detach().numpy(), atol=1e-4)
 
 
 def test_an_engine_tells_how_much_each_image_looks_attacked(engine: purifyctl.Engine, tiny_bundle: Bundle) -> None:
     images = natural_images(6, tiny.SIZE)
     gate = load_gate(tiny_bundle.path.parent / "gate.safetensors")
-    wanted = torch.sigmoid(gate.net(to_tensor(images))).numpy()
-    assert np.allclose(engine.gate_scores(images), wanted, atol=1e-4)
-    assert np.allclose(engine.gate_scores(images[2]), wanted[2:3], atol=1e-4)
+    reference = torch.sigmoid(gate.net(to_tensor(images))).numpy()
+    assert np.allclose(engine.gate_scores(images), reference, atol=1e-4)
+    assert np.allclose(engine.gate_scores(images[2]), reference[2:3], atol=1e-4)
 
 
 @pytest.mark.slow
@@ -223,5 +223,5 @@ def test_an_engine_on_a_gpu_takes_and_gives_arrays_in_host_memory(tmp_path: Path
             assert same(engine(images), purifier_graph(tiny.purifier())(torch.from_numpy(images)).numpy())
             found = engine.classify(images)
         graph = classifier_graph(tiny.classifier())
-        wanted = graph(torch.from_numpy(found.images)).detach().numpy()
-        assert np.allclose(found.probabilities, wanted, atol=TOLERANCES["fp32"].probability)
+        reference = graph(torch.from_numpy(found.images)).detach().numpy()
+        assert np.allclose(found.probabilities, reference, atol=TOLERANCES["fp32"].probability)

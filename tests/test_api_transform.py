@@ -40,9 +40,9 @@ def test_an_image_comes_back_as_its_own_type(
     assert (made.dtype, made.shape) == (dtype, given.shape)
     flat = given.reshape(-1, 3, 45, 37)
     unit = flat.float() / (255 if dtype == torch.uint8 else 1)
-    wanted = tiny.module()(unit) * (255 if dtype == torch.uint8 else 1)
+    reference = tiny.module()(unit) * (255 if dtype == torch.uint8 else 1)
     near = 0.501 if dtype == torch.uint8 else 0.01 if dtype == torch.bfloat16 else 1e-5
-    assert torch.allclose(made.as_subclass(Tensor).reshape(flat.shape).float(), wanted, atol=near)
+    assert torch.allclose(made.as_subclass(Tensor).reshape(flat.shape).float(), reference, atol=near)
 
 
 def test_a_pil_image_comes_back_as_one(transform: purifyctl.PurifyTransform) -> None:

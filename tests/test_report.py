@@ -141,10 +141,10 @@ def test_calls_that_share_a_run_are_reported_together(
 
 
 def test_images_in_archives_are_shown(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    source = tmp_path / "shards"
+    source = tmp_path / "archives"
     source.mkdir()
-    with tarfile.open(source / "one.tar", "w") as shard:
-        shard.add(photos, ".")
+    with tarfile.open(source / "one.tar", "w") as archive:
+        archive.add(photos, ".")
     run(source, tiny_bundle, tmp_path / "out")
     assert report_of(tmp_path / "out")[1].pictures() == ["before", "after", "change ×8"] * 10
 

@@ -257,11 +257,11 @@ class Engine:
         return self._checked(image, [])
 
     def _checked(self, images: Pixels, batch: list[str]) -> Pixels:
-        wanted = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]
+        expected = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]
         shape = list(images.shape)
-        if len(shape) != len(wanted) or shape[-3:] != [self.image_size, self.image_size, 3]:
+        if len(shape) != len(expected) or shape[-3:] != [self.image_size, self.image_size, 3]:
             raise InputError(
-                f"The engine takes images [{', '.join(wanted)}]; these are {shape}.",
+                f"The engine takes images [{', '.join(expected)}]; these are {shape}.",
                 hint="engine.fit(image) crops and resizes a PIL image as purifyctl run does",
             )
         if images.dtype != np.uint8:

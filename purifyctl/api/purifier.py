@@ -1,4 +1,4 @@
-"""The purifier as a torch module: in front of a classifier, or wherever gradients are wanted."""
+"""The purifier as a torch module: in front of a classifier, or wherever gradients are needed."""
 
 from os import PathLike
 from pathlib import Path

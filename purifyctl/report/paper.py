@@ -80,8 +80,8 @@ def _figure(cells: Sequence[Mapping[str, Any]], row: str, attack: str, eps: floa
     clean = row == "Ground-truth"
     defence = NONE if clean else _DEFENCE.get(row)
     for cell in cells:
-        wanted = ("clean", "clean", 0.0) if clean else ("gray_box", attack, eps)
-        if (cell["threat_model"], cell["attack"], cell["eps"]) == wanted and cell["defence"] == defence:
+        key = ("clean", "clean", 0.0) if clean else ("gray_box", attack, eps)
+        if (cell["threat_model"], cell["attack"], cell["eps"]) == key and cell["defence"] == defence:
             if figure == "confidence":
                 return f"{percent(cell['true_confidence'])} / {percent(cell['top1_confidence'])}"
             if figure == "top1":

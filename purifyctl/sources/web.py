@@ -1,8 +1,8 @@
 """Web servers: files by one request each, and folders by the links on their index pages.
 
 fsspec's own listing mistakes sort links and other pages for files, does not undo HTML's escapes, and spells some names
-differently from the server. Its own reading has no size limit. Only its session, thread and settings
-are used.
+differently from the server. Its own reading has no size limit. Only its session, thread and settings are
+used.
 """
 
 import html
