@@ -1,4 +1,4 @@
-"""Photographs as networks take them: read, decoded, and back to pixels."""
+"""From photographs to the tensors that networks take, and from tensors back to pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ Pixels = NDArray[np.uint8]  # RGB [n, height, width, 3]
 
 @dataclass(frozen=True)
 class Read:
-    """What became of some photographs."""
+    """Some photographs after reading."""
 
-    images: Pixels  # those that can be read
-    positions: list[int]  # which ones they are
-    errors: dict[int, ImageError]  # the others
+    images: Pixels  # the ones that could be read
+    positions: list[int]  # their places in the batch
+    errors: dict[int, ImageError]  # by place: why the others could not
 
 
 def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
-    """Read and decode one batch. Never raises for what is in a file."""
+    """Read and decode one batch. What is in a file never raises."""
     data, readable, errors = [], [], {}
     for position, photograph in enumerate(photographs):
         try:
@@ -39,12 +39,12 @@ def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
 
 
 def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Pixels, list[ImageFile]]:
-    """Decode photographs at `size` pixels, and the ones that could be read, in order.
+    """Decode photographs at `size` pixels. Returns the pixels, and the photographs that could be read, in order.
 
     Raises
     ------
     ConfigError
-        None of them could.
+        None of them could be read.
     """
     images, kept = [], []
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
@@ -65,7 +65,7 @@ def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> t
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
-    """RGB uint8 NHWC -> RGB NCHW float in [0, 1], channels last in memory, which CPUs and GPUs convolve fastest."""
+    """RGB uint8 NHWC -> RGB NCHW float in [0, 1], channels last in memory, the fastest order on CPUs and GPUs."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 

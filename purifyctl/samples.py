@@ -1,6 +1,6 @@
-"""Photographs that come inside packages: enough to see everything work, not enough to measure anything well.
+"""Photographs that come inside packages. They are enough to see everything work, and too few for good measurements.
 
-foolbox carries 20 ImageNet photographs with their labels, scikit-image a dozen photographs without.
+foolbox contains 20 ImageNet photographs with their labels; scikit-image contains a dozen without labels.
 """
 
 import shutil
@@ -23,7 +23,7 @@ def copy_samples(into: Path, *, labelled_only: bool = False) -> int:
     Raises
     ------
     MissingDependencyError
-        The packages that carry them are not installed.
+        The packages that contain them are not installed.
     """
     wnids = imagenet_labels().wnids
     count = 0
@@ -36,7 +36,7 @@ def copy_samples(into: Path, *, labelled_only: bool = False) -> int:
 
 
 def installed_samples() -> list[ImageFile]:
-    """The sample photographs where they lie: scikit-image's, and before them foolbox's where it is installed."""
+    """The sample photographs where they lie: foolbox's if it is installed, then scikit-image's."""
     files = [*(_labelled() if find_spec("foolbox") else ()), *_unlabelled()]
     return [ImageFile(file, PurePosixPath(file.name)) for file in files]
 
@@ -56,7 +56,7 @@ def _copy(file: Path, folder: Path) -> int:
 
 
 def _folder(package: str) -> Path:
-    spec = find_spec(package)  # found, not imported: foolbox takes a second to import
+    spec = find_spec(package)  # without an import, because foolbox takes a second
     if spec is None or spec.origin is None:
         raise MissingDependencyError(package, needed_for="The sample photographs", extra="demo")
     return Path(spec.origin).parent / "data"

@@ -1,4 +1,4 @@
-"""A picture strip: clean | attacked | (baseline) | purified | what the purifier changed, one photograph per line."""
+"""A picture strip: clean | attacked | (baseline) | purified | what the purifier changed. A line is a photograph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 SIDE = 224  # pixels of one picture
 GAP = 8
 CAPTION = 44  # pixels under each picture
-GAIN = 16  # differences of a few grey levels are invisible as they are
+GAIN = 16  # a difference of a few grey levels would be invisible
 _GOOD, _BAD, _TEXT, _PAPER = (22, 120, 60), (180, 35, 35), (40, 40, 40), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a line with what the classifier says of it. `good`: right, wrong, or None where unknown."""
+    """One image of a line with the classifier's prediction. `good`: whether it is right; None: unknown."""
 
-    image: NDArray[np.uint8]  # RGB HWC
+    image: NDArray[np.uint8]  # RGB [height, width, 3]
     label: str
     probability: float
     good: bool | None
@@ -29,11 +29,11 @@ class Line:
     clean: Picture
     attacked: Picture
     purified: Picture
-    baseline: Picture | None = None  # what another purifier makes of it; all lines of a strip have one, or none
+    baseline: Picture | None = None  # from another purifier; either all lines of a strip have one, or none
 
 
 def draw_strip(lines: Sequence[Line], title: str, baseline: str = "") -> Image.Image:
-    """Draw the lines under each other, with column heads and `title` on top. `baseline`: the head of that column."""
+    """Draw the lines under each other, with `title` and column heads on top. `baseline`: the head of its column."""
     heads = ("clean", "attacked", *filter(None, (baseline,)), "purified", f"purified - attacked, x{GAIN}")
     head = 64
     width = len(heads) * (SIDE + GAP) + GAP

@@ -1,4 +1,4 @@
-"""A folder of photographs among which hostile files lie: every kind that `tests.tiny` knows, fuzzed bytes, odd names.
+"""A folder of photographs and hostile files: every kind that `tests.tiny` knows, fuzzed bytes, odd names.
 
 python -m tests.hostile --photos DIR --out DIR [--n 2000] [--share 0.2] [--seed 0]
 """
@@ -17,12 +17,12 @@ from purifyctl.images.sink import printable
 from purifyctl.run.rows import read_rows
 from tests import tiny
 
-READ = frozenset(get_args(Status)) - {"crashed", "timeout", "write_failed"}  # what a damaged file may come to
+READ = frozenset(get_args(Status)) - {"crashed", "timeout", "write_failed"}  # the statuses that a damaged file may get
 NAMES = (b"plain %d", b"new\nline %d", b"caf\xe9 %d", b"<b>%d<b>", b"%d %%s $(id) `id`", b"-%d", b"\xe6\x97\xa5 %d")
 
 
 def build(photos: Path, out: Path, n: int, share: float, seed: int) -> dict[bytes, frozenset[str]]:
-    """Make a folder of n files, that share of them hostile, the rest photographs; its files, and what each may come to.
+    """Make a folder of n files; `share` of them are hostile. Returns the statuses that each file may get.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def build(photos: Path, out: Path, n: int, share: float, seed: int) -> dict[byte
     bad = itertools.islice(_hostile(good, chance), hostile)
     files = [(b"%s.jpg" % file.stem.encode(), file, frozenset({"ok"})) for file in good[: n - hostile]]
     for name, content, statuses in chance.sample([*files, *bad], n):
-        path = b"%05d %s" % (len(expected), name)  # hostile ones all over
+        path = b"%05d %s" % (len(expected), name)  # hostile ones are everywhere among the others
         expected[path] = statuses
         file = out / os.fsdecode(path)
         if isinstance(content, Path):
@@ -51,7 +51,7 @@ def build(photos: Path, out: Path, n: int, share: float, seed: int) -> dict[byte
 
 
 def _hostile(good: list[Path], chance: random.Random) -> Iterator[tuple[bytes, bytes, frozenset[str]]]:
-    """Kinds and fuzzed photographs in turns, without end."""
+    """Hostile kinds and fuzzed photographs in turns, without end."""
     kinds = itertools.cycle(tiny.hostile_files().items())
     for i in itertools.count():
         name = NAMES[i % len(NAMES)] % i
@@ -63,7 +63,7 @@ def _hostile(good: list[Path], chance: random.Random) -> Iterator[tuple[bytes, b
 
 
 def fuzzed(data: bytes, chance: random.Random) -> bytes:
-    """A file with bytes changed, cut out, doubled, or its end lost."""
+    """A copy with some bytes changed, cut out or doubled, or without its end."""
     changed = bytearray(data)
     for _ in range(chance.randint(1, 20)):
         at = chance.randrange(len(changed) or 1)
@@ -80,7 +80,7 @@ def fuzzed(data: bytes, chance: random.Random) -> bytes:
 
 
 def check(out: Path, expected: dict[bytes, frozenset[str]]) -> dict[str, int]:
-    """See that a run has one row for every file, with a status that it may have; how many of each there are."""
+    """Check that a run has one row for every file, with a status that it may get. Returns the number of each status."""
     rows = [row for part in sorted((out / "rows").iterdir()) for row in read_rows(part)]
     by_path = {printable(PurePosixPath(os.fsdecode(path))): statuses for path, statuses in expected.items()}
     assert len(rows) == len(by_path) == len({row["path"] for row in rows})

@@ -12,7 +12,8 @@ from PIL import Image
 from purifyctl.config import AttackConfig
 from purifyctl.evaluation import EvaluateOptions, EvaluateResult, evaluate
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
-from purifyctl.report.evaluation import as_csv, as_markdown, sections, write_evaluation
+from purifyctl.report.evaluation import as_csv, as_markdown, write_evaluation
+from purifyctl.report.evaluation_tables import sections
 from purifyctl.report.paper import NOT_MEASURED, paper_tables
 from purifyctl.report.percent import share
 from tests import tiny

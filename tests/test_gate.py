@@ -305,7 +305,7 @@ def test_evaluate_tells_what_a_gate_finds_and_attacks_all_three_together(
     assert price["gate_false_positives"] == (clean[GATED]["gate_score"] >= threshold).mean() > 0
     assert {cell["attack"] for cell in cells if cell["threat_model"] == "adaptive"} >= {"PGD-3", "FGSM"}
     text = as_markdown(result.document)
-    assert "## The gate: what it finds of what succeeds" in text
+    assert "## The gate: how many successful attacks it finds" in text
     assert f"{gray_box['gate_auroc']:.3f}" in text
     unflagged = clean[GATED]["gate_score"] < threshold
     assert unflagged.any()

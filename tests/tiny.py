@@ -9,14 +9,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+import purifyctl
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier
 from purifyctl.config import EngineConfig, NetworkConfig
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.gate import save_gate
+from purifyctl.images.synthetic import natural_images
 from purifyctl.labels import Labels
 from purifyctl.nn import build_purifier
 from purifyctl.nn.gate import GateNetwork
@@ -74,6 +76,16 @@ def purifier(network: NetworkConfig = NETWORK) -> nn.Module:
     if network.kind == "redraw":
         nn.init.normal_(net.patterns.weight, 0, 0.1)
     return net.eval()
+
+
+def module(network: NetworkConfig = NETWORK) -> purifyctl.Purifier:
+    """`purifier(network)` as Python programs have it, frozen."""
+    return purifyctl.Purifier(purifier(network).requires_grad_(False), network.size_multiple).eval()
+
+
+def batch(n: int = 3, size: int = SIZE) -> Tensor:
+    """RGB NCHW float in [0, 1]."""
+    return to_tensor(natural_images(n, size)).contiguous()
 
 
 def checkpoint(folder: Path, network: NetworkConfig = NETWORK) -> Path:

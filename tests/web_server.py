@@ -1,4 +1,4 @@
-"""A web server on this machine, for a folder, that can be told to misbehave."""
+"""A web server for a folder, on this machine. It misbehaves if it is told to."""
 
 import base64
 import contextlib
@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may hang up."""
+        """A client may hang up."""
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -99,10 +99,10 @@ class Handler(SimpleHTTPRequestHandler):
         self._send(data, status, fault)
 
     def _send(self, data: bytes, status: int, fault: Any) -> None:
-        wanted = self.headers.get("Range") if self.server.ranges else None
+        span = self.headers.get("Range") if self.server.ranges else None
         told = None
-        if wanted:
-            first, last = wanted.removeprefix("bytes=").split("-")
+        if span:
+            first, last = span.removeprefix("bytes=").split("-")
             if int(first) >= len(data):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(data)}")

@@ -1,6 +1,6 @@
 """The purifier as a defence of the Adversarial Robustness Toolbox (ART), so that ART's attacks see through it.
 
-The only module that imports ART when it is imported. ART comes with the extra "attacks".
+Importing this module imports ART, which comes with the extra "attacks". No other module does so.
 """
 
 from typing import Any
@@ -21,26 +21,26 @@ except ImportError:
 class ArtPurifier(PreprocessorPyTorch):  # type: ignore[misc]
     """A preprocessing defence for ART's PyTorch estimators.
 
-    Gradients go through the purifier, exactly: an attack on an estimator with this defence is adaptive; one on an
-    estimator without it is gray-box.
+    Gradients go through the purifier exactly. So an attack on an estimator with this defence is adaptive, and an attack
+    on an estimator without it is gray-box.
 
     Parameters
     ----------
     purifier
-        It is moved to the device. None: the shipped purifier.
+        It moves to the device. None: the shipped purifier.
     clip_values
-        Least and largest value of the images. They are brought to [0, 1] for the purifier, and back.
+        Smallest and largest value of the images. The defence scales them to [0, 1] for the purifier, and back.
     channels_first
-        Images are NCHW, as PyTorchClassifier's are; else NHWC.
+        True: images are NCHW, as in PyTorchClassifier; False: NHWC.
     apply_fit, apply_predict
-        Purify what the estimator is trained with; what it predicts, and is attacked, with.
+        Purify the images that the estimator is trained with; those that it predicts, or is attacked with.
     device_type
-        "gpu", which is the CPU where there is no GPU, or "cpu". As the estimator's.
+        "gpu", which is the CPU on a machine without a GPU, or "cpu". The same as the estimator's.
 
     Raises
     ------
     ConfigError
-        `clip_values` that are no range.
+        `clip_values` are no range.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class ArtPurifier(PreprocessorPyTorch):  # type: ignore[misc]
         Raises
         ------
         InputError
-            Another shape, or values on another scale than `clip_values` say.
+            Another shape, or values on another scale than that of `clip_values`.
         """
         low, high = self.clip_values
         unit = (x - low) / (high - low)

@@ -1,4 +1,4 @@
-"""An engine bundle, open for images that are already in memory."""
+"""An engine bundle, opened for images that are already in memory."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -27,15 +27,15 @@ Images = Pixels | Image.Image | Sequence[Pixels | Image.Image]
 
 @dataclass(frozen=True, eq=False)
 class Classified:
-    """What a classifier says of some images."""
+    """A classifier's predictions for some images."""
 
-    images: Pixels  # RGB uint8 [n, height, width, 3]; just what was classified
+    images: Pixels  # RGB uint8 [n, height, width, 3]; exactly what was classified
     probabilities: NDArray[np.float32]  # [n, classes]
     labels: Labels
 
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The `k` likeliest classes of each image and their probabilities, the likeliest first; classes without names
-        go by their index.
+        """The `k` most likely classes of each image with their probabilities, the most likely first. A class without a
+        name is called by its index.
         """
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
         chances = np.take_along_axis(self.probabilities, best, axis=1)
@@ -46,30 +46,31 @@ class Classified:
 
 
 class Engine:
-    """A bundle of `purifyctl build-engine`, open on the CPU or GPU that it is for. Use it in `with`, or close it.
+    """A bundle of `purifyctl build-engine`, opened on the CPU or GPU that it is for. Use it in `with`, or close it.
 
-    Images come and go as RGB uint8, and what comes is what `purifyctl run` writes. Threads may share an engine. It has
-    no gradients: `purifyctl.Purifier` has.
+    Images go in and come out as RGB uint8, with the pixels that `purifyctl run` writes. Threads may share an engine. It
+    has no gradients; `purifyctl.Purifier` has.
 
     Parameters
     ----------
     bundle
-        The bundle's folder. None: the shipped purifier and its classifier, as an engine that is built on first use and
+        The bundle's folder. None: the shipped purifier and its classifier, as an engine that is built at first use and
         kept in the user's cache.
     trust
-        Run it though it was built elsewhere, now and later: engines are native code.
+        Run a bundle that was built elsewhere, now and later. Engines are native code.
     batch_size
-        Images of one call to the library, 1 to the bundle's own number, which is the default. Smaller batches are
-        filled up: with 1, a single image takes a fraction of the time, and a few are shared among the cores.
+        Number of images in one call to the library, from 1 to the bundle's own batch size, which is the default.
+        Smaller batches are filled up. So with 1, a single image takes a fraction of the time, and several images are
+        spread over the cores.
 
     Raises
     ------
     BundleError
-        No bundle, a changed one, or one that may not or cannot run here.
+        The folder holds no bundle, or a changed one, or one that may not or cannot run here.
     BackendError, MissingDependencyError
         Its library is missing, or refuses the machine.
     ConfigError
-        A batch size that it does not take.
+        The bundle does not take this batch size.
 
     Examples
     --------
@@ -107,17 +108,17 @@ class Engine:
             opened.__exit__(*error)
 
     def close(self) -> None:
-        """Give back what the library holds. It cannot be used any more; closing it again does nothing."""
+        """Free what the library holds. The engine cannot be used any more. Closing it again does nothing."""
         self.__exit__(None, None, None)
 
     @property
     def image_size(self) -> int:
-        """Pixels; side of the square images that it takes."""
+        """Side of the square images that it takes, in pixels."""
         return self.bundle.manifest.image_size
 
     @property
     def labels(self) -> Labels:
-        """Names of the classifier's classes; empty where it has none."""
+        """Names of the classifier's classes; empty if they have none."""
         return self.bundle.labels
 
     def fit(self, image: Image.Image) -> Image.Image:
@@ -140,7 +141,7 @@ class Engine:
         Returns
         -------
         NDArray[np.uint8]
-            The purified images, [n, size, size, 3]; of one image, [size, size, 3].
+            The purified images, [n, size, size, 3]; for one image, [size, size, 3].
 
         Raises
         ------
@@ -154,14 +155,14 @@ class Engine:
         return purified[0] if alone else purified
 
     def classify(self, images: Images, *, purify: bool = True) -> Classified:
-        """Purify images, and classify what came of it.
+        """Purify images, and classify the result.
 
         Parameters
         ----------
         images
             As for a call. One image is a batch of one.
         purify
-            False: classify the images as they are.
+            False: classify the images unpurified.
 
         Raises
         ------
@@ -180,10 +181,11 @@ class Engine:
         return Classified(batch, probabilities, self.labels)
 
     def gate_scores(self, images: Images) -> NDArray[np.float32]:
-        """How likely each image, as it is, was attacked: [n], in [0, 1], calibrated for half of all being so.
+        """The gate's score of each unpurified image: [n], the probability in [0, 1] that it was attacked. It is
+        calibrated for a set in which half of the images are attacked.
 
-        `engine.bundle.manifest.gate_thresholds` has the threshold for each false-positive rate. Whoever knows the gate
-        can get past it.
+        `engine.bundle.manifest.gate_thresholds` has the threshold for each false-positive rate. An attacker who knows
+        the gate can get past it.
 
         Parameters
         ----------
@@ -208,7 +210,7 @@ class Engine:
             )
 
     def _runner(self, network: str) -> Runner:
-        """One of the bundle's networks, opened when it is first wanted."""
+        """One of the bundle's networks, opened at first use."""
         with self._lock:
             if self._opened is None:
                 raise BackendError(f"The engine {self.bundle.path} was closed.", hint="open it anew: purifyctl.Engine")
@@ -217,13 +219,13 @@ class Engine:
             return self._runners[network]
 
     def _chain(self, *, classify: bool = True, apart: bool = False) -> Chain:
-        """The bundle's chain, of networks that are opened when they are first wanted."""
+        """The bundle's chain. Its networks are opened at first use."""
         return Chain({name: self._runner(name) for name in self.bundle.chain(classify=classify, apart=apart)})
 
     def _in_batches(self, call: Callable[[Pixels], tuple[Batch, ...]], images: Pixels) -> tuple[NDArray[Any], ...]:
-        """What `call` gives for any number of images, in as many batches at once as keep the device busy."""
+        """The outputs of `call` for any number of images. As many batches run at once as keep the device busy."""
         n, most = len(images), self._batch_size
-        if n == 0:  # only a run tells how many classes there are
+        if n == 0:  # only a call shows how many classes there are
             images = np.zeros((1, self.image_size, self.image_size, 3), np.uint8)
 
         def infer(start: int) -> list[NDArray[Any]]:
@@ -233,7 +235,7 @@ class Engine:
         return tuple(np.concatenate(outputs)[:n] for outputs in zip(*parts, strict=True))
 
     def _batch(self, images: Images) -> tuple[Pixels, bool]:
-        """RGB uint8 [n, size, size, 3], and whether it was one image alone."""
+        """The images as RGB uint8 [n, size, size, 3], and whether one image was given alone."""
         alone = isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3)
         if isinstance(images, np.ndarray) and not alone:
             batch = self._checked(images, ["n"])
@@ -241,7 +243,7 @@ class Engine:
             several: Sequence[Any] = [images] if alone else images  # type: ignore[assignment]
             pixels = [self._pixels(image) for image in several]
             batch = np.stack(pixels) if pixels else np.empty((0, self.image_size, self.image_size, 3), np.uint8)
-        return np.require(batch, requirements=["C", "W"]), alone  # some libraries take no others
+        return np.require(batch, requirements=["C", "W"]), alone  # some libraries require it
 
     def _pixels(self, image: Any) -> Pixels:
         if isinstance(image, Image.Image):
@@ -255,11 +257,11 @@ class Engine:
         return self._checked(image, [])
 
     def _checked(self, images: Pixels, batch: list[str]) -> Pixels:
-        wanted = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]
+        expected = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]
         shape = list(images.shape)
-        if len(shape) != len(wanted) or shape[-3:] != [self.image_size, self.image_size, 3]:
+        if len(shape) != len(expected) or shape[-3:] != [self.image_size, self.image_size, 3]:
             raise InputError(
-                f"The engine takes images [{', '.join(wanted)}]; these are {shape}.",
+                f"The engine takes images [{', '.join(expected)}]; these are {shape}.",
                 hint="engine.fit(image) crops and resizes a PIL image as purifyctl run does",
             )
         if images.dtype != np.uint8:

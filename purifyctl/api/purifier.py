@@ -1,4 +1,4 @@
-"""The purifier as a torch module: in front of a classifier, or wherever gradients are wanted."""
+"""The purifier as a torch module: in front of a classifier, or wherever gradients are needed."""
 
 from os import PathLike
 from pathlib import Path
@@ -10,27 +10,27 @@ from torch import Tensor, nn
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.errors import InputError
 
-# How far values may lie outside [0, 1]. Bicubic resizing and attacks overshoot by less; images in [0, 255] or in
-# mean/std units, which would be purified to nonsense, by more.
+# How far values may lie outside [0, 1]. Bicubic resizing and attacks overshoot by less. Images in [0, 255] or in
+# mean/std units overshoot by more, and would be purified to nonsense.
 OVERSHOOT = 0.5
 
 
 class Purifier(nn.Module):
     """RGB NCHW float in [0, 1] -> the purified images: same shape, range and type. Differentiable.
 
-    Images of any height and width: where a side is no multiple of what the network needs, it is continued to the
-    right or below by its mirror image, and cut off again. At multiples it is exactly the network.
+    Images may have any height and width. If a side is no multiple of what the network needs, the image is continued
+    to the right or below by its mirror image, and the result is cut off again. At multiples it is exactly the network.
 
-    It comes frozen and in eval mode. As long as no parameter wants gradients, it stays in eval mode when
-    `train()` is called on what it is part of: no dropout, and no statistics of batches. To train it, call
-    `requires_grad_()` first.
+    It is frozen and in eval mode. As long as no parameter requires gradients, it stays in eval mode even if `train()`
+    is called on a module that contains it: no dropout, and no batch statistics. To train it, call `requires_grad_()`
+    first.
 
     Parameters
     ----------
     net
         RGB NCHW float in [0, 1] -> the same.
     multiple
-        Height and width that `net` takes are multiples of so many pixels.
+        `net` takes heights and widths that are multiples of this number of pixels.
 
     Examples
     --------
@@ -62,11 +62,11 @@ class Purifier(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its parameters: float32, unless it was moved to another."""
+        """The type of its parameters: float32, unless it was moved to another type."""
         return next((parameter.dtype for parameter in self.parameters()), torch.float32)
 
     def train(self, mode: bool = True) -> Self:
-        """As for any module, but a frozen purifier stays in eval mode."""
+        """As in any module, except that a frozen purifier stays in eval mode."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,12 +80,12 @@ class Purifier(nn.Module):
         Returns
         -------
         Tensor
-            The same shape and range. Not rounded to 8 bits, as what engines give is.
+            The same shape and range. It is not rounded to 8 bits; the output of engines is.
 
         Raises
         ------
         InputError
-            Another shape, integers, or values on another scale; of values, not while torch compiles or exports.
+            Another shape, integers, or values on another scale. Values are not checked while torch compiles or exports.
         """
         _check(x)
         if not len(x):  # torch's pixel_unshuffle does not take that
@@ -110,10 +110,10 @@ def _check(x: Tensor) -> None:
         raise InputError(
             f"The purifier takes floats in [0, 1]; these are {_name(x.dtype)}.", hint="x.float() / 255, for uint8"
         )
-    if torch.compiler.is_compiling() or not len(x):  # what is traced cannot depend on values
+    if torch.compiler.is_compiling() or not len(x):  # a traced function cannot depend on values
         return
     low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # as it stands, it also refuses what is no number
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # written this way, it also refuses NaN
         raise InputError(
             f"The purifier takes values in [0, 1]; these go from {low:.4g} to {high:.4g}.",
             hint="divide by 255, or purify before the images are normalised",
@@ -121,7 +121,7 @@ def _check(x: Tensor) -> None:
 
 
 def _mirrored(n: int, more: int, device: torch.device) -> Tensor:
-    """Indices 0 1 ... n-1, and `more` that go back, n-2 n-3 ... 0 1 ..., as often as needed. Of one alone: 0 0 0 ..."""
+    """Indices 0 1 ... n-1, then `more` that go back and forth: n-2 n-3 ... 0 1 ... If n is 1: 0 0 0 ..."""
     period = max(2 * (n - 1), 1)
     i = torch.arange(n + more, device=device) % period
     return torch.minimum(i, period - i)

@@ -18,12 +18,12 @@ from purifyctl.photographs import to_pixels, to_tensor
 class PurifyTransform(v2.Transform):  # type: ignore[misc]
     """Purifies images: for `torchvision.transforms.v2.Compose`, after resizing, before normalising.
 
-    Takes what torchvision's own transforms take: one image or any sample that holds some, in tuples, lists and
-    dictionaries. An image is a PIL image of mode RGB; or a tensor, a `tv_tensors.Image` or a `tv_tensors.Video`
-    [..., 3, height, width] of uint8 in [0, 255] or floats in [0, 1]. Each comes back as its own type, shape and range.
-    Everything else comes back untouched: boxes, masks, key points, labels, and plain tensors beside an image.
+    It takes what torchvision's own transforms take: one image, or a sample of tuples, lists and dictionaries that
+    contains images. An image is a PIL image of mode RGB; or a tensor, a `tv_tensors.Image` or a `tv_tensors.Video`
+    [..., 3, height, width] of uint8 in [0, 255] or floats in [0, 1]. Type, shape and range stay the same. Everything
+    else stays untouched: boxes, masks, key points, labels, and plain tensors beside an image.
 
-    Of uint8 images the result is rounded, as that of `purifyctl run` is. Any height and width.
+    Images may have any height and width. If they are uint8, the result is rounded, as `purifyctl run` rounds it.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
         return purified.reshape(image.shape)
 
     def _purify(self, batch: Tensor) -> Tensor:
-        """RGB NCHW float in [0, 1], of any type -> the same, of the purifier's."""
+        """RGB NCHW float in [0, 1] -> the same range and shape, in the purifier's type."""
         if batch.is_floating_point():  # the purifier refuses others
             batch = batch.to(self.purifier.dtype)
         purified: Tensor = self.purifier(batch)

@@ -1,9 +1,9 @@
 """File bytes to pixels, by DALI: on the CPU without a GPU, on the GPU with one, through the same pipeline.
 
-A bad image raises for its whole DALI batch and leaves the pipeline object dead, without saying reliably which it was.
-So obvious cases are refused from the header, a failing batch is halved until the bad images stand alone, and the
-pipeline is made anew (8 ms). It runs unprefetched, so that a failure belongs to the batch in hand; the caller's
-thread is what overlaps decoding with other work.
+If an image is bad, DALI raises for its whole batch, does not say reliably which image it was, and cannot use the
+pipeline any more. So obvious cases are refused from their header, a batch that fails is halved until the bad images
+stand alone, and the pipeline is made anew (8 ms). It does not prefetch, so that a failure belongs to the batch that was
+given to it. The caller's threads overlap decoding with other work.
 """
 
 import io
@@ -19,9 +19,9 @@ from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import BackendError, ImageError
 from purifyctl.images.geometry import square
 
-# What DALI decodes, in Pillow's names. GIF is not among them.
+# What DALI decodes, in Pillow's names. DALI does not decode GIF.
 DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
-BATCH_PIXELS = 200_000_000  # of the images decoded in one go: 600 MB of RGB
+BATCH_PIXELS = 200_000_000  # of the images that are decoded together: 600 MB of RGB
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would override ours
 
@@ -30,12 +30,12 @@ Encoded = NDArray[np.uint8]  # the bytes of one file
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a batch of files. Positions count within the batch."""
+    """A batch of files after decoding. Positions count within the batch."""
 
     images: Any  # RGB uint8 [n, size, size, 3], the good ones in order: numpy array, or torch CUDA tensor
-    positions: list[int]  # [n], where each of `images` stood
+    positions: list[int]  # [n], which file each of `images` comes from
     sizes: list[tuple[int, int]]  # [n], (height, width) in pixels as seen, after EXIF rotation
-    errors: dict[int, ImageError]  # by position, why there is no image
+    errors: dict[int, ImageError]  # by position: why there is no image
 
 
 class Decoder:
@@ -68,7 +68,7 @@ class Decoder:
         self._pipeline = None
 
     def decode(self, files: Sequence[Encoded]) -> Decoded:
-        """Decode the bytes of up to `batch_size` files. Never raises for what is in them."""
+        """Decode the bytes of up to `batch_size` files. What is in a file never raises."""
         errors: dict[int, ImageError] = {}
         pixels: dict[int, int] = {}
         for i, data in enumerate(files):
@@ -88,13 +88,13 @@ class Decoder:
     def _decode_group(
         self, group: list[tuple[int, Encoded]], errors: dict[int, ImageError]
     ) -> list[tuple[Any, list[int], list[tuple[int, int]]]]:
-        """Decode together; on failure in halves, down to single images whose failure is their own."""
+        """Decode a group together. If that fails, decode its halves, down to single images, which then fail alone."""
         if self._pipeline is None:
             self._pipeline = self._build()
         try:
             images, shapes = self._run([data for _, data in group])
         except RuntimeError as error:
-            self._pipeline = None  # DALI: a pipeline that raised cannot go on
+            self._pipeline = None  # a pipeline of DALI that raised cannot go on
             if "CUDA" in str(error):  # the device's fault, not the image's
                 raise BackendError(f"DALI failed on the GPU: {_reason(error)}", hint="nvidia-smi") from None
             if len(group) > 1:
@@ -169,7 +169,7 @@ class Decoder:
 
 
 def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
-    """Cut positions, in order, into groups whose pixels stay within the budget (one image alone may pass it)."""
+    """Cut positions, in order, into groups whose pixels stay within the budget. One image alone may exceed it."""
     groups: list[list[int]] = []
     room = 0
     for i, n in pixels.items():
@@ -182,7 +182,7 @@ def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
 
 
 def _check_header(data: Encoded, max_pixels: int) -> int:
-    """Pixels of the image that the header promises. Raises ImageError for what DALI should not even be shown."""
+    """Number of pixels according to the header. Raises ImageError for files that DALI must not get."""
     if data.size == 0:
         raise ImageError("empty", "The file is empty.")
     try:
@@ -198,7 +198,7 @@ def _check_header(data: Encoded, max_pixels: int) -> int:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What to tell the user. For damaged data DALI says no more than that it failed."""
+    """What to tell the user. If the data is damaged, DALI only says that it failed."""
     if "decoders.image" in str(error):
         return "The image data is damaged or cut short."
     return " ".join(str(error).split())[:300]

@@ -22,19 +22,19 @@ EXTENSIONS = {"png": (".png",), "webp": (".webp",), "jpeg": (".jpg", ".jpeg")}  
 
 
 def encode(image: NDArray[np.uint8], image_format: str) -> memoryview:
-    """Encode RGB uint8 HWC as `image_format`: "png" or "webp" (lossless), or "jpeg" (quality 95)."""
+    """Encode RGB uint8 [height, width, 3] as `image_format`: "png" or "webp" (lossless), or "jpeg" (quality 95)."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, **_OPTIONS[image_format])
     return buffer.getbuffer()
 
 
 class GpuJpegEncoder:
-    """JPEG of whole batches, by nvImageCodec (which DALI brings along), where the pixels lie: they need not travel.
+    """Encodes whole batches as JPEG with nvImageCodec, which comes with DALI. Pixels on a GPU stay there.
 
     Parameters
     ----------
     device_id
-        The GPU. None: the CPU, for which Pillow does as well; there to be tried without a GPU.
+        The GPU. None: the CPU, so that the code can be tried without a GPU; Pillow is as good there.
     """
 
     def __init__(self, device_id: int | None) -> None:
@@ -51,7 +51,7 @@ class GpuJpegEncoder:
         self._lock = threading.Lock()
 
     def encode(self, images: Any) -> list[bytes | None]:
-        """JPEG files of RGB uint8 [N, H, W, 3], torch CUDA tensor or array in host memory; None where it failed."""
+        """JPEG files of RGB uint8 [n, height, width, 3], a torch CUDA tensor or a numpy array; None: it failed."""
         stream = 0
         if not isinstance(images, np.ndarray):
             import torch

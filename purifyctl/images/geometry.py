@@ -23,7 +23,7 @@ def square(height: int, width: int, size: int) -> Square:
     """The square that torchvision's Resize(size) and CenterCrop(size) take from a picture.
 
     The resized side is cut to whole pixels, and the offset is half of what is left over; a half goes to the even
-    number. `start` and `end` say where this square lies in the original, so that nothing else need be resized.
+    number. `start` and `end` say where this square lies in the original, so that only this region must be resized.
 
     Parameters
     ----------

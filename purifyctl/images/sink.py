@@ -1,4 +1,4 @@
-"""What a job makes onto disk: a mirrored tree in which no two inputs share a name, written atomically."""
+"""The output folder of a command: a mirrored tree in which no two inputs share a name."""
 
 import os
 import shutil
@@ -11,25 +11,25 @@ from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images.encode import EXTENSIONS
 
-IMAGES = "images"  # the folder of every job's output that holds the mirrored tree
+IMAGES = "images"  # the folder in every output that holds the mirrored tree
 
 
 def prepare_output(
     source: Path | None, out: Path, *, makes: Sequence[str], marker: str, settings: Mapping[str, Any], overwrite: bool
 ) -> None:
-    """Make a job's output folder. Only what an earlier such job made is ever removed, and never an input.
+    """Make a command's output folder. It removes only what an earlier call of the command made, and never an input.
 
     Parameters
     ----------
     source
-        None: it is not on this machine.
+        None: the source is not on this machine.
     makes
-        Names of all other files and folders that the job makes in `out`, besides `IMAGES`. They are removed in this
-        order, then the images, then the marker: what says that the others are whole comes first.
+        Names of all other files and folders that the command makes in `out`, besides `IMAGES`. They are removed in
+        this order, then the images, then the marker: a file that says that others are complete goes first.
     marker
-        File that marks the folder as the job's own; `settings` are written to it as JSON.
+        File that marks the folder as the command's own; it gets `settings` as JSON.
     overwrite
-        Remove what an earlier job made; otherwise its being there is refused.
+        Remove what an earlier call made; False: refuse to go on if something is there.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def prepare_output(
 
 
 def check_apart(source: Path | None, out: Path) -> None:
-    """Raises ConfigError where `out` would overwrite the source. None: it is not on this machine."""
+    """Raises ConfigError if `out` would overwrite the source. None: the source is not on this machine."""
     if source is None:
         return
     inputs, images = source.resolve(), (out / IMAGES).resolve()
@@ -65,31 +65,31 @@ def check_apart(source: Path | None, out: Path) -> None:
 
 
 def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
-    """Where the image made of each input goes, relative to the images folder. Never the same for two inputs, and never
-    what is a folder for another.
+    """The name of the image that is made from each input, relative to the images folder. No two inputs get the same
+    name, and no image gets the name of a folder.
 
-    `cats/1.png` keeps its name when PNG is written; `cats/1.jpg` becomes `cats/1.jpg.png`, so that it stays apart
-    from a `cats/1.png` beside it. Should that name be taken too, the ending is added once more.
+    `cats/1.png` keeps its name when PNG is written; `cats/1.jpg` becomes `cats/1.jpg.png`, so that it differs
+    from a `cats/1.png` beside it. If that name is taken, too, the ending is added once more.
 
     Parameters
     ----------
     paths
-        In order, without repeats. What could take an output's name begins with its input's, and follows it closely:
-        only so far is looked ahead.
+        In order, without repeats. A path that could take an output's name begins with the input's path, so it follows
+        closely: the function reads only so far ahead.
     """
     endings = tuple(os.fsencode(ending) for ending in EXTENSIONS[image_format])
     ahead: deque[bytes] = deque()
     coming = iter(paths)
 
     def is_taken(name: bytes) -> bool:
-        """Whether an input that comes later has this name, or lies in a folder that has it."""
+        """Whether a later input has this name, or lies in a folder with this name."""
         limit = name + b"/"
         while not ahead or ahead[-1] < limit:
             following = next(coming, None)
             if following is None:
                 break
             ahead.append(following)
-        for path in ahead:  # in order: what is looked for comes before anything beyond `limit`
+        for path in ahead:  # they are in order: nothing beyond `limit` can match
             if path == name or path.startswith(limit):
                 return True
             if path > limit:
@@ -113,5 +113,5 @@ def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[Pure
 
 
 def printable(path: PurePosixPath) -> str:
-    """A path as text that any file format takes: bytes that are no UTF-8 are written as \\xNN."""
+    """A path as text that any file format takes: bytes that are not UTF-8 are written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,1 +1,1 @@
-"""What people look at: tables and pictures of results."""
+"""Results for people to read: tables, plots, HTML pages."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from purifyctl import console
 from purifyctl.metrics import PERCENTILES
 
-_LINES = ("#D55E00", "#009E73", "#CC79A7")  # of peers; Okabe and Ito's, told apart by every kind of colour vision
+_LINES = ("#D55E00", "#009E73", "#CC79A7")  # the peers'; from Okabe and Ito, for every kind of colour vision
 
 
 def show_bench(figures: Mapping[str, Any]) -> None:
@@ -28,7 +28,7 @@ def show_bench(figures: Mapping[str, Any]) -> None:
         for size, found in engine["by_batch"].items()
     ]
     columns = ("batch", "images/s", *(f"call, ms, p{p}" for p in PERCENTILES))
-    console.table("The engine alone, opened for batches of so many", columns, rows)
+    console.table("The engine alone, opened for each batch size", columns, rows)
     console.note(
         f"{engine['multiply_adds_per_image'] / 1e9:.2f} G multiply-adds per image: {engine['flop_per_s'] / 1e12:.3f} "
         f"TFLOP/s at batch {engine['best_batch']}, {engine['of_matrix_product']:.0%} of a large matrix product's "
@@ -52,7 +52,7 @@ def show_bench(figures: Mapping[str, Any]) -> None:
 
 
 def plot_bench(figures: Mapping[str, Any], file: Path) -> None:
-    """Draw images/s against batch size, with the peers' figures as lines across."""
+    """Draw images/s against batch size. The peers' figures are horizontal lines."""
     bundle, engine = figures["bundle"], figures["engine"]
     sizes = list(engine["by_batch"])
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

@@ -7,7 +7,7 @@ from purifyctl.doctor import Check, Status
 
 
 def show_checks(checks: Sequence[Check]) -> None:
-    """Print the checks as a table, and then what failed. Those of one subject and name that ended alike share a row."""
+    """Print the checks as a table, and then what failed. Checks with one subject, name and status share a row."""
     merged: dict[tuple[str, str, Status, str], dict[str, None]] = {}
     for check in checks:
         subject, name, *_ = f"{check.id}.".split(".")
@@ -23,7 +23,7 @@ def show_checks(checks: Sequence[Check]) -> None:
             failures.append(f"{subject} {name}".strip() + f": {found}" + (f"\n  -> {fix}" if fix else ""))
         above = (subject, name)
     console.sections(("subject", "check", "status", "found"), rows)
-    for failure in failures:  # again, where lines are not cut: to be copied, and seen under --quiet
+    for failure in failures:  # again, in lines that are not cut and can be copied; --quiet shows them, too
         console.error(failure)
     if not failures:
         console.note("purifyctl run works on this machine.")

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: accuracy against eps, confidences, picture strips. Drawn without a display."""
+"""Figures of an evaluation: accuracy against eps, confidences, picture strips. They need no display."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from purifyctl.evaluation.ladder import THREAT_MODELS
 from purifyctl.strip import draw_strip
 
 Cell = Mapping[str, Any]
-# Okabe and Ito's colours, told apart by every kind of colour vision; markers tell the lines apart without any.
+# Okabe and Ito's colours suit every kind of colour vision; markers tell the lines apart without colour.
 _STYLES = {NONE: ("#000000", "o"), PIX2PIX: ("#CC79A7", "D"), PURIFIER: ("#0072B2", "s")}
-# Of other defences, each in turn: as many pairs as the product of the lengths, which share no divisor.
+# Other defences take these in turn. The lengths share no divisor, so there are as many pairs as their product.
 _COLOURS, _MARKERS = ("#E69F00", "#009E73", "#56B4E9", "#D55E00", "#999999"), "^vPX*<"
 _DPI = 150
 _COLUMNS = 3  # panels beside each other
 
 
 def write_figures(cells: Sequence[Cell], examples: Examples | None, out: Path) -> list[str]:
-    """Draw what there is to draw into `out`. Returns the files' names."""
+    """Draw all figures that the evaluation has data for into `out`. Returns the names of the files."""
     names = []
     for threat_model in THREAT_MODELS[1:]:
         chosen = [cell for cell in cells if cell["threat_model"] == threat_model]
@@ -81,7 +81,7 @@ def accuracy_figure(cells: Sequence[Cell], threat_model: str) -> Figure:
 
 
 def _draw_line(panel: Axes, cells: Sequence[Cell], budgets: Sequence[float], defences: Sequence[str]) -> None:
-    """One defence under one attack: the clean accuracy of the same images first, then each budget."""
+    """Draw one defence under one attack: first the clean accuracy of the same images, then each budget."""
     defence = cells[0]["defence"]
     clean = "clean_top1" if defence == NONE else "purified_clean_top1"
     points = [(0, cells[0][clean], cells[0][f"{clean}_interval"])]

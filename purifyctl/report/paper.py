@@ -35,7 +35,7 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]  # tit
 
 
 def paper_tables(document: Mapping[str, Any]) -> list[Table]:
-    """Tables 2 to 5. Ours has one column per reading of the paper's eps; what we have no figure for says so."""
+    """Tables 2 to 5. Our figures have one column for each reading of the paper's eps; a missing one says so."""
     readings: Mapping[EpsSpace, float] = document["paper_eps"]
     name = document["settings"]["classifier"]["name"]
     ours = [f"ours, eps {format_eps(eps)} in {SPACES[space]}" for space, eps in readings.items()]
@@ -80,8 +80,8 @@ def _figure(cells: Sequence[Mapping[str, Any]], row: str, attack: str, eps: floa
     clean = row == "Ground-truth"
     defence = NONE if clean else _DEFENCE.get(row)
     for cell in cells:
-        wanted = ("clean", "clean", 0.0) if clean else ("gray_box", attack, eps)
-        if (cell["threat_model"], cell["attack"], cell["eps"]) == wanted and cell["defence"] == defence:
+        key = ("clean", "clean", 0.0) if clean else ("gray_box", attack, eps)
+        if (cell["threat_model"], cell["attack"], cell["eps"]) == key and cell["defence"] == defence:
             if figure == "confidence":
                 return f"{percent(cell['true_confidence'])} / {percent(cell['top1_confidence'])}"
             if figure == "top1":

@@ -1,4 +1,4 @@
-"""Shares as reports print them."""
+"""Shares as tables print them."""
 
 from collections.abc import Mapping
 from typing import Any

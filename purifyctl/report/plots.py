@@ -1,4 +1,4 @@
-"""Plots inside an HTML page, as SVG that takes its colours and its font from the page: it may be light or dark."""
+"""Plots in an HTML page, as SVG. They take colours and font from the page, which may be light or dark."""
 
 import io
 import math
@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from purifyctl.metrics import PERCENTILES
-from purifyctl.report.tally import Floats, Histogram, Outcome, Stretch
+from purifyctl.report.counters import Floats, Histogram, Stretch
+from purifyctl.report.tally import Outcome
 
-# Drawn in these, which the page's own variables then replace.
+# They are drawn in these colours, which the page's own variables then replace.
 _INK, _MUTED, _RULE, _PURIFIED, _UNPURIFIED = "#101010", "#606060", "#d0d0d0", "#0072b2", "#d55e00"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _RULE: "rule", _PURIFIED: "purified", _UNPURIFIED: "unpurified"}
 _STYLE: dict[Any, Any] = {
@@ -35,7 +36,7 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _RULE,
     "grid.linewidth": 0.5,
 }
-_LABEL = 1.1  # inches that words beside a line take
+_LABEL = 1.1  # inches; room for the words beside a line
 _UNITS = (
     (2 * 86400.0, 86400.0, "days"),
     (2 * 3600.0, 3600.0, "hours"),
@@ -45,7 +46,7 @@ _UNITS = (
 
 
 def throughput_plot(stretches: Sequence[Stretch], width: float) -> Markup:
-    """Inputs/s against the time at work: pauses take no room, and no bin lies across one. `width`: inches."""
+    """Inputs/s against the time at work. Pauses take no room, and no bin spans one. `width`: inches."""
     figure, axes = _axes(width, 2.2)
     worked = sum(stretch.end - stretch.begin for stretch in stretches)
     _, unit, name = next(entry for entry in _UNITS if worked >= entry[0])
@@ -71,7 +72,7 @@ def throughput_plot(stretches: Sequence[Stretch], width: float) -> Markup:
 
 
 def latency_plot(stages: Mapping[str, Histogram]) -> Markup:
-    """Each stage's percentiles on one line, over ms on a logarithmic scale."""
+    """The percentiles of each stage on one line, over ms on a logarithmic scale."""
     figure, axes = _axes(4.2, 0.55 + 0.3 * len(stages))
     for y, histogram in enumerate(stages.values()):
         values = list(histogram.percentiles().values())
@@ -95,7 +96,7 @@ def latency_plot(stages: Mapping[str, Histogram]) -> Markup:
 
 
 def change_plot(change: Histogram) -> Markup:
-    """How many images were changed by how many grey levels."""
+    """Number of images against the grey levels by which they were changed."""
     figure, axes = _axes(4.2, 2.2)
     # a few far outliers must not press everything else against the axis
     farthest = max(0.1, min(change.largest * 1.02, change.percentile(99) * 3))
@@ -118,7 +119,7 @@ def change_plot(change: Histogram) -> Markup:
 
 
 def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) -> Markup:
-    """How sure the classifier is of what it says, with the purifier (`name` says how) and, where known, without."""
+    """How sure the classifier is, with the purifier and, if that is known, without. `name`: "purified" or "gated"."""
     figure, axes = _axes(4.2, 2.2)
     highest = 0.0
     for outcome, colour, dashes in ((unpurified, _UNPURIFIED, (0, (4, 2))), (purified, _PURIFIED, "solid")):
@@ -139,7 +140,7 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) ->
 
 
 def duration(seconds: float) -> str:
-    """In two units: `1 h 20 min`."""
+    """A duration in at most two units: `1 h 20 min`."""
     parts: list[str] = []
     left = round(seconds) if seconds >= 10 else round(seconds, 1)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
@@ -176,12 +177,12 @@ def _label(axes: Axes, x: float, text: str) -> None:
 
 
 def _svg(figure: Figure, text: str) -> Markup:
-    """`text` says to those who cannot see it what it is."""
+    """The figure as SVG. `text` describes it to readers who cannot see it."""
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
     stream = io.StringIO()
-    # the salt keeps ids of several plots in one page apart, and those of one the same at every call
+    # the salt makes ids differ between the plots of a page, and stay the same at every call
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": text}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = stream.getvalue()

@@ -17,20 +17,21 @@ from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
 from purifyctl.images import Decoder
 from purifyctl.metrics import PERCENTILES, Share, percent
+from purifyctl.report.counters import Stretch
 from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
-from purifyctl.report.tally import FAILURES, Stretch, Tally, tally
+from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
 from purifyctl.run.plan import PLAN, Plan
 from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 
-POINTS = 200  # of the plot over time, about
+POINTS = 200  # in the plot over time, about
 WORST_CLASSES = 12
-WIDE, NARROW = 8.6, 4.2  # inches, of plots on a desk and on a phone
+WIDE, NARROW = 8.6, 4.2  # inches; plots on a desk and on a phone
 _AMORTISED = ("decode", "gate", "purify", "classify")
 
 
 def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
-    """Write the report of a run that is finished, under way or stopped. Returns its main figures and the file's path.
+    """Write the report of a run that is finished, under way or stopped. Returns the main figures and the file's path.
 
     Parameters
     ----------
@@ -58,8 +59,8 @@ def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
 
 
 def _figures(plan: Plan, found: Tally) -> dict[str, Any]:
-    """What `--json` prints, and the page's first lines."""
-    done = sum(rows == plan.size(shard) for shard, rows in found.rows_of_shard.items())
+    """What `--json` prints, and the first lines of the page."""
+    done = sum(rows == plan.size(part) for part, rows in found.rows_of_part.items())
     stretches = found.timeline.stretches(POINTS)
     top1 = {name: outcome.top1 for name, outcome in (("purified", found.purified), ("unpurified", found.unpurified))}
     return {
@@ -78,7 +79,7 @@ def _figures(plan: Plan, found: Tally) -> dict[str, Any]:
 
 
 def _rate(stretches: Sequence[Stretch]) -> float | None:
-    """Inputs/s at work: pauses do not count."""
+    """Inputs/s while the run is at work: pauses do not count."""
     seconds = sum(float(s.edges[-1] - s.edges[0]) for s in stretches if len(s.rates))
     inputs = sum(float((s.rates * (s.edges[1:] - s.edges[:-1])).sum()) for s in stretches if len(s.rates))
     return round(inputs / seconds, 2) if seconds else None
@@ -87,13 +88,13 @@ def _rate(stretches: Sequence[Stretch]) -> float | None:
 def _page(
     folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally, figures: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything that the template shows. All of it is text yet to be escaped, but for the plots."""
+    """Everything that the template shows. The template escapes all of it except the plots."""
     stretches = found.timeline.stretches(POINTS)
     summaries = _summaries(folder)
     stages = {name: histogram for name, histogram in found.stages.items() if histogram.n}
     labelled, compared = found.purified.labelled > 0, found.unpurified.classified > 0
     confident = found.purified.classified > 0
-    outcome = "gated" if found.flagged else "purified"  # what the classifier saw
+    outcome = "gated" if found.flagged else "purified"  # the images that the classifier saw
     return {
         **figures,
         "name": folder.absolute().name or str(folder),
@@ -158,7 +159,7 @@ def _worst(found: Tally, compared: bool) -> list[dict[str, Any]]:
 
 
 def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally) -> list[dict[str, Any]]:
-    """The images that were changed most, with pictures."""
+    """The images that the purifier changed most, with pictures."""
     options, engine = settings.get("options", {}), settings.get("engine", {})
     unwritten = "" if options.get("image_format") else "The run wrote no images."
     if options.get("images_to"):
@@ -192,12 +193,12 @@ def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally
 
 
 def _summaries(folder: Path) -> dict[str, dict[str, Any]]:
-    """What calls that have ended wrote about themselves, by file name."""
+    """The summaries of calls that have ended, by file name."""
     found = {}
     for file in (folder / SUMMARY, *sorted((folder / SUMMARIES).glob("*.json"))):
         try:
             summary = json.loads(file.read_text())
-        except (OSError, ValueError):  # not there, or no summary of ours
+        except (OSError, ValueError):  # it is missing, or some other file
             continue
         if isinstance(summary, dict):
             found[str(file.relative_to(folder))] = summary
@@ -240,14 +241,14 @@ def _environment() -> jinja2.Environment:
 
 
 def _visible(text: str) -> str:
-    """Characters that show nothing, or that turn the text around them about, as what they are: `\\u202e`."""
+    """The text with invisible characters, and those that reverse the text around them, written out: `\\u202e`."""
     return "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c for c in text
     )
 
 
 def _interval(share: Share) -> str:
-    """95 %: `78.9 to 90.2`."""
+    """The 95 % interval: `78.9 to 90.2`."""
     return "-" if share.interval is None else "{:.1f} to {:.1f}".format(*(100 * end for end in share.interval))
 
 
@@ -256,7 +257,7 @@ def _moment(seconds: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count: `0.0312`, `4.21`, `1,240`."""
+    """Two or three significant digits: `0.031`, `4.21`, `12.4`, `1,240`."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.2g}"

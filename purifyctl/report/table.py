@@ -1,4 +1,4 @@
-"""A run's summary, and an engine bundle, as tables on the terminal."""
+"""Tables on the terminal: a run's summary, a dry run, an engine bundle."""
 
 import shlex
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     """Print what `run` returned: counts, speed, accuracy."""
     engine = summary["engine"]
     title = f"{summary['rows']} of {summary['inputs']} inputs"
-    call = summary.get("this_call", {})  # a merged run is no call's
+    call = summary.get("this_call", {})  # a merged run has none
     if speed := call.get("images_per_s"):
         title += f", {speed} images/s of wall time"
     console.table(title, ("status", "images"), [(name, str(n)) for name, n in summary["statuses"].items()])
     if gate := summary.get("gate"):
-        spared = f", about {gate['spared_s']:g} s of purifying spared" if gate["spared_s"] is not None else ""
+        spared = f", purifying about {gate['spared_s']:g} s less" if gate["spared_s"] is not None else ""
         console.note(
-            f"Gate: {gate['flagged']} flagged ({gate['flagged_share']:.1%}), {gate['unflagged']} passed on as they "
-            f"are; {gate['gate_s']:g} s of looking{spared}."
+            f"Gate: {gate['flagged']} flagged ({gate['flagged_share']:.1%}), {gate['unflagged']} passed on "
+            f"unchanged; scoring took {gate['gate_s']:g} s{spared}."
         )
     columns = ("stage, ms per image", *(f"p{p}" for p in PERCENTILES))
     rows = [(stage, *(f"{v:.2f}" for v in values.values())) for stage, values in summary["stage_ms"].items()]
@@ -42,7 +42,9 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     if busy := call.get("busy"):
         limit = call["limited_by"]
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in busy.items())
-        console.note(f"{f'Limited by {_STAGES[limit]}. ' if limit else ''}Threads' time that was used: {shares}.")
+        console.note(
+            f"{f'Limited by {_STAGES[limit]}. ' if limit else ''}Share of the threads' time that was used: {shares}."
+        )
     accuracy = summary["accuracy"]
     if accuracy:
         lines = [(text, f"{accuracy[key]:.1%}") for key, text in _ACCURACY.items() if key in accuracy]
@@ -56,27 +58,27 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
 
 
 def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
-    """What `run --dry-run` found."""
+    """Print what `run --dry-run` found."""
     left = would["shards"] - would["finished_shards"]
     passed_on = would.get("first_unflagged", {})  # with a gate
 
     def goes_to(path: str, made: str | None) -> str:
         purified = str(out / made) if made else "a row"
-        as_it_is = passed_on.get(path, made)
-        if as_it_is == made:
+        unflagged = passed_on.get(path, made)
+        if unflagged == made:
             return purified
-        return f"{purified} if flagged, else {out / as_it_is if as_it_is else 'a row'}"
+        return f"{purified} if flagged, else {out / unflagged if unflagged else 'a row'}"
 
     rows = [
         ("inputs", f"{would['inputs']:,}"),
-        ("shards", f"{would['shards']:,}, left to do: {left:,}"),
+        ("parts", f"{would['shards']:,}, left to do: {left:,}"),
         *(("such as", f"{path} -> {goes_to(path, made)}") for path, made in would["first"].items()),
     ]
     console.facts("Nothing was done. It would be:", rows)
 
 
 def show_bundle(bundle: Bundle) -> None:
-    """What an engine bundle is, for people."""
+    """Print what an engine bundle is."""
     manifest = bundle.manifest
     size = sum((bundle.path / name).stat().st_size for name in manifest.files) / 2**20
     rows = [

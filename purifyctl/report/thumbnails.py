@@ -15,13 +15,13 @@ from purifyctl.run.archives import read_image
 from purifyctl.run.plan import Input
 from purifyctl.sources import ImageFile, read_file
 
-SIDE = 176  # pixels; twice what they take on the page, for fine screens
-GAIN = 8  # differences of a few grey levels are invisible as they are
+SIDE = 176  # pixels; twice their size on the page, for fine screens
+GAIN = 8  # a difference of a few grey levels would be invisible
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Pictures as data URIs; where there is none, why."""
+    """Pictures as data URIs. `missing` says why one of them is None."""
 
     before: str | None
     after: str | None

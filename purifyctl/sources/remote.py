@@ -146,7 +146,7 @@ class RemoteSource:
         return self._join(self.root, path)
 
     def open(self, place: bytes) -> BinaryIO:
-        """A file of which only the parts that are read are fetched.
+        """A file. Only the bytes that are read are fetched.
 
         Raises
         ------

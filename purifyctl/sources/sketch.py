@@ -1,4 +1,4 @@
-"""Which photographs a purifier was made with, in a few bytes each: kept in its checkpoint, looked up in evaluations."""
+"""Which photographs a purifier was trained with, in a few bytes each. Checkpoints keep it, and evaluations ask it."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,23 +10,23 @@ DIGITS = 8  # of each, hexadecimal
 
 
 def sketch(photographs: Iterable[ImageFile], limit: int = LIMIT) -> str:
-    """The smallest fingerprints of these photographs, in order: all of them, or a sample that any set shares."""
+    """The fingerprints of these photographs, in order. If there are too many, the smallest ones."""
     return "".join(sorted({_fingerprint(photograph) for photograph in photographs})[:limit])
 
 
 def count_known(photographs: Iterable[ImageFile], sketched: str) -> int:
-    """How many of these photographs were sketched; at least so many, where the sketch is a sample."""
+    """How many of these photographs are in the sketch. If it is a sample, at least so many were."""
     known = _fingerprints(sketched)
     return sum(_fingerprint(photograph) in known for photograph in photographs)
 
 
 def is_sample(sketched: str) -> bool:
-    """Whether there were more photographs than a sketch holds."""
+    """Whether there were more photographs than the sketch holds."""
     return len(sketched) == LIMIT * DIGITS
 
 
 def merge(sketches: Iterable[str]) -> str:
-    """The sketch of all their photographs."""
+    """The sketch of the photographs of all these sketches."""
     return "".join(sorted({f for sketched in sketches for f in _fingerprints(sketched)})[:LIMIT])
 
 
@@ -35,6 +35,6 @@ def _fingerprints(sketched: str) -> set[str]:
 
 
 def _fingerprint(photograph: ImageFile) -> str:
-    """Of name and size: the same wherever the file lies."""
+    """A hash of name and size: the same wherever the file lies."""
     text = f"{photograph.path.name} {photograph.size}"
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:DIGITS]

@@ -1,7 +1,8 @@
 """Web servers: files by one request each, and folders by the links on their index pages.
 
-fsspec's own listing takes sort links and other pages for files, does not undo HTML's escapes, and writes some names in
-another way than the server does; its own reading has no limit. Its session, its thread and its settings are used.
+fsspec's own listing mistakes sort links and other pages for files, does not undo HTML's escapes, and spells some names
+differently from the server. Its own reading has no size limit. Only its session, thread and settings are
+used.
 """
 
 import html
@@ -17,21 +18,21 @@ from purifyctl.sources.urls import decoded
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
-STALLED_S = 12.0  # without a byte; three times that is less than --image-timeout, which would blame the image
-PIECE = 1 << 18  # bytes
+STALLED_S = 12.0  # without a byte; three tries take less than --image-timeout, which would blame the image
+READ_BYTES = 1 << 18  # read at once
 INDEX_BYTES = 1 << 30  # of an index page: millions of links
-BUSY = (408, 425, 429)  # and all from 500 on: another time it may succeed
+BUSY = (408, 425, 429)  # and all from 500 on: later the request may succeed
 LINK = re.compile(rb"""<a\s[^>]*?href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>"']+))""", re.IGNORECASE)
 
 
 class Web:
-    """What web servers have. `user` ("name:password") and `query` go with every request."""
+    """Web servers. `user` ("name:password") and `query` go with every request."""
 
     def __init__(self, system: Any, user: str, query: str) -> None:
         self._system, self._user, self._query = system, user, query
 
     def is_folder(self, url: str) -> bool:
-        """Servers send whoever asks for a folder to its name with a slash."""
+        """A server redirects a request for a folder to the folder's name with a slash."""
         return bool(self._wait(self._where, url))
 
     def names(self, folder: str) -> list[tuple[bytes, bool]]:
@@ -47,7 +48,7 @@ class Web:
         return bytes(self._wait(self._get, url, span, max_bytes))
 
     def _wait(self, question: Callable[..., Awaitable[Any]], *about: Any) -> Any:
-        """Ask in the thread of fsspec's session, and wait."""
+        """Ask in the thread of fsspec's session, and wait for the answer."""
         from fsspec.asyn import sync
 
         return sync(self._system.loop, question, *about)
@@ -60,8 +61,8 @@ class Web:
     async def _page(self, url: str) -> tuple[bytes, str]:
         async with await self._request(url) as answer:
             _check(answer)
-            if decoded(answer.url.raw_path) != decoded(urlsplit(url).path):  # to a login, most likely
-                raise OSError(f"the server sends whoever asks for it to {answer.url.raw_path}")
+            if decoded(answer.url.raw_path) != decoded(urlsplit(url).path):  # most likely to a login
+                raise OSError(f"the server redirects requests for it to {answer.url.raw_path}")
             if answer.content_type not in ("text/html", "application/xhtml+xml"):
                 raise OSError(f"the server sends no index page, but {answer.content_type}")
             return await _body(answer, INDEX_BYTES), str(answer.url)
@@ -103,7 +104,7 @@ class Web:
 
 
 def _check(answer: "ClientResponse") -> None:
-    """Raises OSError for an answer that is not what was asked for."""
+    """Raises OSError if the answer is an error."""
     if answer.status < 400:
         return
     said = f"{answer.status} {answer.reason or ''}".strip()
@@ -117,13 +118,13 @@ def _check(answer: "ClientResponse") -> None:
 
 
 async def _body(answer: "ClientResponse", max_bytes: int) -> bytes:
-    """No more of it than `max_bytes` and one. Raises ImageError where there is more."""
+    """The body of an answer. Raises ImageError as soon as it has more than `max_bytes`."""
     size = answer.content_length
     data = bytearray()
     while size is None or size <= max_bytes:
-        piece = await answer.content.read(min(PIECE, max_bytes + 1 - len(data)))
-        data += piece
-        if not piece:
+        chunk = await answer.content.read(min(READ_BYTES, max_bytes + 1 - len(data)))
+        data += chunk
+        if not chunk:
             return bytes(data)
         if len(data) > max_bytes:
             break
@@ -132,17 +133,17 @@ async def _body(answer: "ClientResponse", max_bytes: int) -> bytes:
 
 
 def _children(page: bytes, base: str) -> list[tuple[bytes, bool]]:
-    """Names of what lies directly in the folder `base`, as its index page links to it, and whether each is a folder."""
+    """The names that an index page links to directly in its folder `base`, and whether each is a folder."""
     server, folder = urlsplit(base).hostname, decoded(urlsplit(base).path)
     found = {}
     for groups in LINK.findall(page):
         href = html.unescape(os.fsdecode(b"".join(groups))).partition("#")[0].strip()
-        if not href or "?" in href:  # pages in another order
+        if not href or "?" in href:  # the same page in another order
             continue
         try:
             link = urlsplit(urljoin(base, href))
             host = link.hostname
-        except ValueError:  # no URL
+        except ValueError:  # this is no URL
             continue
         parent, _, name = link.path.removesuffix("/").rpartition("/")
         if host == server and name and decoded(parent + "/") == folder:
