@@ -23,10 +23,13 @@ from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.engine.graphs import classifier_graph, purifier_graph
 from purifyctl.errors import ConfigError
 from purifyctl.run import RunOptions, plan, run
+from purifyctl.run.messages import Setup
+from purifyctl.run.plan import Input
 from purifyctl.run.rows import COLUMNS, Row
 from purifyctl.run.summary import Accuracy, Busy
 from purifyctl.run.worker import stages
-from purifyctl.run.worker.work import BatchInFlight, Resources
+from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight
+from purifyctl.run.worker.resources import Resources
 from purifyctl.run.worker.writing import mean_change, mean_changes
 from tests import tiny
 
@@ -119,14 +122,15 @@ def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None
         def infer(self, images: torch.Tensor) -> tuple[torch.Tensor]:
             return (images + 2,)
 
+    setup = Setup(None, ("purifier",), None, Path(), Path(), False, Path(), RunOptions(image_format=None))
     settings = dict.fromkeys(field.name for field in dataclasses.fields(Resources))
-    job = Resources(**{**settings, "purifier": Device(), "entered": lambda *_: None})
-    work = BatchInFlight(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
+    resources = Resources(**{**settings, "setup": setup, "purifier": Device(), "entered": lambda *_: None})
+    images = [ImageInFlight(Input(None, None, None), Row(name)) for name in "ab"]
     decoded = Future[BatchInFlight]()
-    decoded.set_result(work)
-    done, written = stages.infer(job, decoded, ThreadPoolExecutor(1))
-    assert written == []
-    assert [row.mean_change for row in done.rows] == [2, 2]
+    decoded.set_result(BatchInFlight(0, images, images, torch.zeros(2, 4, 4, 3, dtype=torch.uint8)))
+    done = stages.infer(resources, decoded, ThreadPoolExecutor(1))
+    assert [image.written for image in done.images] == [None, None]
+    assert [row.mean_change for row in done.rows()] == [2, 2]
 
 
 def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from purifyctl.run.job import run
 
 from purifyctl.config import BACKENDS, EngineConfig
 from purifyctl.engine.backends import LOCAL, plan_builder, to_host
@@ -19,7 +20,6 @@ from purifyctl.engine.tensors import INPUT
 from purifyctl.errors import BackendError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import gpu_capability
-from purifyctl.run.job import run
 from tests import tiny
 from tests.tensorrt_graphs import BATCH, NETWORKS, check, graph, onnx_files
 

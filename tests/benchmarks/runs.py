@@ -27,7 +27,7 @@ from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.run import RunOptions, RunResult, plan, run
-from purifyctl.run.parent.supervisor import COMMAND
+from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.run.plan import PLAN, Plan
 from tests import hostile, tiny
 from tests.kills import children
