@@ -1,15 +1,15 @@
-"""A worker in which something goes wrong, as its arguments say:
+"""A worker in which something goes wrong. Its arguments say what:
 
-segfault=GLOB     the process dies of a batch that holds such an input, while it is decoded
-oom=GLOB          the same, as the kernel does it when memory runs out
-hang=GLOB         the same, but it hangs
+segfault=GLOB     the process dies while it decodes a batch with such an input
+oom=GLOB          the same, by SIGKILL, as when memory runs out
+hang=GLOB         it hangs instead
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
 store-gone=N      the object store does not answer from the N-th image on
-slow-read=S       storage that takes so many seconds for each file
-gpu-jpeg=cpu      no fault: whole batches are encoded as on a GPU, but on the CPU
+slow-read=S       storage takes so many seconds for each file
+gpu-jpeg=cpu      no fault: the CPU encodes whole batches, as a GPU does
 
-With `FILE` appended (segfault=GLOB@FILE) it happens only as long as there is no such file, and makes one.
+With `FILE` appended (segfault=GLOB@FILE) it happens only if there is no such file, and makes the file.
 """
 
 import ctypes
