@@ -17,6 +17,7 @@ from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.chain import Chain
 from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.engine.graphs import classifier_graph, purifier_graph
 from purifyctl.run import RunOptions, plan, run
@@ -72,7 +73,9 @@ def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None
 
     setup = Setup(None, ("purifier",), None, Path(), Path(), False, Path(), RunOptions(image_format=None))
     settings = dict.fromkeys(field.name for field in dataclasses.fields(Resources))
-    resources = Resources(**{**settings, "setup": setup, "purifier": Device(), "entered": lambda *_: None})
+    resources = Resources(
+        **{**settings, "setup": setup, "chain": Chain({"purifier": Device()}), "entered": lambda *_: None}
+    )
     images = [ImageInFlight(Input(None, None, None), Row(name)) for name in "ab"]
     decoded = Future[BatchInFlight]()
     decoded.set_result(BatchInFlight(0, images, images, torch.zeros(2, 4, 4, 3, dtype=torch.uint8)))

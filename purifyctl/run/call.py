@@ -79,7 +79,7 @@ def run(
         mine = range(options.shard[0], plan.parts, options.shard[1])
         setup = Setup(
             bundle=bundle,
-            chain=prepared.chain,
+            networks=prepared.networks,
             threshold=prepared.threshold,
             out=out.absolute(),  # other machines are in other folders
             partial=folder.partial,

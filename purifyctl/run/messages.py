@@ -17,7 +17,7 @@ class Setup:
     """What a worker is told once, before its first batch."""
 
     bundle: Bundle
-    chain: tuple[str, ...]  # the bundle's networks that an image goes through
+    networks: tuple[str, ...]  # of the bundle's chain
     threshold: float | None  # gate score from which on an image is flagged; None: no gate, every image is purified
     out: Path
     partial: Path  # folder for images that are being written; on the same file system as `out`

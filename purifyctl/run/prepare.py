@@ -23,7 +23,7 @@ from purifyctl.sources.store import RemoteFolder
 class Prepared:
     """A run that can begin."""
 
-    chain: tuple[str, ...]  # the bundle's networks that an image goes through
+    networks: tuple[str, ...]  # of the bundle's chain
     threshold: float | None  # gate score from which on an image is flagged; None: no gate
     settings: dict[str, Any]  # what identifies the run; it is written to run.json
     make_plan: Callable[[Path], None]  # writes the plan to a file
@@ -48,8 +48,8 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     threshold = _threshold(bundle, options)
     if options.gate is not None and options.unflagged == "link":
         _check_links(source, out)
-    chain = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
-    labels = bundle.labels if chain != ("purifier",) else Labels(())
+    networks = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
+    labels = bundle.labels if networks != ("purifier",) else Labels(())
     found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
 
     def make_plan(file: Path) -> None:
@@ -65,9 +65,9 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     settings = {
         "source": source.name,
         "options": _identity(options),
-        "engine": _engine_facts(bundle, classify=chain != ("purifier",)),
+        "engine": _engine_facts(bundle, classify=networks != ("purifier",)),
     }
-    return Prepared(chain, threshold, settings, make_plan)
+    return Prepared(networks, threshold, settings, make_plan)
 
 
 def _threshold(bundle: Bundle, options: RunOptions) -> float | None:

@@ -72,7 +72,7 @@ def _work(setup: Setup, parent: _Parent) -> None:
             def pool(size: int, name: str) -> ThreadPoolExecutor:
                 return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
 
-            gated, concurrency, writers = resources.gate is not None, resources.purifier.concurrency, resources.writers
+            gated, concurrency, writers = resources.gate is not None, resources.chain.concurrency, resources.writers
             # batches: one being read, one decoded, one encoded, those in the engine, and one on its way
             room = concurrency + 4
             window = room + (WAITING if gated else 0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from purifyctl.engine.backends import Runner
+from purifyctl.engine.chain import Chain, open_chain
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
 from purifyctl.labels import Labels
 from purifyctl.run.messages import Setup
@@ -26,8 +27,7 @@ class Resources:
     labels: Labels
     decoder: Decoder
     gate: Runner | None  # None: every image is purified
-    purifier: Runner  # or purifier and classifier in one: its second output is the classifier's
-    classifier: Runner | None  # classifies what `purifier` leaves unclassified
+    chain: Chain
     gpu_encoder: GpuJpegEncoder | None  # encodes whole batches on a GPU; None: the CPU encodes images one by one
     store: RemoteFolder | None  # where images go instead of `setup.out`
     source: Source
@@ -49,27 +49,25 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
     bundle, options, threads = setup.bundle, setup.options, len(os.sched_getaffinity(0))
     source = open_source(setup.source)
     with ExitStack() as stack:
-        purifier = stack.enter_context(bundle.open(setup.chain[0]))
-        classifier = stack.enter_context(bundle.open(setup.chain[1])) if len(setup.chain) > 1 else None
+        chain = stack.enter_context(open_chain(bundle, setup.networks))
         gate = stack.enter_context(bundle.open("gate")) if setup.threshold is not None else None
         decoder = stack.enter_context(
             Decoder(
                 size=bundle.manifest.image_size,
                 batch_size=bundle.manifest.batch_size,
                 threads=threads,
-                device_id=purifier.device_id,
+                device_id=chain.device_id,
                 max_pixels=options.max_pixels,
             )
         )
-        on_gpu = purifier.device_id is not None
+        on_gpu = chain.device_id is not None
         yield Resources(
             setup=setup,
             labels=bundle.labels,
             decoder=decoder,
             gate=gate,
-            purifier=purifier,
-            classifier=classifier,
-            gpu_encoder=GpuJpegEncoder(purifier.device_id) if on_gpu and options.image_format == "jpeg" else None,
+            chain=chain,
+            gpu_encoder=GpuJpegEncoder(chain.device_id) if on_gpu and options.image_format == "jpeg" else None,
             store=RemoteFolder(options.images_to) if options.images_to else None,
             source=source,
             readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,
@@ -85,7 +83,7 @@ def warm_up(resources: Resources) -> None:
     manifest = resources.setup.bundle.manifest
     picture = np.frombuffer(encode(np.zeros((manifest.image_size, manifest.image_size, 3), np.uint8), "jpeg"), np.uint8)
     pixels = resources.decoder.decode([picture] * manifest.batch_size).images
-    for runner in (resources.gate, resources.purifier, resources.classifier):
+    for runner in (resources.gate, *resources.chain.runners.values()):
         if runner:
             runner.infer(pixels)
     if resources.gpu_encoder:

@@ -118,8 +118,8 @@ def score(
     unpurified: Any = [None] * n  # or class probabilities [n, classes]
     with timed() as classifying:
         # the whole batch: that takes no longer than a part of it
-        if resources.classifier is not None and (options.compare or not flagged.all()):
-            unpurified = to_host(resources.classifier.infer(batch.pixels)[0])
+        if resources.chain.classifier is not None and (options.compare or not flagged.all()):
+            unpurified = to_host(resources.chain.classify(batch.pixels))
     left = []
     for k, (image, probabilities) in enumerate(zip(batch.alive, unpurified, strict=True)):
         row = image.row
@@ -184,11 +184,11 @@ def purify(resources: Resources, images: Sequence[ImageInFlight], pixels: Any, e
     pixels
         RGB uint8 [n, H, W, 3] of the n images.
     """
-    n, writes, gpu_encoder = len(images), resources.setup.options.image_format is not None, resources.gpu_encoder
+    n, chain, gpu_encoder, options = len(images), resources.chain, resources.gpu_encoder, resources.setup.options
     compare_here = isinstance(pixels, np.ndarray) and gpu_encoder is None  # one by one, as they are encoded
     with timed() as purifying:
-        purified, *fused = resources.purifier.infer(pixels)
-        host = to_host(purified) if compare_here or (writes and gpu_encoder is None) else None
+        purified, probabilities = chain.purify(pixels)
+        host = to_host(purified) if compare_here or (options.image_format and gpu_encoder is None) else None
     if not compare_here:
         for image, change in zip(images, writing.mean_changes(purified, pixels), strict=True):
             image.row.mean_change = change
@@ -202,16 +202,18 @@ def purify(resources: Resources, images: Sequence[ImageInFlight], pixels: Any, e
         for image, made, before in zip(images, host, pixels if compare_here else [None] * n, strict=True):
             image.written = encoders.submit(writing.finish, resources, image, made, before)
     with timed() as classifying:
-        classified = fused or (resources.classifier.infer(purified) if resources.classifier else ())
-        probabilities = to_host(classified[0]) if classified else None
-    if resources.classifier and resources.setup.options.compare and images[0].unpurified is None:
-        for image, unpurified in zip(images, to_host(resources.classifier.infer(pixels)[0]), strict=True):
+        if probabilities is None:
+            probabilities = chain.classify(purified)
+        if probabilities is not None:
+            probabilities = to_host(probabilities)
+    if chain.classifier and options.compare and images[0].unpurified is None:
+        for image, unpurified in zip(images, to_host(chain.classify(pixels)), strict=True):
             _note_unpurified(resources, image, unpurified)
     for k, image in enumerate(images):
         row = image.row
         row.handled = "purified"
         row.purify_batch_ms, row.purify_ms = purifying.ms, purifying.ms / n
-        if resources.classifier is not None:
+        if chain.classifier is not None:
             row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
         if probabilities is not None:
             _note_top(resources, row, probabilities[k])
