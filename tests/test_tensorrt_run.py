@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from purifyctl.run.job import run
+from purifyctl.run import run
 
 from purifyctl.config import BACKENDS, EngineConfig
 from purifyctl.engine.backends import LOCAL, plan_builder, to_host
