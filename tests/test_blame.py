@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.parent.blame import DEATHS, Fate, History, InHand, State, blamed, fate, judge
 from purifyctl.run.parent.feed import Feed
 
@@ -48,7 +48,9 @@ def test_every_state_is_in_just_one_row_of_the_table() -> None:
 
 
 def held(number: int, *, stage: str | None = None, since: float = 0.0, n: int = 2, begun: bool = True) -> InHand:
-    return InHand(Batch(0, number, tuple(range(4 * number, 4 * number + n)), [None] * n), False, begun, stage, since)
+    return InHand(
+        InputBatch(0, number, tuple(range(4 * number, 4 * number + n)), [None] * n), False, begun, stage, since
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,14 +130,14 @@ class Simulation:
     died_alone: Counter[Key] = field(default_factory=Counter)  # of these, with nothing else in hand
     deaths: int = 0
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[InputBatch]:
         first = 0
         for number, size in enumerate(self.sizes):
             inputs = range(first, first + size)
             first += size
             for one in inputs:
                 self.outcomes[number // 2, one] = []
-            yield Batch(number // 2, number, tuple(inputs), list(inputs))  # an input stands for itself
+            yield InputBatch(number // 2, number, tuple(inputs), list(inputs))  # an input stands for itself
 
     def run(self) -> None:
         feed, batches, clock = Feed(), self.batches(), itertools.count(1)
@@ -186,7 +188,7 @@ class Simulation:
                 assert len(verdict.held.batch.positions) == 1
                 self.note(verdict.held.batch, "given up")
 
-    def note(self, batch: Batch, outcome: str) -> None:
+    def note(self, batch: InputBatch, outcome: str) -> None:
         for position in batch.positions:
             self.outcomes[batch.part, position].append(outcome)
 

@@ -21,7 +21,7 @@ from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.run import RunOptions, plan, run
-from purifyctl.run.messages import Batch, MachineSetup, Setup
+from purifyctl.run.messages import InputBatch, MachineSetup, Setup
 from purifyctl.run.parent import cluster
 from purifyctl.run.parent.ray_actor import Purifier
 from purifyctl.run.plan import Plan
@@ -262,8 +262,8 @@ def test_the_engine_travels_to_machines_that_do_not_have_it(machine_setup: Machi
 
 def test_what_is_left_of_a_batch_is_what_has_no_rows_yet(undisturbed: Path) -> None:
     inputs = Plan(undisturbed / "plan.parquet").part(0).inputs[:4]
-    left = cluster._without(Batch(0, 0, (0, 1, 2, 3), inputs), {1, 2})
-    assert left == Batch(0, 0, (0, 3), [inputs[0], inputs[3]])
+    left = cluster._without(InputBatch(0, 0, (0, 1, 2, 3), inputs), {1, 2})
+    assert left == InputBatch(0, 0, (0, 3), [inputs[0], inputs[3]])
     assert cluster._without(left, {0, 3}) is None
 
 

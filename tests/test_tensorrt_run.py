@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from purifyctl.run import run
 
 from purifyctl.config import BACKENDS, EngineConfig
 from purifyctl.engine.backends import LOCAL, plan_builder, to_host
@@ -20,6 +19,7 @@ from purifyctl.engine.tensors import INPUT
 from purifyctl.errors import BackendError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import gpu_capability
+from purifyctl.run import run
 from tests import tiny
 from tests.tensorrt_graphs import BATCH, NETWORKS, check, graph, onnx_files
 

@@ -39,7 +39,7 @@ class MachineSetup:
 
 
 @dataclass(frozen=True)
-class Batch:
+class InputBatch:
     """Inputs that are processed together."""
 
     part: int

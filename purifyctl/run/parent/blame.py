@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 
 STRIKES = 2  # how often an input is blamed until it is given up; the last time it must be alone
 DEATHS = 2  # how many deaths a batch may witness, in a stage but not blamed, until its inputs go one by one
@@ -23,7 +23,7 @@ DEATHS = 2  # how many deaths a batch may witness, in a stage but not blamed, un
 class InHand:
     """A batch that a worker has."""
 
-    batch: Batch
+    batch: InputBatch
     alone: bool = False  # nothing else may be sent in the meantime
     begun: bool = False  # it has come to a stage
     stage: str | None = None  # None: it waits for the next one

@@ -16,7 +16,7 @@ from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.manifest import MANIFEST
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, PurifyctlError
-from purifyctl.run.messages import Batch, MachineSetup, Ready
+from purifyctl.run.messages import InputBatch, MachineSetup, Ready
 from purifyctl.run.parent.devices import Batches, LostDeviceError
 from purifyctl.run.rows import Row
 
@@ -180,7 +180,7 @@ class RayDevice:
         with suppress(Exception):  # the actor is gone, or the whole cluster is
             ray.kill(self._actor)
 
-    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
+    def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
         """Rows of every batch, in the order in which they are done.
 
         Raises
@@ -194,7 +194,7 @@ class RayDevice:
 
         lost = 0
         while not self._closed:
-            in_hand: dict[tuple[int, int], Batch] = {}  # by part and batch: what is still to do of it
+            in_hand: dict[tuple[int, int], InputBatch] = {}  # by part and batch: what is still to do of it
             try:
                 for done in self._stream(batches, in_hand):
                     lost = 0
@@ -223,7 +223,9 @@ class RayDevice:
                 console.warn(f"It is not replaced: {error.message}")
             raise LostDeviceError(error.message, hint=error.hint) from None
 
-    def _stream(self, batches: Batches, in_hand: dict[tuple[int, int], Batch]) -> Iterator[tuple[Batch, list[Row]]]:
+    def _stream(
+        self, batches: Batches, in_hand: dict[tuple[int, int], InputBatch]
+    ) -> Iterator[tuple[InputBatch, list[Row]]]:
         """The rows that one actor makes, as long as it lives."""
         import ray
 
@@ -257,7 +259,7 @@ class RayDevice:
             feed()
 
 
-def _without(batch: Batch, positions: set[int]) -> Batch | None:
+def _without(batch: InputBatch, positions: set[int]) -> InputBatch | None:
     """A batch without the inputs at these positions. None: no input is left."""
     left = [(p, one) for p, one in zip(batch.positions, batch.inputs, strict=True) if p not in positions]
     if not left:

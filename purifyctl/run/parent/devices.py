@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from purifyctl.errors import BackendError
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.rows import Row
 
 RESULTS = 4  # batches per device that are done and not yet taken in; then a device waits
@@ -22,21 +22,21 @@ class LostDeviceError(BackendError):
 class Batches:
     """The batches that are left to do. Devices take them in turns, and give back those that they cannot do."""
 
-    def __init__(self, batches: Iterator[Batch], devices: int) -> None:
+    def __init__(self, batches: Iterator[InputBatch], devices: int) -> None:
         self._batches = batches
-        self._back: deque[Batch] = deque()
+        self._back: deque[InputBatch] = deque()
         self._working = self._living = devices
         self._over = False
         self._changed = threading.Condition()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[InputBatch]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> InputBatch:
         with self._changed:
             return self._back.popleft() if self._back else next(self._batches)
 
-    def give_back(self, batches: Iterable[Batch]) -> None:
+    def give_back(self, batches: Iterable[InputBatch]) -> None:
         with self._changed:
             self._back.extend(batches)
             self._changed.notify_all()
@@ -73,7 +73,7 @@ class Device(Protocol):
     ready_at: float | None  # when it was ready to work, in time.monotonic(); None: not yet
     threads: Mapping[str, int]  # of each stage, once it is ready
 
-    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
+    def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
         """Rows of every batch, in the order in which they are done. A batch may come back in several smaller ones.
 
         Raises
@@ -90,15 +90,17 @@ class Device(Protocol):
         ...
 
 
-def process_all(devices: Sequence[Device], batches: Iterator[Batch]) -> Generator[tuple[Batch, list[Row]], None, None]:
+def process_all(
+    devices: Sequence[Device], batches: Iterator[InputBatch]
+) -> Generator[tuple[InputBatch, list[Row]], None, None]:
     """Rows of every batch, from all devices. The first error stops all of them; the loss of a device only if it was the
     last one.
     """
     shared = Batches(batches, len(devices))
-    results: queue.Queue[tuple[Batch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
+    results: queue.Queue[tuple[InputBatch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
     over = threading.Event()
 
-    def tell(result: tuple[Batch, list[Row]] | BaseException | None) -> None:
+    def tell(result: tuple[InputBatch, list[Row]] | BaseException | None) -> None:
         while not over.is_set():
             with suppress(queue.Full):
                 results.put(result, timeout=AWAKE_S)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.parent.blame import Fate, History, InHand, Verdict, judge
 
 
@@ -12,12 +12,12 @@ class Feed:
     """The batches of one device: those that come, and those that come again after a worker died."""
 
     def __init__(self) -> None:
-        self._again: deque[Batch] = deque()  # these were in hand when a worker died
-        self._alone: deque[Batch] = deque()  # these go one after another, with nothing else in hand
-        self._decodable: list[Batch] = []  # inputs that were only decoded, and did no harm
+        self._again: deque[InputBatch] = deque()  # these were in hand when a worker died
+        self._alone: deque[InputBatch] = deque()  # these go one after another, with nothing else in hand
+        self._decodable: list[InputBatch] = []  # inputs that were only decoded, and did no harm
         self._history = History()
 
-    def next(self, in_hand: Collection[InHand], batches: Iterator[Batch]) -> InHand | None:
+    def next(self, in_hand: Collection[InHand], batches: Iterator[InputBatch]) -> InHand | None:
         """What to send next to a worker that has these batches in hand. None: nothing, for now."""
         if any(held.alone for held in in_hand):
             return None
@@ -28,7 +28,7 @@ class Feed:
         batch = self._again.popleft() if self._again else next(batches, None)
         return None if batch is None else InHand(batch)
 
-    def done(self, batch: Batch) -> bool:
+    def done(self, batch: InputBatch) -> bool:
         """The worker has done a batch. Returns whether its rows count; if not, its inputs come again."""
         if batch.decode_only:
             self._decodable.append(batch)
@@ -56,14 +56,14 @@ class Feed:
         return verdicts
 
 
-def _one_by_one(batch: Batch, decode_only: bool) -> Iterator[Batch]:
+def _one_by_one(batch: InputBatch, decode_only: bool) -> Iterator[InputBatch]:
     for position, one in zip(batch.positions, batch.inputs, strict=True):
         yield replace(batch, positions=(position,), inputs=(one,), decode_only=decode_only)
 
 
-def _together(singles: Iterable[Batch]) -> Iterator[Batch]:
+def _together(singles: Iterable[InputBatch]) -> Iterator[InputBatch]:
     """Put inputs of one batch back into one batch."""
-    by_batch: dict[tuple[int, int], list[Batch]] = {}
+    by_batch: dict[tuple[int, int], list[InputBatch]] = {}
     for single in singles:
         by_batch.setdefault((single.part, single.number), []).append(single)
     for same in by_batch.values():

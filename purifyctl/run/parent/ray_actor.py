@@ -15,7 +15,7 @@ from purifyctl.errors import BackendError, ConfigError, ImageError, MissingDepen
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.images.sink import printable
 from purifyctl.machine import cache_folder
-from purifyctl.run.messages import Batch, MachineSetup
+from purifyctl.run.messages import InputBatch, MachineSetup
 from purifyctl.run.parent.supervisor import Supervisor
 from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.sources import open_source
@@ -25,7 +25,7 @@ class Purifier:
     """The actor: a supervisor, and a queue of batches for it."""
 
     def __init__(self) -> None:
-        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[InputBatch | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
 
     def open(self, given: MachineSetup, files: Mapping[str, bytes]) -> None:
@@ -72,7 +72,7 @@ class Purifier:
         self._supervisor = Supervisor(replace(setup, bundle=bundle, partial=partial), command=given.command or COMMAND)
 
     @ray.method(concurrency_group="feed")  # type: ignore[untyped-decorator]
-    def feed(self, batch: Batch | None) -> None:
+    def feed(self, batch: InputBatch | None) -> None:
         """Take one more batch. None: that was all."""
         self._batches.put(batch)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from purifyctl import console
 from purifyctl.errors import BackendError, Status
 from purifyctl.images.sink import printable
-from purifyctl.run.messages import Batch, Done, Failed, Ready, Setup
+from purifyctl.run.messages import Done, Failed, InputBatch, Ready, Setup
 from purifyctl.run.parent.blame import Fate
 from purifyctl.run.parent.feed import Feed
 from purifyctl.run.parent.worker_process import COMMAND, DiedError, WorkerProcess
@@ -60,7 +60,7 @@ class Supervisor:
             self.ready_at = self.ready_at or time.monotonic()
         return self._worker.ready
 
-    def process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
+    def process(self, batches: Iterator[InputBatch]) -> Iterator[tuple[InputBatch, list[Row]]]:
         """Rows of every batch, in the order in which they are done.
 
         Raises
@@ -75,7 +75,7 @@ class Supervisor:
                 self._worker.kill()
                 self._worker = None
 
-    def _process(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, list[Row]]]:
+    def _process(self, batches: Iterator[InputBatch]) -> Iterator[tuple[InputBatch, list[Row]]]:
         while not self._closed:
             try:
                 self.start()
@@ -111,7 +111,7 @@ class Supervisor:
                 console.warn(f"The worker died while it started ({death}); it is started again.")
         raise AssertionError
 
-    def _after(self, death: DiedError) -> Iterator[tuple[Batch, list[Row]]]:
+    def _after(self, death: DiedError) -> Iterator[tuple[InputBatch, list[Row]]]:
         """What became of the batches that the dead worker had in hand. Yields rows of inputs that are given up."""
         if self._closed or self._worker is None:
             return
@@ -130,7 +130,7 @@ class Supervisor:
                 self._count_hopeless(death)
                 yield verdict.held.batch, [self._given_up(verdict.held.batch, death)]
 
-    def _given_up(self, batch: Batch, death: DiedError) -> Row:
+    def _given_up(self, batch: InputBatch, death: DiedError) -> Row:
         (one,) = batch.inputs
         status: Status = "timeout" if death.hung else "crashed"
         return Row(

@@ -18,7 +18,7 @@ from purifyctl.engine.backends import to_host
 from purifyctl.errors import ImageError
 from purifyctl.images.sink import printable
 from purifyctl.metrics import divergence
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
 from purifyctl.run.worker import writing
@@ -27,7 +27,7 @@ from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight, timed
 from purifyctl.run.worker.resources import Resources
 
 
-def read(resources: Resources, number: int, batch: Batch) -> BatchInFlight:
+def read(resources: Resources, number: int, batch: InputBatch) -> BatchInFlight:
     """Bring the files' bytes into memory. `number`: under which the parent sent the batch."""
     resources.entered(number, "read")
     images = [ImageInFlight(one, _row(resources, one, batch.number)) for one in batch.inputs]
