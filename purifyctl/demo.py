@@ -1,7 +1,7 @@
-"""`purifyctl demo`: everything once, on photographs that come inside packages, with no GPU and no network.
+"""`purifyctl demo`: everything once, on photographs that come inside packages, without a GPU or a network.
 
-It attacks photographs, builds the CPU engine, runs the real pipeline on clean and attacked folders, and draws what
-happened. It calls what the other commands call; nothing is precomputed.
+It attacks photographs, builds the CPU engine, runs the real pipeline on clean and attacked folders, and draws the
+result. It calls the same functions as the other commands; nothing is precomputed.
 """
 
 import json
@@ -31,10 +31,10 @@ from purifyctl.samples import copy_samples
 from purifyctl.sources import ImageFile, list_images
 from purifyctl.strip import Line, Picture, draw_strip
 
-SIDE = 256  # pixels; what the engine purifies, so that attacked files reach it unchanged
+SIDE = 256  # pixels; the engine's size, so that attacked files reach it unchanged
 EPS = 4 / 255  # L-infinity budget in [0, 1]
 PGD_STEPS = 10
-MARKER = "purifyctl-demo.json"  # written into the folder, so that only our own is ever replaced
+MARKER = "purifyctl-demo.json"  # written into the folder; only a folder with this file is ever replaced
 STRIP_LINES = 6
 
 
@@ -47,7 +47,7 @@ class DemoResult:
 
 
 def demo(out: Path) -> DemoResult:
-    """Run the demo into the folder `out`, which an earlier demo may have left.
+    """Run the demo into the folder `out`. A folder of an earlier demo is replaced.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def demo(out: Path) -> DemoResult:
 def _attack_all(photographs: Path, out: Path, classifier: Classifier) -> dict[str, Path]:
     """Write the photographs at the engine's size, clean and attacked, as PNG (JPEG would change the attack)."""
     x, files = read_all(list_images(photographs), SIDE)
-    y = classifier(x).argmax(1)  # the classifier's own predictions: the attack knows no truth
+    y = classifier(x).argmax(1)  # the classifier's own predictions, because the attack does not know the true labels
     made = {
         "clean": x,
         f"FGSM {format_eps(EPS)}": fgsm(classifier, x, y, EPS),
@@ -144,7 +144,7 @@ def _show(figures: Mapping[str, Any], strip: Path) -> None:
 
 
 def _draw(out: Path, attack_folder: str, attack: str) -> Image.Image:
-    """Labelled photographs whose attack succeeded: first ones that the purifier restored, then ones that it did not."""
+    """Draw labelled photographs whose attack succeeded: first those that the purifier restored, then the others."""
     wanted = ("path", "output", "true_index", "top_label", "top_index", "top_probability")
     unpurified = ("unpurified_top_label", "unpurified_top_index", "unpurified_top_probability")
     clean, attacked = (

@@ -50,6 +50,29 @@ def photos(tmp_path: Path) -> Path:
     return tiny.photographs(tmp_path / "photos", 10, labelled=True)
 
 
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process have parts of two batches."""
+    from purifyctl.run import plan
+    from tests.kills import PART_SIZE
+
+    monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 photographs, which are four small parts. Read only."""
+    return tiny.photographs(tmp_path_factory.mktemp("many"), 30)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over `many`, in small parts, that nothing disturbed. Read only."""
+    from tests.kills import run_in_small_parts
+
+    return run_in_small_parts(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out")
+
+
 @pytest.fixture(scope="session")
 def imagenet() -> Path:
     """The data folder that PURIFYCTL_DATA names."""

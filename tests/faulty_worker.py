@@ -1,15 +1,15 @@
-"""A worker in which something goes wrong, as its arguments say:
+"""A worker in which something goes wrong. Its arguments say what:
 
-segfault=GLOB     the process dies of a batch that holds such an input, while it is decoded
-oom=GLOB          the same, as the kernel does it when memory runs out
-hang=GLOB         the same, but it hangs
+segfault=GLOB     the process dies while it decodes a batch with such an input
+oom=GLOB          the same, by SIGKILL, as when memory runs out
+hang=GLOB         it hangs instead
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
 store-gone=N      the object store does not answer from the N-th image on
-slow-read=S       storage that takes so many seconds for each file
-gpu-jpeg=cpu      no fault: whole batches are encoded as on a GPU, but on the CPU
+slow-read=S       storage takes so many seconds for each file
+gpu-jpeg=cpu      no fault: the CPU encodes whole batches, as a GPU does
 
-With `FILE` appended (segfault=GLOB@FILE) it happens only as long as there is no such file, and makes one.
+With `FILE` appended (segfault=GLOB@FILE) it happens only if there is no such file, and makes the file.
 """
 
 import ctypes
@@ -19,7 +19,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
 from purifyctl.run.worker import process as worker
 from purifyctl.run.worker import stages, writing
-from purifyctl.run.worker.work import BatchInFlight, Resources
+from purifyctl.run.worker.in_flight import BatchInFlight
+from purifyctl.run.worker.resources import Resources
+from purifyctl.sources.local import LocalSource
 from purifyctl.sources.store import RemoteFolder
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
@@ -74,26 +78,27 @@ def arm(kind: str, what: str) -> None:
 
         RemoteFolder.write = write_there
     elif kind == "slow-read":
-        read_file = stages.read_file
+        read = LocalSource.read
 
-        def read_slowly(*arguments: Any, **options: Any) -> Any:
+        def read_slowly(*arguments: Any) -> Any:
             time.sleep(float(what))
-            return read_file(*arguments, **options)
+            return read(*arguments)
 
-        stages.read_file = read_slowly
+        LocalSource.read = read_slowly
     elif kind == "gpu-jpeg":
-        opened = worker._open
+        opened = worker.open_resources
 
-        def open_with_encoder(*arguments: Any) -> tuple[Resources, int]:
-            resources, threads = opened(*arguments)
-            return replace(resources, gpu_encoder=GpuJpegEncoder(None)), threads
+        @contextmanager
+        def open_with_encoder(*arguments: Any) -> Iterator[Resources]:
+            with opened(*arguments) as resources:
+                yield replace(resources, gpu_encoder=GpuJpegEncoder(None))
 
-        worker._open = open_with_encoder
+        worker.open_resources = open_with_encoder
     else:
         before = stages.decode
 
         def decode(resources: Resources, reading: Future[BatchInFlight]) -> BatchInFlight:
-            if any(one.image.path.match(what) for one in reading.result().inputs) and not (
+            if any(image.input.image.path.match(what) for image in reading.result().images) and not (
                 once and Path(once).exists()
             ):
                 resources.entered(reading.result().number, "decode")

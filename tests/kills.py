@@ -1,9 +1,9 @@
-"""Kill a run at random points, go on with it, and compare what comes of it with an undisturbed run.
+"""Kill a run at random points, go on with it, and compare the result with that of an undisturbed run.
 
     python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar | --gate]
 
 Each call of `purifyctl run` is killed at a random moment after its first image: the parent or its worker, by SIGKILL,
-SIGTERM or SIGINT. A run that ends before there were enough kills is compared, and another one is begun.
+SIGTERM or SIGINT. If a run ends before there were enough kills, it is compared, and another one is begun.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tests import tiny
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
-ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal: before the first image, or after the last
-PART_SIZE = 8  # images, for runs of a few: two batches
+ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal itself: before the first image, or after the last
+PART_SIZE = 8  # inputs, for runs over few: two batches
 LONGEST_S = 0.5  # of work between two kills
 
 
@@ -61,6 +61,11 @@ def command(source: Path, bundle: Bundle, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "purifyctl", *map(str, words)]
 
 
+def faulty(*faults: str) -> tuple[str, ...]:
+    """The command of a worker in which something goes wrong, as `tests.faulty_worker` says."""
+    return (sys.executable, "-m", "tests.faulty_worker", *faults)
+
+
 def run_killed(words: list[str], out: Path, chance: random.Random) -> tuple[str, int]:
     """One call, killed once: what was done to it, and how it ended."""
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -83,7 +88,7 @@ def images_in(out: Path) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Of any of its threads."""
+    """The child processes of all threads of a process."""
     try:
         return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
     except OSError:
@@ -93,7 +98,7 @@ def children(pid: int) -> list[int]:
 def harass(
     source: Path, bundle: Bundle, folder: Path, undisturbed: Path, *more: str, kills: int, seed: int
 ) -> Counter[str]:
-    """Kill runs so many times; every one that ends is the same as an undisturbed one. What was done, counted."""
+    """Kill runs so many times, and check that each ends as an undisturbed one does. Counts what was done."""
     chance, done, runs = random.Random(seed), Counter[str](), 0
     while done.total() < kills:
         out = folder / f"run-{runs}"
@@ -119,7 +124,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--tar", action="store_true", help="runs that pack their images")
+    kind.add_argument("--tar", action="store_true", help="runs that put their images into archives")
     kind.add_argument("--gate", action="store_true", help="runs that purify about half of them")
     arguments = parser.parse_args()
     more = ["--tar"] if arguments.tar else ["--gate"] if arguments.gate else []

@@ -21,7 +21,7 @@ from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.run import RunOptions, plan, run
-from purifyctl.run.messages import Batch, MachineSetup, Setup
+from purifyctl.run.messages import InputBatch, MachineSetup, Setup
 from purifyctl.run.parent import cluster
 from purifyctl.run.parent.ray_actor import Purifier
 from purifyctl.run.plan import Plan
@@ -216,45 +216,45 @@ def test_workers_are_shared_out_among_machines(
 
 
 @pytest.fixture
-def assignment(many: Path, tiny_bundle: Bundle, undisturbed: Path, tmp_path: Path) -> MachineSetup:
-    task = Setup(tiny_bundle, ("purifier",), undisturbed, tmp_path / "partial", "png", False, False, 5, 10**8, False)
+def machine_setup(many: Path, tiny_bundle: Bundle, undisturbed: Path, tmp_path: Path) -> MachineSetup:
+    setup = Setup(tiny_bundle, ("purifier",), None, undisturbed, tmp_path / "partial", False, many, RunOptions())
     marker = undisturbed / "run.json"
     probe = Plan(undisturbed / "plan.parquet").part(0).inputs[0].image
-    return MachineSetup(task, probe, marker, file_sha256(marker), 60.0, None)
+    return MachineSetup(setup, probe, marker, file_sha256(marker), None)
 
 
-def test_a_machine_that_sees_another_output_is_refused(assignment: MachineSetup) -> None:
+def test_a_machine_that_sees_another_output_is_refused(machine_setup: MachineSetup) -> None:
     with pytest.raises(BackendError, match="is not the folder that the run was begun in"):
-        Purifier().open(replace(assignment, marker_sha256="0"), {})
+        Purifier().open(replace(machine_setup, marker_sha256="0"), {})
 
 
-def test_a_machine_that_cannot_read_what_the_first_one_can_is_refused(assignment: MachineSetup) -> None:
-    assert assignment.probe is not None
-    elsewhere = replace(assignment.probe, file=Path("/nowhere/000.jpg"))
+def test_a_machine_that_cannot_read_what_the_first_one_can_is_refused(machine_setup: MachineSetup) -> None:
+    assert machine_setup.probe is not None
+    elsewhere = replace(machine_setup.probe, file=Path("/nowhere/000.jpg"))
     with pytest.raises(BackendError, match=r"cannot read 000\.jpg, which can be read where the run was started"):
-        Purifier().open(replace(assignment, probe=elsewhere), {})
+        Purifier().open(replace(machine_setup, probe=elsewhere), {})
 
 
-def test_a_machine_that_cannot_write_there_is_refused(assignment: MachineSetup, tmp_path: Path) -> None:
+def test_a_machine_that_cannot_write_there_is_refused(machine_setup: MachineSetup, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    task = replace(assignment.task, partial=tmp_path / "file")
+    setup = replace(machine_setup.setup, partial=tmp_path / "file")
     with pytest.raises(BackendError, match=r"cannot write .*/file/"):
-        Purifier().open(replace(assignment, task=task), {})
+        Purifier().open(replace(machine_setup, setup=setup), {})
 
 
-def test_a_machine_with_another_version_is_refused(assignment: MachineSetup) -> None:
+def test_a_machine_with_another_version_is_refused(machine_setup: MachineSetup) -> None:
     with pytest.raises(BackendError, match=r"the run was started by 9\.9"):
-        Purifier().open(replace(assignment, version="9.9"), {})
+        Purifier().open(replace(machine_setup, version="9.9"), {})
 
 
-def test_the_engine_travels_to_machines_that_do_not_have_it(assignment: MachineSetup, many: Path) -> None:
-    files = cluster._files(assignment.task.bundle)
-    elsewhere = replace(assignment.task.bundle, path=Path("/nowhere"))
+def test_the_engine_travels_to_machines_that_do_not_have_it(machine_setup: MachineSetup, many: Path) -> None:
+    files = cluster._files(machine_setup.setup.bundle)
+    elsewhere = replace(machine_setup.setup.bundle, path=Path("/nowhere"))
     for _ in range(2):  # the second one finds it there
         actor = Purifier()
-        actor.open(replace(assignment, task=replace(assignment.task, bundle=elsewhere)), files)
+        actor.open(replace(machine_setup, setup=replace(machine_setup.setup, bundle=elsewhere)), files)
         assert actor._supervisor is not None
-        here = actor._supervisor._task.bundle
+        here = actor._supervisor._setup.bundle
         assert here.sha256 == elsewhere.sha256
         assert here.path != elsewhere.path
         here.check_runs_here()
@@ -262,8 +262,8 @@ def test_the_engine_travels_to_machines_that_do_not_have_it(assignment: MachineS
 
 def test_what_is_left_of_a_batch_is_what_has_no_rows_yet(undisturbed: Path) -> None:
     inputs = Plan(undisturbed / "plan.parquet").part(0).inputs[:4]
-    left = cluster._without(Batch(0, 0, (0, 1, 2, 3), inputs), {1, 2})
-    assert left == Batch(0, 0, (0, 3), [inputs[0], inputs[3]])
+    left = cluster._without(InputBatch(0, 0, (0, 1, 2, 3), inputs), {1, 2})
+    assert left == InputBatch(0, 0, (0, 3), [inputs[0], inputs[3]])
     assert cluster._without(left, {0, 3}) is None
 
 

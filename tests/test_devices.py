@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from purifyctl.errors import BackendError
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.parent.devices import RESULTS, Batches, LostDeviceError, process_all
 from purifyctl.run.rows import Row
 
-BATCHES = [Batch(0, i, (i,), ()) for i in range(100)]
+BATCHES = [InputBatch(0, i, (i,), ()) for i in range(100)]
 
 
 class Fake:
@@ -24,7 +24,7 @@ class Fake:
         self.done = 0
         self._before = before
 
-    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
+    def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
         for batch in batches:
             try:
                 self._before(self.done)

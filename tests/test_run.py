@@ -1,33 +1,25 @@
-import csv
-import dataclasses
+"""A run from end to end: what comes in, what comes out."""
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
-from purifyctl.engine.graphs import classifier_graph, purifier_graph
+from purifyctl.engine.graphs import classifier_graph
 from purifyctl.errors import ConfigError
-from purifyctl.run import RunOptions, plan, run
-from purifyctl.run.rows import COLUMNS, Row
-from purifyctl.run.summary import Accuracy, Busy
-from purifyctl.run.worker import stages
-from purifyctl.run.worker.work import BatchInFlight, Resources
-from purifyctl.run.worker.writing import mean_change, mean_changes
+from purifyctl.run import RunOptions, run
 from tests import tiny
 
 AS_ROOT = os.geteuid() == 0
@@ -84,51 +76,6 @@ def test_what_is_saved_is_what_was_classified(photos: Path, tiny_bundle: Bundle,
         assert row["top_probability"][0] == pytest.approx(float(probabilities.max()), abs=1e-4)
 
 
-def test_rows_say_by_how_many_grey_levels_each_image_was_changed(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(5):  # as large as the engine takes them: nothing is resized
-        tiny.photograph((tiny.SIZE, tiny.SIZE), seed=i).save(source / f"{i}.png")
-    (source / "bad.png").touch()
-    result = run(source, tiny_bundle, tmp_path / "out")
-    run(source, tiny_bundle, tmp_path / "rows", RunOptions(image_format=None))
-    changes = []
-    for row, other in zip(rows_of(tmp_path / "out"), rows_of(tmp_path / "rows"), strict=True):
-        assert row["mean_change"] == other["mean_change"]
-        if row["status"] != "ok":
-            assert row["mean_change"] is None
-            continue
-        with Image.open(source / row["path"]) as before, Image.open(tmp_path / "out" / row["output"]) as after:
-            change = np.abs(np.asarray(after).astype(int) - np.asarray(before).astype(int)).mean()
-        assert row["mean_change"] == pytest.approx(change)
-        changes.append(change)
-    assert min(changes) > 0
-    assert result.summary["mean_change"]["p50"] == pytest.approx(np.median(changes), abs=1e-3)
-
-
-def test_batches_on_a_device_are_compared_as_those_in_host_memory_are() -> None:
-    before, after = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
-    expected = np.abs(after.astype(int) - before.astype(int)).mean(axis=(1, 2, 3))
-    assert [mean_change(a, b) for a, b in zip(after, before, strict=True)] == pytest.approx(expected)
-    on_device = mean_changes(torch.from_numpy(after), torch.from_numpy(before))
-    assert on_device == pytest.approx(expected)
-
-
-def test_rows_only_of_a_batch_on_a_device_need_no_image_in_host_memory() -> None:
-    class Device:
-        def infer(self, images: torch.Tensor) -> tuple[torch.Tensor]:
-            return (images + 2,)
-
-    settings = dict.fromkeys(field.name for field in dataclasses.fields(Resources))
-    job = Resources(**{**settings, "purifier": Device(), "entered": lambda *_: None})
-    work = BatchInFlight(0, [], [Row("a"), Row("b")], [], [0, 1], torch.zeros(2, 4, 4, 3, dtype=torch.uint8))
-    decoded = Future[BatchInFlight]()
-    decoded.set_result(work)
-    done, written = stages.infer(job, decoded, ThreadPoolExecutor(1))
-    assert written == []
-    assert [row.mean_change for row in done.rows] == [2, 2]
-
-
 def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -159,18 +106,6 @@ def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_pat
     assert sorted(row["status"] for row in rows) == ["ok", "ok", "ok", "write_failed"]
     assert "caf\\xe9.jpg" in {row["path"] for row in rows}
     assert result.exit_code == 3
-
-
-def test_csv_and_json_lines_say_what_parquet_says(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(photos, tiny_bundle, out, RunOptions(csv=True, jsonl=True))
-    rows = rows_of(out)
-    assert [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()] == rows
-    with (out / "rows.csv").open(newline="") as stream:
-        read = list(csv.DictReader(stream))
-    assert tuple(read[0]) == COLUMNS
-    assert [r["path"] for r in read] == [r["path"] for r in rows]
-    assert [json.loads(r["top_index"]) for r in read] == [r["top_index"] for r in rows]
 
 
 def test_two_runs_make_the_same_bytes(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -236,15 +171,6 @@ def test_only_an_earlier_runs_results_are_replaced_and_only_when_asked(
         run(photos, tiny_bundle, foreign, RunOptions(on_existing="overwrite"))
 
 
-def test_rows_are_committed_in_parts(
-    photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "PART_SIZE", 4)
-    run(photos, tiny_bundle, tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out" / "rows").iterdir()) == [f"part-0000{i}.parquet" for i in range(3)]
-    assert len(rows_of(tmp_path / "out")) == 10
-
-
 def test_too_many_errors_stop_the_run(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -261,32 +187,6 @@ def test_an_output_that_cannot_be_written_is_refused(photos: Path, tiny_bundle: 
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot be written"):
         run(photos, tiny_bundle, tmp_path / "out")
-
-
-def test_accuracy_of_a_hand_made_table() -> None:
-    summed = Accuracy()
-    summed.add(
-        {
-            "status": ["ok", "ok", "ok", "empty"],
-            "true_index": [1, 2, None, 3],
-            "top_index": [[1, 5], [7, 2], [4, 3], []],
-            "top_probability": [[0.9, 0.1], [0.6, 0.3], [0.3, 0.2], []],
-            "true_probability": [0.9, 0.3, None, None],
-            "unpurified_top_index": [[1, 5], [2, 7], [5, 4], []],
-            "unpurified_top_probability": [[0.8, 0.1], [0.6, 0.3], [0.4, 0.2], []],
-            "unpurified_true_probability": [0.8, 0.6, None, None],
-        }
-    )
-    assert summed.figures() == {
-        "classified": 3,
-        "labelled": 2,
-        "top1": 0.5,
-        "unpurified_top1": 1.0,
-        "top1_confidence": 0.6,
-        "true_confidence": 0.6,
-        "unpurified_top1_confidence": 0.6,
-        "misclassification_rate": pytest.approx(0.6667),
-    }
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
@@ -325,48 +225,3 @@ def test_ctrl_c_drains_and_commits_and_a_second_aborts(
         assert 0 < len(rows) < 600
         assert all(row["status"] == "ok" for row in rows)
         assert json.loads((out / "summary.json").read_text())["rows"] == len(rows)
-
-
-@pytest.mark.slow
-def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(imagenet: Path, tmp_path: Path) -> None:
-    """At most a point of top-1 between the whole pipeline and plain Pillow + torchvision + torch.
-
-    PURIFYCTL_LIMIT: how many photographs; the figure in docs/benchmarks.md is from all of them.
-    """
-    from torchvision.transforms import v2
-
-    from purifyctl.checkpoint import load_purifier, shipped_checkpoint
-
-    bundle = build_engine(
-        EngineConfig(classifier=CLASSIFIER, weights=WEIGHTS), shipped_checkpoint(), tmp_path / "bundle"
-    )
-    limit = int(os.environ.get("PURIFYCTL_LIMIT", "200"))
-    result = run(imagenet / "imagenet-samples", bundle, tmp_path / "out", RunOptions(image_format=None, limit=limit))
-    rows = rows_of(tmp_path / "out")
-    assert result.summary["statuses"] == {"ok": len(rows)}
-    purify = purifier_graph(load_purifier(shipped_checkpoint()).net)
-    classify = classifier_graph(load_classifier(CLASSIFIER, WEIGHTS))
-    transform = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(256)])
-    hits = 0
-    for row in rows:
-        file = imagenet / "imagenet-samples" / row["path"]
-        with Image.open(file) as opened:
-            upright = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
-        image = transform(torch.from_numpy(upright).permute(2, 0, 1))
-        with torch.inference_mode():
-            hits += int(classify(purify(image.permute(1, 2, 0)[None])).argmax()) == row["true_index"]
-    print(
-        f"top-1 on {len(rows)} photographs: run {result.summary['accuracy']['top1']:.4f}, torch {hits / len(rows):.4f}"
-    )
-    assert abs(result.summary["accuracy"]["top1"] - hits / len(rows)) <= 0.01
-
-
-def test_the_stage_whose_threads_are_busy_is_what_limits_a_run() -> None:
-    batch = [Row(str(i), decode_ms=50, purify_ms=300, classify_ms=150, encode_ms=50) for i in (1, 2)]
-    broken = Row("broken", status="decode_failed", read_ms=200)
-    busy = Busy()
-    busy.add([broken, *batch])
-    threads = {"read": 4, "decode": 1, "infer": 1, "write": 2}
-    shares = {"read": 0.05, "decode": 0.1, "infer": 0.9, "write": 0.05}
-    assert busy.figures(1.0, threads) == {"busy": shares, "limited_by": "infer"}
-    assert busy.figures(2.0, threads)["limited_by"] is None

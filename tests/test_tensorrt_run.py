@@ -19,7 +19,7 @@ from purifyctl.engine.tensors import INPUT
 from purifyctl.errors import BackendError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import gpu_capability
-from purifyctl.run.job import run
+from purifyctl.run import run
 from tests import tiny
 from tests.tensorrt_graphs import BATCH, NETWORKS, check, graph, onnx_files
 

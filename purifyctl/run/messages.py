@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import purifyctl
-from purifyctl.config.run import Unflagged
+from purifyctl.config.run import RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
@@ -13,60 +13,46 @@ from purifyctl.sources import ImageFile
 
 
 @dataclass(frozen=True)
-class GateSetup:
-    """That only flagged images are to be purified."""
-
-    threshold: float  # of the bundle's gate's scores
-    unflagged: Unflagged
-
-
-@dataclass(frozen=True)
 class Setup:
-    """What every batch of one run has in common."""
+    """What a worker is told once, before its first batch."""
 
     bundle: Bundle
-    chain: tuple[str, ...]  # the bundle's networks that an image goes through
+    networks: tuple[str, ...]  # of the bundle's chain
+    threshold: float | None  # gate score from which on an image is flagged; None: no gate, every image is purified
     out: Path
-    partial: Path  # folder for images that are being written
-    image_format: str | None  # None: rows only
-    packed: bool  # images wait for the archive that they go into
-    compare: bool
-    top: int
-    max_pixels: int
+    partial: Path  # folder for images that are being written; on the same file system as `out`
     verbose: bool
     source: Path | str = field(repr=False)  # as `open_source` takes it; a URL may hold a password
-    gate: GateSetup | None = None
-    images_to: str | None = field(default=None, repr=False)  # where images go instead of `out`; may hold a password
+    options: RunOptions = field(repr=False)  # a URL in them may hold a password, too
 
 
 @dataclass(frozen=True)
 class MachineSetup:
-    """What a machine of a cluster is told."""
+    """What a machine of a cluster is told, before its first batch."""
 
-    task: Setup
-    probe: ImageFile | None  # an input that can be read where the run was started; None: the first ones cannot
-    marker: Path  # a file in the output, by which the machine knows that it has the same folder
+    setup: Setup
+    probe: ImageFile | None  # an input that can be read where the run was started; None: the first ones cannot be read
+    marker: Path  # a file in the output: if the machine sees the same file, it sees the same output
     marker_sha256: str
-    image_timeout: float
-    command: tuple[str, ...] | None  # that starts a worker; None: as the machine does it
+    command: tuple[str, ...] | None  # that starts a worker; None: the machine's own
     version: str = purifyctl.__version__
 
 
 @dataclass(frozen=True)
-class Batch:
+class InputBatch:
     """Inputs that are processed together."""
 
     part: int
-    number: int  # of the plan's batches
+    number: int  # in the plan
     positions: tuple[int, ...]  # of the inputs, within their part
     inputs: Sequence[Input]
-    decode_only: bool = False  # to see whether it can be; there are no rows of it then
+    decode_only: bool = False  # only find out whether they can be decoded: their rows are not used
 
 
-# What a worker tells its parent; `batch` is the number under which the parent sent it.
+# What a worker tells its parent. `batch` is the number under which the parent sent the batch.
 @dataclass(frozen=True)
 class Ready:
-    window: int  # batches in hand that keep it busy
+    window: int  # batches in hand that keep the worker busy
     threads: Mapping[str, int]  # of each stage
 
 
@@ -86,6 +72,6 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker cannot go on, for a reason that is no image's."""
+    """The worker cannot go on, and no image is the reason."""
 
     error: Exception

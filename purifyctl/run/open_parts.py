@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from purifyctl import console
 from purifyctl.errors import OutputError
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.plan import Plan
 from purifyctl.run.rows import Row
 from purifyctl.run.run_folder import RunFolder
@@ -28,7 +28,7 @@ class OpenParts:
         statuses = self._folder.statuses(part)
         return self._plan.size(part) - sum(status == "ok" or not self._retry for status in statuses)
 
-    def batches(self, parts: Iterable[int]) -> Iterator[Batch]:
+    def batches(self, parts: Iterable[int]) -> Iterator[InputBatch]:
         """The batches that these parts still need, cut as the plan cuts them."""
         per_part = -(-self._plan.size(0) // self._batch_size)
         for number in parts:
@@ -38,7 +38,7 @@ class OpenParts:
                 positions = tuple(p for p in range(k, min(k + self._batch_size, len(inputs))) if p not in rows)
                 if positions:
                     batch = number * per_part + k // self._batch_size
-                    yield Batch(number, batch, positions, [inputs[p] for p in positions])
+                    yield InputBatch(number, batch, positions, [inputs[p] for p in positions])
 
     def _open(self, part: int) -> dict[int, Row]:
         """The rows that need not be made again."""
@@ -51,7 +51,7 @@ class OpenParts:
         self._rows[part] = rows
         return rows
 
-    def add(self, batch: Batch, rows: list[Row]) -> None:
+    def add(self, batch: InputBatch, rows: list[Row]) -> None:
         """Take a batch's rows. If they are the last ones of their part, commit it."""
         self._rows[batch.part] |= zip(batch.positions, rows, strict=True)
         self._commit_if_whole(batch.part)

@@ -1,4 +1,4 @@
-"""What planning a run costs: synthetic entries, which are never read.
+"""Measures what planning a run costs, on synthetic entries, which are never read.
 
 python -m tests.benchmarks.plan [--entries 1000000]
 """

@@ -1,12 +1,13 @@
-"""What `run` holds to, measured: hostile inputs, long runs, resuming.
+"""Measures what `run` promises: hostile inputs, long runs, resuming.
 
     python -m tests.benchmarks.runs hostile --photos DIR [--n 2000] [--rounds 3] [--crash]
     python -m tests.benchmarks.runs long --photos DIR [--n 100000]
     python -m tests.benchmarks.runs resume
 
-`hostile`: the shipped engine over photographs alone, and over as many files of which a fifth is hostile, in turns. With
-`--crash` one of them kills the process that decodes it, every time. `long`: rows only, photographs used over and over,
-with a tiny engine, so that what the pipeline itself costs shows. `resume`: a finished run of 100 parts, asked again.
+`hostile`: the shipped engine, in turns, over photographs alone and over a folder in which a fifth of the files are
+hostile. With `--crash`, one of these always kills the process that decodes it. `long`: rows only, the same photographs
+again and again, with a tiny engine, so that the cost of the pipeline itself shows. `resume`: asks again for a finished
+run of 100 parts.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.run import RunOptions, RunResult, plan, run
-from purifyctl.run.parent.supervisor import COMMAND
+from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.run.plan import PLAN, Plan
 from tests import hostile, tiny
 from tests.kills import children
@@ -36,7 +37,7 @@ CRASHER = "crasher.jpg"
 
 
 def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
-    """Print throughput on a hostile folder against a clean one, and check every row."""
+    """Print the throughput on a hostile folder and on a clean one, and check every row."""
     bundle = default_engine(None, "")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -125,7 +126,7 @@ def measure_resume() -> None:
 
 
 def _files(out: Path) -> dict[Path, tuple[int, int]]:
-    """Every file, and when it was written last; locks aside, which hold nothing."""
+    """Every file except locks, and when it was written last."""
     files = [file for file in out.rglob("*") if file.is_file() and file.suffix != ".lock"]
     return {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in files}
 

@@ -1,1 +1,1 @@
-"""The process that the user started: it hands out batches and takes in rows."""
+"""The process that the user started: it gives batches to workers and takes their rows."""

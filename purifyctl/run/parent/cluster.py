@@ -1,8 +1,8 @@
 """`run --ray`: the same supervisor and worker, as actors on the machines of a Ray cluster.
 
-Only the process that the user started commits: it sends each actor a bounded number of batches and takes their rows
-back. Images are written by the actors, into the output that all machines share. An actor that is lost costs what it had
-in hand, which goes to the one that takes its place.
+Only the process that the user started commits: it sends each actor a limited number of batches and takes their rows
+back. The actors write images, into the output that all machines share. If an actor is lost, what it had in hand is done
+again by others, or by the actor that takes its place.
 """
 
 import os
@@ -16,30 +16,30 @@ from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.manifest import MANIFEST
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, PurifyctlError
-from purifyctl.run.messages import Batch, MachineSetup, Ready
+from purifyctl.run.messages import InputBatch, MachineSetup, Ready
 from purifyctl.run.parent.devices import Batches, LostDeviceError
 from purifyctl.run.rows import Row
 
-PLACE_S = 120.0  # for Ray to place an actor, and for the actor to look around
-AHEAD = 2  # batches per actor beyond its worker's window, so that it need not wait for the network
-STARTS = 3  # actors lost in a row, with nothing done in between
+PLACE_S = 120.0  # for Ray to place an actor, and for the actor to check its machine
+AHEAD = 2  # batches per actor beyond its worker's window, so that it does not wait for the network
+STARTS = 3  # so many actors lost in a row, with nothing done in between, stop the run
 
 
 @contextmanager
-def ray_devices(work: MachineSetup, *, address: str, workers: int | None) -> Iterator[list["RayDevice"]]:
+def ray_devices(setup: MachineSetup, *, address: str, workers: int | None) -> Iterator[list["RayDevice"]]:
     """Connect to a cluster, or start one on this machine, and place the workers.
 
     Parameters
     ----------
     address
-        As for `ray.init`; empty: `$RAY_ADDRESS` if that is set, else a fresh Ray on this machine.
+        As for `ray.init`. Empty: `$RAY_ADDRESS` if that is set, otherwise a fresh Ray on this machine.
     workers
-        None: one per GPU of the cluster; for engines on CPUs, one per machine.
+        None: one per GPU of the cluster, or one per machine if the engine is for CPUs.
 
     Raises
     ------
     ConfigError
-        There is no such cluster, or it has no room for so many workers.
+        There is no such cluster, or it has too little room for these workers.
     BackendError
         A worker does not start, or its machine lacks the source, the output or the bundle's library.
     """
@@ -47,7 +47,9 @@ def ray_devices(work: MachineSetup, *, address: str, workers: int | None) -> Ite
         import ray
     except ImportError:
         raise MissingDependencyError("ray", needed_for="--ray", extra="ray") from None
-    address = address or os.environ.get("RAY_ADDRESS") or "local"  # else Ray looks for one that somebody left here
+    address = (
+        address or os.environ.get("RAY_ADDRESS") or "local"
+    )  # without an address, Ray looks for one that somebody left running here
     if address.startswith("ray://"):
         raise ConfigError(
             f"{address} is for Ray's client, which cannot stream results.",
@@ -58,9 +60,9 @@ def ray_devices(work: MachineSetup, *, address: str, workers: int | None) -> Ite
         _connect(address)
     devices: list[RayDevice] = []
     try:
-        n, needs = _share_out(ray.nodes(), on_gpu=work.task.bundle.device == "cuda", workers=workers)
-        files = ray.put(_files(work.task.bundle))
-        devices += [RayDevice(work, files, needs) for _ in range(n)]
+        n, needs = _share_out(ray.nodes(), on_gpu=setup.setup.bundle.device == "cuda", workers=workers)
+        files = ray.put(_files(setup.setup.bundle))
+        devices += [RayDevice(setup, files, needs) for _ in range(n)]
         for device in devices:
             device.wait_until_placed()
         yield devices
@@ -74,9 +76,9 @@ def ray_devices(work: MachineSetup, *, address: str, workers: int | None) -> Ite
 def _connect(address: str) -> None:
     import ray
 
-    # what would call home is for whoever runs a cluster to decide
+    # the people who run a cluster decide whether it sends usage statistics
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # a GPU that an actor did not ask for is not hidden by an empty variable, which Ray is about to change anyway
+    # Ray does not set an empty CUDA_VISIBLE_DEVICES for actors that ask for no GPU; it will stop doing so anyway
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -91,12 +93,12 @@ def _connect(address: str) -> None:
 def _share_out(
     nodes: Sequence[Mapping[str, Any]], *, on_gpu: bool, workers: int | None
 ) -> tuple[int, dict[str, float]]:
-    """How many workers, and what each one asks of Ray.
+    """How many workers there will be, and what each one asks Ray for.
 
     Raises
     ------
     ConfigError
-        The cluster has no room for them.
+        The cluster has too little room for them.
     """
     kind = "GPU" if on_gpu else "CPU"
     alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get(kind, 0) >= 1]
@@ -127,10 +129,10 @@ class NoRoomError(BackendError):
 
 
 class RayDevice:
-    """An actor somewhere in the cluster; where it is lost, another."""
+    """An actor somewhere in the cluster. If it is lost, another one takes its place."""
 
-    def __init__(self, work: MachineSetup, files: Any, needs: Mapping[str, float]) -> None:
-        self._work, self._files, self._needs = work, files, needs
+    def __init__(self, setup: MachineSetup, files: Any, needs: Mapping[str, float]) -> None:
+        self._setup, self._files, self._needs = setup, files, needs
         self._closed = False
         self.ready_at: float | None = None
         self.threads: Mapping[str, int] = {}
@@ -143,10 +145,10 @@ class RayDevice:
 
         options = {**self._needs, "concurrency_groups": {"feed": 1}, "scheduling_strategy": "SPREAD"}
         actor = ray.remote(**options)(ray_actor.Purifier).remote()
-        return actor, actor.open.remote(self._work, self._files)
+        return actor, actor.open.remote(self._setup, self._files)
 
     def wait_until_placed(self) -> None:
-        """Raises NoRoomError where Ray finds no place for it, BackendError where its machine cannot do the work."""
+        """Raises NoRoomError if Ray finds no place for the actor, BackendError if its machine cannot do the work."""
         import ray
 
         try:
@@ -175,24 +177,24 @@ class RayDevice:
     def _kill(self) -> None:
         import ray
 
-        with suppress(Exception):  # it is gone, or the whole cluster is
+        with suppress(Exception):  # the actor is gone, or the whole cluster is
             ray.kill(self._actor)
 
-    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
-        """Rows of every batch, in whatever order they are done.
+    def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
+        """Rows of every batch, in the order in which they are done.
 
         Raises
         ------
         LostDeviceError
-            Its actor is gone, and Ray has no place for another.
+            The actor is gone, and Ray has no place for another.
         PurifyctlError
-            As `Supervisor.process`; or one actor after another is lost.
+            As `Supervisor.process` raises; or one actor after another is lost.
         """
         import ray
 
         lost = 0
         while not self._closed:
-            in_hand: dict[tuple[int, int], Batch] = {}  # by part and batch: what is left of it
+            in_hand: dict[tuple[int, int], InputBatch] = {}  # by part and batch: what is still to do of it
             try:
                 for done in self._stream(batches, in_hand):
                     lost = 0
@@ -206,7 +208,7 @@ class RayDevice:
                 self._replace(lost, error)
 
     def _replace(self, lost: int, why: Exception) -> None:
-        """Have another actor, unless all is over. `lost`: so many in a row."""
+        """Get another actor, unless the run is over. `lost`: how many were lost in a row."""
         if self._closed:
             return
         if lost == STARTS:
@@ -221,8 +223,10 @@ class RayDevice:
                 console.warn(f"It is not replaced: {error.message}")
             raise LostDeviceError(error.message, hint=error.hint) from None
 
-    def _stream(self, batches: Batches, in_hand: dict[tuple[int, int], Batch]) -> Iterator[tuple[Batch, list[Row]]]:
-        """What one actor does, as long as it lives."""
+    def _stream(
+        self, batches: Batches, in_hand: dict[tuple[int, int], InputBatch]
+    ) -> Iterator[tuple[InputBatch, list[Row]]]:
+        """The rows that one actor makes, as long as it lives."""
         import ray
 
         fed, ended = 0, False
@@ -255,14 +259,14 @@ class RayDevice:
             feed()
 
 
-def _without(batch: Batch, positions: set[int]) -> Batch | None:
-    """What is left of a batch; None: nothing."""
-    left = [(p, item) for p, item in zip(batch.positions, batch.inputs, strict=True) if p not in positions]
+def _without(batch: InputBatch, positions: set[int]) -> InputBatch | None:
+    """A batch without the inputs at these positions. None: no input is left."""
+    left = [(p, one) for p, one in zip(batch.positions, batch.inputs, strict=True) if p not in positions]
     if not left:
         return None
-    return replace(batch, positions=tuple(p for p, _ in left), inputs=[item for _, item in left])
+    return replace(batch, positions=tuple(p for p, _ in left), inputs=[one for _, one in left])
 
 
 def _cause(error: Any) -> Exception:
-    """What was raised in the actor: an expected failure as it was, a bug with where it happened."""
+    """What was raised in the actor: an expected failure as it is, a bug with the place where it happened."""
     return error.cause if isinstance(error.cause, PurifyctlError) else RuntimeError(str(error))

@@ -1,4 +1,4 @@
-"""Many devices, one stream of rows."""
+"""Several devices make one stream of rows."""
 
 import queue
 import threading
@@ -7,43 +7,42 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
-from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError
-from purifyctl.run.messages import Batch
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.rows import Row
 
-RESULTS = 4  # batches per device that are done and not yet taken in: devices wait rather than run far ahead
-AWAKE_S = 0.5  # how often who waits looks whether all is over
+RESULTS = 4  # batches per device that are done and not yet taken in; then a device waits
+AWAKE_S = 0.5  # how often a waiting thread checks whether all is over
 
 
 class LostDeviceError(BackendError):
-    """A device is gone for good. What it had in hand it has given back."""
+    """A device is gone for good. It has given back what it had in hand."""
 
 
 class Batches:
-    """What is left to do, which devices take from in turns, and give back to when they cannot do it."""
+    """The batches that are left to do. Devices take them in turns, and give back those that they cannot do."""
 
-    def __init__(self, batches: Iterator[Batch], devices: int) -> None:
+    def __init__(self, batches: Iterator[InputBatch], devices: int) -> None:
         self._batches = batches
-        self._back: deque[Batch] = deque()
+        self._back: deque[InputBatch] = deque()
         self._working = self._living = devices
         self._over = False
         self._changed = threading.Condition()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[InputBatch]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> InputBatch:
         with self._changed:
             return self._back.popleft() if self._back else next(self._batches)
 
-    def give_back(self, batches: Iterable[Batch]) -> None:
+    def give_back(self, batches: Iterable[InputBatch]) -> None:
         with self._changed:
             self._back.extend(batches)
             self._changed.notify_all()
 
     def rest(self) -> bool:
-        """A device finds nothing to take: wait until something is given back (True), or nobody is at work (False)."""
+        """A device finds nothing to take. Wait until something is given back (True), or nobody is at work (False)."""
         with self._changed:
             self._working -= 1
             self._changed.notify_all()
@@ -60,7 +59,7 @@ class Batches:
             self._changed.notify_all()
 
     def lose_one(self) -> bool:
-        """A device is lost; whether others live."""
+        """A device is lost. Returns whether others live."""
         with self._changed:
             self._working -= 1
             self._living -= 1
@@ -74,39 +73,34 @@ class Device(Protocol):
     ready_at: float | None  # when it was ready to work, in time.monotonic(); None: not yet
     threads: Mapping[str, int]  # of each stage, once it is ready
 
-    def process(self, batches: Batches) -> Iterator[tuple[Batch, list[Row]]]:
-        """Rows of every batch, in whatever order they are done; of a batch that was cut, in its pieces.
+    def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
+        """Rows of every batch, in the order in which they are done. A batch may come back in several smaller ones.
 
         Raises
         ------
         LostDeviceError
-            It is gone, and the others may go on.
+            The device is gone, and the others may go on.
         PurifyctlError
-            Nothing can go on.
+            No device can go on.
         """
         ...
 
     def close(self) -> None:
-        """Stop at once, from whatever thread."""
+        """Stop at once. Any thread may call this."""
         ...
 
 
-def gpus(bundle: Bundle) -> list[int | None]:
-    """The devices of this machine to work on: every GPU that this process sees, or the CPU."""
-    if bundle.device == "cpu":
-        return [None]
-    import torch
-
-    return list(range(torch.cuda.device_count())) or [None]
-
-
-def process_all(devices: Sequence[Device], batches: Iterator[Batch]) -> Generator[tuple[Batch, list[Row]], None, None]:
-    """Rows of every batch, from whichever device took it. The first error stops all; of losses only the last one."""
+def process_all(
+    devices: Sequence[Device], batches: Iterator[InputBatch]
+) -> Generator[tuple[InputBatch, list[Row]], None, None]:
+    """Rows of every batch, from all devices. The first error stops all of them; the loss of a device only if it was the
+    last one.
+    """
     shared = Batches(batches, len(devices))
-    results: queue.Queue[tuple[Batch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
+    results: queue.Queue[tuple[InputBatch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
     over = threading.Event()
 
-    def tell(result: tuple[Batch, list[Row]] | BaseException | None) -> None:
+    def tell(result: tuple[InputBatch, list[Row]] | BaseException | None) -> None:
         while not over.is_set():
             with suppress(queue.Full):
                 results.put(result, timeout=AWAKE_S)

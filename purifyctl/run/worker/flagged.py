@@ -1,4 +1,4 @@
-"""Images of several batches that are processed together, since few of each batch need it."""
+"""Flagged images from several batches are purified together, because each batch has only a few of them."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -8,19 +8,19 @@ T = TypeVar("T")
 
 
 class Gatherer(Generic[T]):
-    """Collects what batches leave behind, and processes it in full packs.
+    """Gathers what batches leave behind, and processes it in full batches.
 
-    A pack that is not full goes only when no batch is on its way here: at the end, or when so many batches wait for
-    their images that no more come. Whoever fills a pack, or is the last on the way, processes it.
+    What does not fill a batch is processed only when no batch is on its way here: at the end, or when so many batches
+    wait for their images that no more come. The thread that fills a batch, or that comes last, processes it.
 
     Parameters
     ----------
     size
-        Of a full pack.
+        How many images fill a batch.
     room
-        Batches that may be on their way here at once.
+        How many batches may be on their way here at once.
     process
-        Called with at most `size` images at a time, from the threads that leave.
+        Called with at most `size` images at a time, from the threads that call `leave`.
     """
 
     def __init__(self, size: int, room: int, process: Callable[[list[T]], None]) -> None:
@@ -42,12 +42,12 @@ class Gatherer(Generic[T]):
             self._waiting += left
             self._coming -= 1
         self._room.release()
-        while pack := self._next():
-            self._process(pack)
+        while batch := self._next():
+            self._process(batch)
 
     def _next(self) -> list[T]:
         with self._lock:
             if len(self._waiting) < self._size and self._coming:
                 return []
-            pack, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
-            return pack
+            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
+            return batch

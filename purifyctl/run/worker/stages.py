@@ -1,8 +1,9 @@
-"""What happens to one batch: read -> decode -> infer -> encode and write. Each stage is a function of the one before.
+"""What happens to one batch: read -> decode -> infer -> write. Each stage waits for the one before.
 
-With a gate, inference only looks which images are flagged; those wait, and are purified with others' in full batches.
+With a gate, `score` takes the place of `infer`: it finds the flagged images, and flagged images from several batches
+are purified together.
 
-No stage raises for what is in a file: a bad input gets its status and the rest of the batch goes on.
+No stage raises an error because of what is in a file: a bad input gets its status, and the rest of the batch goes on.
 """
 
 from collections.abc import Sequence
@@ -17,240 +18,227 @@ from purifyctl.engine.backends import to_host
 from purifyctl.errors import ImageError
 from purifyctl.images.sink import printable
 from purifyctl.metrics import divergence
+from purifyctl.run.messages import InputBatch
 from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
 from purifyctl.run.worker import writing
 from purifyctl.run.worker.flagged import Gatherer
-from purifyctl.run.worker.work import BatchInFlight, Flagged, Gating, Member, Resources, timed
+from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight, timed
+from purifyctl.run.worker.resources import Resources
 
 
-def read(resources: Resources, number: int, batch: int, inputs: Sequence[Input]) -> BatchInFlight:
-    """Bring the files' bytes into memory. `number` names this piece of work, `batch` the plan's batch."""
+def read(resources: Resources, number: int, batch: InputBatch) -> BatchInFlight:
+    """Bring the files' bytes into memory. `number`: under which the parent sent the batch."""
     resources.entered(number, "read")
-    rows = []
-    for one in inputs:
-        index = one.true_index
-        label = resources.labels.name(index) if index is not None else None
-        path = printable(one.image.path)
-        rows.append(Row(path, true_index=index, true_label=label, batch=batch, bundle=resources.bundle_sha256))
-    work = BatchInFlight(number, inputs, rows, [], [])
+    images = [ImageInFlight(one, _row(resources, one, batch.number)) for one in batch.inputs]
     at_once = resources.readers.map if resources.readers else map
-    for i, (row, (data, ms)) in enumerate(zip(rows, at_once(partial(_read, resources), inputs), strict=True)):
-        row.read_ms = ms
+    for _ in at_once(partial(_read, resources), images):
         if resources.readers:
-            resources.entered(number, "read")  # anew: a link may be slow, but each image shows that it is alive
-        if isinstance(data, ImageError):
-            _fail(row, data)
-        else:
-            work.files.append(data)
-            work.positions.append(i)
+            resources.entered(number, "read")  # again: a link may be slow, but each image shows that it is alive
     resources.entered(number, None)
-    return work
+    return BatchInFlight(number, images, [image for image in images if image.row.status == "ok"])
 
 
-def _read(resources: Resources, one: Input) -> tuple[NDArray[np.uint8] | ImageError, float]:
-    """A file's bytes, or why there are none; and milliseconds."""
-    data: NDArray[np.uint8] | ImageError
+def _row(resources: Resources, one: Input, batch: int) -> Row:
+    label = resources.labels.name(one.true_index) if one.true_index is not None else None
+    return Row(
+        printable(one.image.path),
+        true_index=one.true_index,
+        true_label=label,
+        batch=batch,
+        bundle=resources.setup.bundle.sha256,
+    )
+
+
+def _read(resources: Resources, image: ImageInFlight) -> None:
     with timed() as clock:
         try:
-            data = resources.source.read(one.image)
+            image.file = resources.source.read(image.input.image)
         except ImageError as error:
-            data = error
-    return data, clock.ms
+            image.fail(error)
+    image.row.read_ms = clock.ms
 
 
 def decode(resources: Resources, reading: Future[BatchInFlight]) -> BatchInFlight:
-    """Pixels of the files that have some."""
-    work = reading.result()
-    resources.entered(work.number, "decode")
+    """Make pixels of the files that are images."""
+    batch, options = reading.result(), resources.setup.options
+    resources.entered(batch.number, "decode")
     with timed() as clock:
-        decoded = resources.decoder.decode(work.files)
-    if resources.gating and resources.gating.unflagged != "leave" and resources.image_format:
-        work.originals = dict(zip(work.positions, work.files, strict=True))
-    work.files.clear()
+        decoded = resources.decoder.decode([image.file for image in batch.alive if image.file is not None])
+    if resources.gate is None or options.unflagged == "leave" or options.image_format is None:  # none is passed on
+        for image in batch.alive:
+            image.file = None
     for i, error in decoded.errors.items():
-        _fail(work.rows[work.positions[i]], error)
-    work.positions = [work.positions[i] for i in decoded.positions]
-    work.images = decoded.images
-    for i, (height, width) in zip(work.positions, decoded.sizes, strict=True):
-        row = work.rows[i]
-        row.height, row.width = height, width
-        row.batch_size = len(work.positions)
-        row.decode_batch_ms, row.decode_ms = clock.ms, clock.ms / len(work.positions)
-    resources.entered(work.number, None)
-    return work
+        batch.alive[i].fail(error)
+        batch.alive[i].file = None
+    batch.alive = [batch.alive[i] for i in decoded.positions]
+    batch.pixels = decoded.images
+    n = len(batch.alive)
+    for image, (height, width) in zip(batch.alive, decoded.sizes, strict=True):
+        image.row.height, image.row.width, image.row.batch_size = height, width, n
+        image.row.decode_batch_ms, image.row.decode_ms = clock.ms, clock.ms / n
+    resources.entered(batch.number, None)
+    return batch
 
 
-def leave_it_there(decoding: Future[BatchInFlight]) -> tuple[BatchInFlight, list[Future[Any]]]:
-    """Nothing more is to be done with what was decoded."""
-    return decoding.result(), []
+def only_decode(decoding: Future[BatchInFlight]) -> BatchInFlight:
+    """Take the place of `infer` for a batch that only has to be decoded."""
+    return decoding.result()
 
 
-def infer(
-    resources: Resources, decoding: Future[BatchInFlight], encoders: Executor
-) -> tuple[BatchInFlight, list[Future[Any]]]:
+def infer(resources: Resources, decoding: Future[BatchInFlight], encoders: Executor) -> BatchInFlight:
     """Purify and classify a batch."""
-    work = decoding.result()
-    resources.entered(work.number, "infer")
-    if not work.positions:
-        return work, []
-    written = purify(resources, [(work, k) for k in range(len(work.positions))], work.images, encoders)
-    work.images = None
-    resources.entered(work.number, "write")
-    return work, [future for future in written if future]
+    batch = decoding.result()
+    resources.entered(batch.number, "infer")
+    if batch.alive:
+        purify(resources, batch.alive, batch.pixels, encoders)
+        batch.pixels = None
+        resources.entered(batch.number, "write")
+    return batch
 
 
-def look(
-    resources: Resources, gating: Gating, packs: Gatherer[Flagged], decoding: Future[BatchInFlight], encoders: Executor
-) -> tuple[BatchInFlight, list[Future[Any]]]:
-    """Score a batch; pass on what is not flagged, and leave what is flagged to be purified."""
-    work = decoding.result()
-    resources.entered(work.number, "infer")
-    n = len(work.positions)
+def score(
+    resources: Resources,
+    gatherer: Gatherer[tuple[int, ImageInFlight]],
+    decoding: Future[BatchInFlight],
+    encoders: Executor,
+) -> BatchInFlight:
+    """Score a batch. Pass on the images that are not flagged; leave the flagged ones to be purified, each with the
+    number of its batch.
+    """
+    assert resources.gate is not None
+    batch, options, n = decoding.result(), resources.setup.options, len(decoding.result().alive)
+    resources.entered(batch.number, "infer")
     if n == 0:
-        packs.leave()
-        return work, []
+        gatherer.leave()
+        return batch
     with timed() as scoring:
-        scores = to_host(gating.runner.infer(work.images)[0])
-    flagged = scores >= gating.threshold
+        scores = to_host(resources.gate.infer(batch.pixels)[0])
+    flagged = scores >= resources.setup.threshold
+    unpurified: Any = [None] * n  # or class probabilities [n, classes]
     with timed() as classifying:
-        # of the whole batch, which takes no longer than a part of it
-        wanted = resources.classifier is not None and (resources.compare or not flagged.all())
-        unpurified = to_host(resources.classifier.infer(work.images)[0]) if resources.classifier and wanted else None
-    written: list[Future[Any]] = []
+        # the whole batch: that takes no longer than a part of it
+        if resources.chain.classifier is not None and (options.compare or not flagged.all()):
+            unpurified = to_host(resources.chain.classify(batch.pixels))
     left = []
-    for k, row in enumerate(work.rows[i] for i in work.positions):
+    for k, (image, probabilities) in enumerate(zip(batch.alive, unpurified, strict=True)):
+        row = image.row
         row.gate_score, row.flagged, row.gate_ms = float(scores[k]), bool(flagged[k]), scoring.ms / n
-        if unpurified is not None and resources.compare:
-            _tell_unpurified(row, _top(unpurified[k], resources, row.true_index))
+        if probabilities is not None and options.compare:
+            _note_unpurified(resources, image, probabilities)
         if flagged[k]:
-            image = work.images[k].copy() if isinstance(work.images, np.ndarray) else work.images[k].clone()
-            before = unpurified[k] if unpurified is not None and resources.compare else None
-            left.append(Flagged((work, k), image, before, Future()))
+            pixels = batch.pixels[k]
+            image.pixels = pixels.copy() if isinstance(pixels, np.ndarray) else pixels.clone()
+            image.file, image.purified = None, Future()
+            left.append((batch.number, image))
             continue
-        if unpurified is not None:
-            _tell_top(row, _top(unpurified[k], resources, row.true_index))
+        if probabilities is not None:
+            _note_top(resources, row, probabilities)
             row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
-        if gating.unflagged == "leave" or resources.image_format is None:
+        if options.unflagged == "leave" or options.image_format is None:
             row.handled = "left"
         else:
-            written.append(encoders.submit(writing.pass_on, resources, gating, work, k))
-    work.images = None
-    resources.entered(work.number, None if left else "write")
-    packs.leave(left)
-    return work, [*written, *(one.done for one in left)]
+            image.written = encoders.submit(writing.pass_on, resources, image)
+    batch.pixels = None
+    resources.entered(batch.number, None if left else "write")
+    gatherer.leave(left)
+    return batch
 
 
-def purify_flagged(resources: Resources, encoders: Executor, pack: Sequence[Flagged]) -> None:
-    """Purify images of several batches together."""
-    numbers = {one.member[0].number for one in pack}
+def purify_flagged(resources: Resources, encoders: Executor, gathered: Sequence[tuple[int, ImageInFlight]]) -> None:
+    """Purify flagged images of several batches together."""
+    numbers, images = {number for number, _ in gathered}, [image for _, image in gathered]
     try:
         for number in numbers:
             resources.entered(number, "infer")
-        first = pack[0].image
-        images = (np if isinstance(first, np.ndarray) else _torch()).stack([one.image for one in pack])
-        before = [one.unpurified for one in pack if one.unpurified is not None]
-        written = purify(
-            resources, [one.member for one in pack], images, encoders, np.stack(before) if before else None
-        )
+        purify(resources, images, _stacked([image.pixels for image in images]), encoders)
         for number in numbers:
             resources.entered(number, "write")
     except BaseException as error:
-        for one in pack:
-            one.done.set_exception(error)
+        for image in images:
+            _told(image).set_exception(error)
         raise
-    for one, future in zip(pack, written, strict=True):
-        one.done.set_result(future)
+    for image in images:
+        image.pixels = None
+        _told(image).set_result(None)
 
 
-def _torch() -> Any:
+def _told(image: ImageInFlight) -> "Future[None]":
+    assert image.purified is not None
+    return image.purified
+
+
+def _stacked(pixels: Sequence[Any]) -> Any:
+    if isinstance(pixels[0], np.ndarray):
+        return np.stack(pixels)
     import torch
 
-    return torch
+    return torch.stack(list(pixels))
 
 
-def purify(
-    resources: Resources,
-    members: Sequence[Member],
-    images: Any,
-    encoders: Executor,
-    unpurified: NDArray[np.float32] | None = None,
-) -> list[Future[None] | None]:
-    """Purify, classify what was purified, and hand each image to an encoder, which also sees how much it changed.
+def purify(resources: Resources, images: Sequence[ImageInFlight], pixels: Any, encoders: Executor) -> None:
+    """Purify images, classify the result, and hand each image to an encoder, which also sees how much it changed.
 
     Parameters
     ----------
-    images
-        RGB uint8 [n, H, W, 3] of the n members.
-    unpurified
-        Their class probabilities as they are, where those are known.
-
-    Returns
-    -------
-    For each member what is left to be done with it.
+    pixels
+        RGB uint8 [n, H, W, 3] of the n images.
     """
-    n = len(members)
-    compare_here = isinstance(images, np.ndarray) and resources.gpu_encoder is None  # one by one, as they are encoded
+    n, chain, gpu_encoder, options = len(images), resources.chain, resources.gpu_encoder, resources.setup.options
+    compare_here = isinstance(pixels, np.ndarray) and gpu_encoder is None  # one by one, as they are encoded
     with timed() as purifying:
-        purified, *fused = resources.purifier.infer(images)
-        needed_here = compare_here or (resources.image_format is not None and resources.gpu_encoder is None)
-        host = to_host(purified) if needed_here else None
-    rows = [work.rows[work.positions[k]] for work, k in members]
+        purified, probabilities = chain.purify(pixels)
+        host = to_host(purified) if compare_here or (options.image_format and gpu_encoder is None) else None
     if not compare_here:
-        for row, change in zip(rows, writing.mean_changes(purified, images), strict=True):
-            row.mean_change = change
+        for image, change in zip(images, writing.mean_changes(purified, pixels), strict=True):
+            image.row.mean_change = change
     # encoding starts while the classifier works
-    written: list[Future[None] | None] = [None] * n
-    if resources.gpu_encoder:
+    if gpu_encoder:
         with timed() as encoding:
-            files = resources.gpu_encoder.encode(purified)
-        written = [
-            encoders.submit(writing.write, resources, *member, file, encoding.ms / n)
-            for member, file in zip(members, files, strict=True)
-        ]
+            files = gpu_encoder.encode(purified)
+        for image, file in zip(images, files, strict=True):
+            image.written = encoders.submit(writing.write, resources, image, file, encoding.ms / n)
     elif host is not None:
-        before = images if compare_here else [None] * n
-        written = [
-            encoders.submit(writing.finish, resources, *member, made, was)
-            for member, made, was in zip(members, host, before, strict=True)
-        ]
+        for image, made, before in zip(images, host, pixels if compare_here else [None] * n, strict=True):
+            image.written = encoders.submit(writing.finish, resources, image, made, before)
     with timed() as classifying:
-        classified = fused or (resources.classifier.infer(purified) if resources.classifier else ())
-        probabilities = to_host(classified[0]) if classified else None
-    if unpurified is None and resources.classifier and resources.compare:
-        unpurified = to_host(resources.classifier.infer(images)[0])
-    for k, row in enumerate(rows):
+        if probabilities is None:
+            probabilities = chain.classify(purified)
+        if probabilities is not None:
+            probabilities = to_host(probabilities)
+    if chain.classifier and options.compare and images[0].unpurified is None:
+        for image, unpurified in zip(images, to_host(chain.classify(pixels)), strict=True):
+            _note_unpurified(resources, image, unpurified)
+    for k, image in enumerate(images):
+        row = image.row
         row.handled = "purified"
         row.purify_batch_ms, row.purify_ms = purifying.ms, purifying.ms / n
-        if resources.classifier is not None:
+        if chain.classifier is not None:
             row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
         if probabilities is not None:
-            _tell_top(row, _top(probabilities[k], resources, row.true_index))
-        if unpurified is not None:
-            _tell_unpurified(row, _top(unpurified[k], resources, row.true_index))
-        if probabilities is not None and unpurified is not None:
-            row.divergence = divergence(unpurified[k], probabilities[k])
-    return written
-
-
-def _fail(row: Row, error: ImageError) -> None:
-    row.status, row.error = error.status, str(error)
+            _note_top(resources, row, probabilities[k])
+            if image.unpurified is not None:
+                row.divergence = divergence(image.unpurified, probabilities[k])
 
 
 _Top = tuple[list[int], list[str], list[float], float | None]
 
 
-def _tell_top(row: Row, top: _Top) -> None:
+def _note_top(resources: Resources, row: Row, probabilities: NDArray[np.float32]) -> None:
+    top = _top(resources, probabilities, row.true_index)
     row.top_index, row.top_label, row.top_probability, row.true_probability = top
 
 
-def _tell_unpurified(row: Row, top: _Top) -> None:
+def _note_unpurified(resources: Resources, image: ImageInFlight, probabilities: NDArray[np.float32]) -> None:
+    """Note what the image is classified as before it is purified, and keep it for the comparison."""
+    row, image.unpurified = image.row, probabilities
+    top = _top(resources, probabilities, row.true_index)
     row.unpurified_top_index, row.unpurified_top_label = top[:2]
     row.unpurified_top_probability, row.unpurified_true_probability = top[2:]
 
 
-def _top(probabilities: NDArray[np.float32], resources: Resources, true_index: int | None) -> _Top:
-    k = min(resources.top, len(probabilities))
+def _top(resources: Resources, probabilities: NDArray[np.float32], true_index: int | None) -> _Top:
+    k = min(resources.setup.options.top, len(probabilities))
     best = np.argpartition(-probabilities, k - 1)[:k]
     best = best[np.lexsort((best, -probabilities[best]))]  # by probability, then by index
     true = float(probabilities[true_index]) if true_index is not None else None

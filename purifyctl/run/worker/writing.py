@@ -1,4 +1,4 @@
-"""What is left to do with one image: see how much it changed, encode it, write it; or pass its file on."""
+"""The last steps of one image: see how much it changed, encode it, write it; or pass its file on."""
 
 import errno
 from collections.abc import Iterator
@@ -15,35 +15,40 @@ from purifyctl.images import encode
 from purifyctl.images.sink import IMAGES, printable
 from purifyctl.run.archives import waiting_place
 from purifyctl.run.rows import Row
-from purifyctl.run.worker.work import BatchInFlight, Gating, Resources, timed
+from purifyctl.run.worker.in_flight import ImageInFlight, timed
+from purifyctl.run.worker.resources import Resources
 from purifyctl.sources.store import RemoteFolder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def finish(
-    resources: Resources, work: BatchInFlight, k: int, image: NDArray[np.uint8], before: NDArray[np.uint8] | None
+    resources: Resources, image: ImageInFlight, purified: NDArray[np.uint8], before: NDArray[np.uint8] | None
 ) -> None:
-    """What is left to do with one purified image. `before`: what it was made from; None where they are compared."""
+    """Measure the change of one purified image, encode it and write it. `before`: the image that it was made from, or
+    None if the change is known already.
+    """
     if before is not None:
-        work.rows[work.positions[k]].mean_change = mean_change(image, before)
-    if resources.image_format:
-        _encode_and_write(resources, work, k, image)
+        image.row.mean_change = mean_change(purified, before)
+    if image_format := resources.setup.options.image_format:
+        with timed() as encoding:
+            data = encode(purified, image_format)
+        write(resources, image, data, encoding.ms)
 
 
 def mean_change(image: NDArray[np.uint8], before: NDArray[np.uint8]) -> float:
     """Mean |image - before| over all values of two RGB uint8 [H, W, 3], in grey levels.
 
-    It stays in 8 bits until the sum, for every image passes here: 0.1 ms at 256x256.
+    Values stay in 8 bits until the sum, because every image passes here: 0.1 ms at 256x256.
     """
     change = np.maximum(image, before)
     change -= np.minimum(image, before)
-    rows = change.reshape(len(change), -1).sum(axis=1, dtype=np.uint32)  # of one row they fit; it is summed the fastest
+    rows = change.reshape(len(change), -1).sum(axis=1, dtype=np.uint32)  # one row's sum fits, and is the fastest
     return int(rows.sum()) / change.size
 
 
 def mean_changes(images: Any, before: Any) -> list[float]:
-    """`mean_change` of each image of two batches, on a GPU if they lie there."""
+    """`mean_change` of each image of two batches, computed on a GPU if they lie there."""
     if isinstance(before, np.ndarray):
         return [mean_change(one, other) for one, other in zip(images, before, strict=True)]
     changes = (images.short() - before.short()).abs().flatten(1).sum(dim=1)  # int64
@@ -51,16 +56,9 @@ def mean_changes(images: Any, before: Any) -> list[float]:
     return found
 
 
-def _encode_and_write(resources: Resources, work: BatchInFlight, k: int, image: NDArray[np.uint8]) -> None:
-    with timed() as encoding:
-        data = encode(image, resources.image_format or "png")
-    write(resources, work, k, data, encoding.ms)
-
-
-def write(resources: Resources, work: BatchInFlight, k: int, data: bytes | memoryview | None, encode_ms: float) -> None:
-    """Write one purified image, and note it in its row."""
-    position = work.positions[k]
-    row, output = work.rows[position], work.inputs[position].output
+def write(resources: Resources, image: ImageInFlight, data: bytes | memoryview | None, encode_ms: float) -> None:
+    """Write one purified image, and note it in its row. `data` None: it could not be encoded."""
+    row, output, setup = image.row, image.input.output, resources.setup
     row.encode_ms = encode_ms
     if data is None:
         row.status, row.error = "write_failed", "The purified image could not be encoded."
@@ -69,25 +67,26 @@ def write(resources: Resources, work: BatchInFlight, k: int, data: bytes | memor
         if resources.store:
             row.output = _store(resources.store, output, data)
         else:
-            place = waiting_place(output) if resources.packed else output
-            write_into_tree(resources.out / place, data, temporary=resources.partial)
+            place = waiting_place(output) if setup.options.packed else output
+            write_into_tree(setup.out / place, data, temporary=setup.partial)
             row.output = printable(output)
     row.write_ms = writing.ms
 
 
-def pass_on(resources: Resources, gating: Gating, work: BatchInFlight, k: int) -> None:
-    """The file of an image that was not flagged, as it is, under its own name: no output of another input has that."""
-    position = work.positions[k]
-    row, image = work.rows[position], work.inputs[position].image
-    output, data = IMAGES / image.path, work.originals.pop(position)
+def pass_on(resources: Resources, image: ImageInFlight) -> None:
+    """Pass on the unchanged file of an image that was not flagged. It keeps its name, which no other output has."""
+    row, source, setup = image.row, image.input.image, resources.setup
+    assert image.file is not None
+    output, data = IMAGES / source.path, image.file
+    image.file = None
     with timed() as writing, _noting_failure(resources, row, output):
         if resources.store:
             row.output, row.handled = _store(resources.store, output, data.tobytes()), "copied"
-        elif gating.unflagged == "link" and (file := image.on_this_machine) and image.span is None:
-            link_into_tree(resources.out / output, file, temporary=resources.partial)
+        elif setup.options.unflagged == "link" and (file := source.on_this_machine) and source.span is None:
+            link_into_tree(setup.out / output, file, temporary=setup.partial)
             row.output, row.handled = printable(output), "linked"
         else:
-            write_into_tree(resources.out / output, data.data, temporary=resources.partial)
+            write_into_tree(setup.out / output, data.data, temporary=setup.partial)
             row.output, row.handled = printable(output), "copied"
     row.write_ms = writing.ms
 
@@ -100,14 +99,15 @@ def _store(store: RemoteFolder, output: PurePosixPath, data: bytes | memoryview)
 
 @contextmanager
 def _noting_failure(resources: Resources, row: Row, output: PurePosixPath) -> Iterator[None]:
-    """Note in the row why an image cannot be written. Raises OutputError where no other could be, either."""
+    """Note in the row why an image cannot be written. Raises OutputError if no other image could be written either."""
     try:
         yield
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno in NO_ROOM:
             raise OutputError(
-                f"{resources.out} cannot be written to: {why}.", hint="make room, and give the same command again"
+                f"{resources.setup.out} cannot be written to: {why}.",
+                hint="make room, and give the same command again",
             ) from None
         if resources.store and isinstance(error, (ConnectionError, PermissionError)):
             raise OutputError(

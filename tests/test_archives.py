@@ -1,8 +1,7 @@
-"""Purified images in tar parts."""
+"""Purified images in archives."""
 
 import os
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from purifyctl.errors import BackendError, ConfigError, OutputError
 from purifyctl.run import RunOptions, archives, plan, run
 from purifyctl.sources import list_images, read_file
 from tests import tiny
-from tests.kills import PART_SIZE, assert_same, files_of, rows_of, run_in_small_parts
+from tests.kills import PART_SIZE, assert_same, faulty, files_of, rows_of, run_in_small_parts
 
-PACKED = RunOptions(packed=True)
+IN_ARCHIVES = RunOptions(packed=True)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 images in three parts, one of them with a name that is no text."""
+    """20 images in three parts; the name of one is not text."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "cats").mkdir()
     for i in range(19):
@@ -36,7 +35,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_in_small_parts(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out", PACKED)
+    return run_in_small_parts(many, tiny_bundle, tmp_path_factory.mktemp("undisturbed") / "out", IN_ARCHIVES)
 
 
 def images_in(out: Path) -> dict[str, bytes]:
@@ -70,11 +69,10 @@ def test_rows_name_images_as_a_run_over_the_archives_would(undisturbed: Path) ->
 def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_archives(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    faulty = (sys.executable, "-m", "tests.faulty_worker", "engine-fails=4")
     with pytest.raises(BackendError, match="device is gone"):
-        run(many, tiny_bundle, tmp_path / "out", PACKED, worker=faulty)
+        run(many, tiny_bundle, tmp_path / "out", IN_ARCHIVES, worker=faulty("engine-fails=4"))
     assert list((tmp_path / "out" / "images").glob(".*.waiting"))  # what is done is kept
-    assert run(many, tiny_bundle, tmp_path / "out", PACKED).exit_code == 0
+    assert run(many, tiny_bundle, tmp_path / "out", IN_ARCHIVES).exit_code == 0
     assert_same(tmp_path / "out", undisturbed)
 
 
@@ -96,7 +94,7 @@ def test_what_is_tried_again_joins_the_archive_of_its_part(
     photograph = file.read_bytes()
     file.write_bytes(b"")
     try:
-        assert run(many, tiny_bundle, tmp_path / "out", PACKED).exit_code == 3
+        assert run(many, tiny_bundle, tmp_path / "out", IN_ARCHIVES).exit_code == 3
         assert "cats/05.jpg.png" not in images_in(tmp_path / "out")
     finally:
         file.write_bytes(photograph)
@@ -105,7 +103,7 @@ def test_what_is_tried_again_joins_the_archive_of_its_part(
     assert_same(tmp_path / "out", undisturbed)
 
 
-def test_an_image_that_somebody_removed_before_it_was_packed_is_missed(undisturbed: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_gone_before_its_archive_was_written_is_missed(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"images/00000\.tar/a\.png has been written, and is gone"):
         archives.write_archive(tmp_path, 0, [plan.PurePosixPath("images/00000.tar/a.png")], temporary=tmp_path)
     assert not (tmp_path / "images").exists()
@@ -126,7 +124,7 @@ def test_what_a_kill_between_rows_and_tidying_left_is_removed_by_the_next_call(
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
     (out / "images" / ".00001.tar.waiting" / "cats").mkdir(parents=True)
-    assert run(many, tiny_bundle, out, PACKED).exit_code == 0
+    assert run(many, tiny_bundle, out, IN_ARCHIVES).exit_code == 0
     assert_same(out, undisturbed)
     assert not list((out / "images").glob(".*"))
 

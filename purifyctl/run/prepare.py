@@ -1,0 +1,126 @@
+"""Before a run: check what was asked for, and settle what identifies the run, so that a later call can resume it."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from purifyctl.config.run import RunOptions
+from purifyctl.engine.bundle import Bundle
+from purifyctl.errors import ConfigError
+from purifyctl.files import file_sha256
+from purifyctl.gate import threshold_for
+from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.run.plan import write_plan
+from purifyctl.sources import Source
+from purifyctl.sources.store import RemoteFolder
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin."""
+
+    networks: tuple[str, ...]  # of the bundle's chain
+    threshold: float | None  # gate score from which on an image is flagged; None: no gate
+    settings: dict[str, Any]  # what identifies the run; it is written to run.json
+    make_plan: Callable[[Path], None]  # writes the plan to a file
+
+
+def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> Prepared:
+    """Check everything that can be checked before anything is written.
+
+    Raises
+    ------
+    ConfigError
+        Source, bundle, output and options do not fit together.
+    """
+    bundle.check_runs_here()
+    if options.compare and "classifier" not in bundle.manifest.networks:
+        raise ConfigError(
+            f"{bundle.path} has no classifier, so there is nothing to compare with.",
+            hint="leave out --compare, or name a bundle that was built with --classifier",
+        )
+    if options.images_to:
+        _check_store_apart(source, RemoteFolder(options.images_to))
+    threshold = _threshold(bundle, options)
+    if options.gate is not None and options.unflagged == "link":
+        _check_links(source, out)
+    networks = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
+    labels = bundle.labels if networks != ("purifier",) else Labels(())
+    found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
+
+    def make_plan(file: Path) -> None:
+        write_plan(
+            file,
+            itertools.islice(found, options.limit),
+            image_format=options.image_format or "png",
+            truth=TruthFromFolder(labels),
+            batch_size=bundle.manifest.batch_size,
+            archives=options.packed,
+        )
+
+    settings = {
+        "source": source.name,
+        "options": _identity(options),
+        "engine": _engine_facts(bundle, classify=networks != ("purifier",)),
+    }
+    return Prepared(networks, threshold, settings, make_plan)
+
+
+def _threshold(bundle: Bundle, options: RunOptions) -> float | None:
+    """Raises ConfigError if a gate is asked for, and the bundle has none, or no threshold for this rate."""
+    if options.gate is None:
+        return None
+    if "gate" not in bundle.manifest.networks:
+        raise ConfigError(
+            f"{bundle.path} has no gate.", hint="build it with one: purifyctl build-engine --gate shipped"
+        )
+    return threshold_for(bundle.manifest.gate_thresholds, options.gate)
+
+
+def _check_links(source: Source, out: Path) -> None:
+    """Raises ConfigError if a hard link to an input cannot lie in the output."""
+    here = source.on_this_machine
+    if here is None:
+        raise ConfigError(f"Nothing in {source.name} can be linked.", hint="pass --unflagged copy or leave")
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if here.stat().st_dev != place.stat().st_dev:
+        raise ConfigError(
+            f"{here} and {out} lie on different file systems, and nothing can be linked from one to the other.",
+            hint="pass --unflagged copy or leave",
+        )
+
+
+def _check_store_apart(source: Source, store: RemoteFolder) -> None:
+    """Raises ConfigError if images would lie among the inputs."""
+    inputs, images = f"{source.name}/", f"{store.url}/"
+    if inputs.startswith(images) or images.startswith(inputs):
+        raise ConfigError(
+            f"Images in {store.url} would lie among the inputs in {source.name}.", hint="choose another --images-to"
+        )
+
+
+def _identity(options: RunOptions) -> dict[str, Any]:
+    """What resuming must not change."""
+    names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
+    gated = {"gate": options.gate, "unflagged": options.unflagged} if options.gate is not None else {}
+    listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
+    stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
+    return {name: getattr(options, name) for name in names} | gated | listed | stored
+
+
+def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
+    """What identifies an engine. An engine that is built again from the same inputs, on any machine, is the same."""
+    manifest = bundle.manifest
+    return {
+        "files_sha256": hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest(),
+        "backend": f"{manifest.backend} {manifest.backend_version}",
+        "precision": manifest.precision,
+        "image_size": manifest.image_size,
+        "batch_size": manifest.batch_size,
+        "purifier": manifest.networks["purifier"].name,
+        "classifier": manifest.networks["classifier"].name if classify else None,
+    }

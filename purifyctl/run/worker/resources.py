@@ -1,0 +1,90 @@
+"""What a worker opens once, for all its batches."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from purifyctl.engine.backends import Runner
+from purifyctl.engine.chain import Chain, open_chain
+from purifyctl.images import Decoder, GpuJpegEncoder, encode
+from purifyctl.labels import Labels
+from purifyctl.run.messages import Setup
+from purifyctl.sources import Source, open_source
+from purifyctl.sources.store import RemoteFolder
+
+REMOTE_WRITERS = 32  # images that are written at once to a store, because each has to wait for the server
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What every batch of one run needs."""
+
+    setup: Setup
+    labels: Labels
+    decoder: Decoder
+    gate: Runner | None  # None: every image is purified
+    chain: Chain
+    gpu_encoder: GpuJpegEncoder | None  # encodes whole batches on a GPU; None: the CPU encodes images one by one
+    store: RemoteFolder | None  # where images go instead of `setup.out`
+    source: Source
+    readers: Executor | None  # reads images of a batch at once; None: one after another
+    writers: int  # threads that encode and write
+    # called with a batch's number and the stage that it enters; None: the batch waits
+    entered: Callable[[int, str | None], None]
+
+
+@contextmanager
+def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> Iterator[Resources]:
+    """Open networks, decoder and connections.
+
+    Raises
+    ------
+    PurifyctlError
+        The engine or a library does not start on this machine.
+    """
+    bundle, options, threads = setup.bundle, setup.options, len(os.sched_getaffinity(0))
+    source = open_source(setup.source)
+    with ExitStack() as stack:
+        chain = stack.enter_context(open_chain(bundle, setup.networks))
+        gate = stack.enter_context(bundle.open("gate")) if setup.threshold is not None else None
+        decoder = stack.enter_context(
+            Decoder(
+                size=bundle.manifest.image_size,
+                batch_size=bundle.manifest.batch_size,
+                threads=threads,
+                device_id=chain.device_id,
+                max_pixels=options.max_pixels,
+            )
+        )
+        on_gpu = chain.device_id is not None
+        yield Resources(
+            setup=setup,
+            labels=bundle.labels,
+            decoder=decoder,
+            gate=gate,
+            chain=chain,
+            gpu_encoder=GpuJpegEncoder(chain.device_id) if on_gpu and options.image_format == "jpeg" else None,
+            store=RemoteFolder(options.images_to) if options.images_to else None,
+            source=source,
+            readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,
+            writers=REMOTE_WRITERS if options.images_to else threads,
+            entered=entered,
+        )
+
+
+def warm_up(resources: Resources) -> None:
+    """Send a batch through. What libraries do only once is then done before the first image's time is taken, and if the
+    machine is at fault, it shows now.
+    """
+    manifest = resources.setup.bundle.manifest
+    picture = np.frombuffer(encode(np.zeros((manifest.image_size, manifest.image_size, 3), np.uint8), "jpeg"), np.uint8)
+    pixels = resources.decoder.decode([picture] * manifest.batch_size).images
+    for runner in (resources.gate, *resources.chain.runners.values()):
+        if runner:
+            runner.infer(pixels)
+    if resources.gpu_encoder:
+        resources.gpu_encoder.encode(pixels)
