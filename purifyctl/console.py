@@ -113,6 +113,11 @@ def error(text: str) -> None:
         _stderr().print(f"error: {text}", style="bold red", markup=False)
 
 
+def raw(text: str) -> None:
+    """Text on stdout, unchanged: a version, a recipe. It is said in any case."""
+    print(text, end="", flush=True)
+
+
 def result(data: Mapping[str, Any]) -> None:
     """The command's result for machines: one JSON document on stdout, under `--json` only."""
     if _settings.json:

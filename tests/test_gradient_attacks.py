@@ -17,7 +17,7 @@ from purifyctl.attacks import (
 )
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.photographs import read_all
 from purifyctl.sources import list_images
 from tests.attacked import GREY, MODEL, ROUNDING, images

@@ -2,8 +2,7 @@
 
 import sys
 import traceback
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,7 +25,7 @@ _debug = False
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"purifyctl {__version__}")
+        console.raw(f"purifyctl {__version__}\n")
         raise typer.Exit
 
 
@@ -39,12 +38,6 @@ def _root(
 ) -> None:
     global _debug
     _debug = debug
-
-
-def show_recipe(recipe: Path) -> NoReturn:
-    """What `--print` does."""
-    typer.echo(recipe.read_text(), nl=False)
-    raise typer.Exit
 
 
 def main() -> None:

@@ -10,6 +10,9 @@ T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000  # of one image; a larger one is refused from its header: guards against decompression bombs
 
+DEFAULT_GATE_FPR = 0.01  # share of the clean images that the gate may flag, unless another one is asked for
+
+ImageFormat = Literal["png", "webp", "jpeg"]  # of purified images
 LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
 EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
 
@@ -80,6 +83,11 @@ def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"There is no {what} {unknown[0]!r}.", hint=f"there are {', '.join(known)}")
     return tuple(known[name] for name in names)
+
+
+def parse_texts(text: str) -> tuple[str, ...]:
+    """Read texts with commas between them. An empty text gives an empty tuple."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
 def parse_share(text: str | None) -> tuple[int, int]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from purifyctl import console
 from purifyctl.config import ATTACKS, format_eps
+from purifyctl.config.evaluate import THREAT_MODELS
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.defences import NONE
-from purifyctl.evaluation.ladder import EOT, THREAT_MODELS, WHAT_IT_KNOWS
+from purifyctl.evaluation.ladder import EOT, WHAT_IT_KNOWS
 from purifyctl.evaluation.summary import WORST
 from purifyctl.files import write_atomically, write_json
 from purifyctl.metrics import percent

@@ -1,4 +1,4 @@
-"""Commands for a first look: `demo`, `doctor`."""
+"""`purifyctl doctor`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,28 +7,11 @@ import typer
 
 from purifyctl import __version__, console
 from purifyctl.cli import completion
-from purifyctl.cli.app import app
-from purifyctl.cli.options import Json, Quiet, Verbose
+from purifyctl.cli.options import command
+from purifyctl.cli.panels import EVERYDAY
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """[bold]purifyctl demo[/]
-
-    Attack, purify and classify photographs that come inside packages: no GPU, no network, about a minute.
-    """
-    console.configure(json=json, quiet=quiet, verbose=verbose)
-    from purifyctl.demo import demo as run_demo
-
-    console.result(run_demo(out).figures)
-
-
-@app.command()
+@command("doctor", short_help="Say what works on this machine, and what is missing.", panel=EVERYDAY)
 def doctor(
     engine: Annotated[
         Path | None,
@@ -38,9 +21,6 @@ def doctor(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to be written to. Default: the current one.")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
 ) -> None:
     """[bold]purifyctl doctor[/]
 
@@ -48,7 +28,6 @@ def doctor(
 
     Exits with 0 if [bold]purifyctl run[/] can work here, with 1 if something that it needs failed.
     """
-    console.configure(json=json, quiet=quiet, verbose=verbose)
     from dataclasses import asdict
 
     from purifyctl.doctor import examine, works

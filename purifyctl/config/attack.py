@@ -1,0 +1,72 @@
+"""The options of `purifyctl attack`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from purifyctl.config.attacks import AttackConfig, AttackKind
+from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
+from purifyctl.config.options import check_minimums, option
+from purifyctl.config.training import ClassifierConfig
+from purifyctl.config.values import EpsSpace, LabelsFrom
+from purifyctl.errors import ConfigError
+
+OnExisting = Literal["error", "overwrite"]
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """What `purifyctl attack` can be told, beyond source and output."""
+
+    kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
+    eps: str = option("8/255", help="Budget: no value moves by more.")
+    eps_space: EpsSpace = option(
+        "unit", help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of what is attacked."
+    )
+    steps: int = option(0, minimum=0, help="Steps or queries. 0: the attack's usual number.")
+    restarts: int = option(1, minimum=1, help="Random starts; the best one counts. For pgd.")
+    eot: int = option(1, minimum=1, help="Passes per gradient, for networks that are random.")
+    target: str = option("", help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
+    classifier: str | None = option(
+        None, help="torchvision or timm name, or [bold]module:factory[/]. Default: the demo's classifier."
+    )
+    weights: str = option("", help=WEIGHTS_HELP)
+    surrogate: str = option(
+        "", help="Attack this classifier instead, and judge on --classifier. Default: the same one."
+    )
+    surrogate_weights: str = option("", help="Its weights, as for --weights.")
+    through_purifier: Path | None = option(
+        None, help="Checkpoint of a purifier to attack together with the classifier."
+    )
+    labels: LabelsFrom = option(
+        "predicted", help="What counts as right: the prediction when clean, or the folder's class."
+    )
+    image_size: int = option(256, minimum=1, help="Pixels; side of the square.")
+    batch_size: int = option(16, minimum=1, help="Images attacked together.")
+    seed: int = option(0, minimum=0, help="The same seed makes the same images.")
+    include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
+    exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
+    on_existing: OnExisting = option("error", help="What to do when OUT holds an earlier attack.")
+
+    def __post_init__(self) -> None:
+        if self.surrogate_weights and not self.surrogate:
+            raise ConfigError(
+                "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
+            )
+        check_minimums(self)
+        _ = self.attack, self.judged  # they refuse what cannot work
+
+    @property
+    def attack(self) -> AttackConfig:
+        """The attack, without its budget."""
+        return AttackConfig(self.kind, self.steps, self.restarts, self.eot, targeted=bool(self.target))
+
+    @property
+    def judged(self) -> ClassifierConfig:
+        """The classifier that says whether an attack succeeded."""
+        return chosen_classifier(self.classifier, self.weights)
+
+    @property
+    def attacked(self) -> ClassifierConfig:
+        """The classifier that the attack works on: the surrogate, or else the one that judges."""
+        return ClassifierConfig(self.surrogate, self.surrogate_weights) if self.surrogate else self.judged
