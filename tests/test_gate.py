@@ -233,7 +233,7 @@ def test_the_gate_that_ships_leaves_photographs_alone_and_finds_the_attacked_one
 def test_options_that_cannot_work_together_are_refused_before_anything_is_written(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="Tar files hold purified images"):
+    with pytest.raises(ConfigError, match="Archives hold only purified images"):
         RunOptions(gated=True, packed=True)
     with pytest.raises(ConfigError, match="linked into an object store"):
         RunOptions(gated=True, unflagged="link", images_to="s3://bucket/x")
@@ -434,7 +434,7 @@ def test_a_share_may_be_given_in_percent(text: str, share: float) -> None:
 
 @pytest.mark.parametrize("text", ["one", "120%", "-1%"])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no share"):
+    with pytest.raises(ConfigError, match="not a share"):
         parse_percent(text)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from purifyctl.cli import app
 from purifyctl.cli.options import command
-from purifyctl.config.attack_options import AttackOptions
+from purifyctl.config.attack import AttackOptions
 from purifyctl.config.bench import BenchOptions
 from purifyctl.config.build import BuildOptions
 from purifyctl.config.evaluate import EvaluateOptions
@@ -154,7 +154,7 @@ def test_options_travel_to_other_processes() -> None:
 
 
 def test_options_import_nothing_heavy() -> None:
-    names = ", ".join(f"purifyctl.config.{name}" for name in ("run", "evaluate", "attack_options", "bench", "build"))
+    names = ", ".join(f"purifyctl.config.{name}" for name in ("run", "evaluate", "attack", "bench", "build"))
     code = (
         f"import sys, {names}, purifyctl.config.train; print({{'torch', 'numpy', 'pyarrow', 'PIL'}} & {{*sys.modules}})"
     )

@@ -1,4 +1,4 @@
-"""The application that commands register with, its own options, and how failures are told."""
+"""The application that commands register with, its own options, and how failures are reported."""
 
 import sys
 import traceback
@@ -41,7 +41,7 @@ def _root(
 
 
 def main() -> None:
-    """Entry point. Expected failures become one message and an exit code; bugs keep their traceback."""
+    """Entry point. An expected failure becomes one message and an exit code. A bug keeps its traceback."""
     keep_freed_memory()
     try:
         app()
@@ -50,7 +50,7 @@ def main() -> None:
             traceback.print_exc()
         console.error(str(error))
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a missing permission: the machine's state, not a bug
+    except OSError as error:  # a full disk or a missing permission is the machine's state, not a bug
         if _debug or error.filename is None:
             traceback.print_exc()
         console.error(f"{error.filename or 'The operating system'}: {error.strerror or error}.")

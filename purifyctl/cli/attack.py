@@ -22,8 +22,8 @@ def attack(
 
     Make adversarial images of a folder tree.
 
-    Writes OUT/images (the attacked tree, as PNG), OUT/rows.jsonl (one row per input) and OUT/manifest.json. Inputs
-    that cannot be read become rows that say why; the exit code is then 3.
+    Writes OUT/images (the attacked tree, as PNG), OUT/rows.jsonl (one row per input) and OUT/manifest.json. An
+    input that cannot be read becomes a row that says why, and the exit code is then 3.
     """
     from purifyctl.attacking import attack_folder, describe
 

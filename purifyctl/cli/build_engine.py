@@ -30,14 +30,14 @@ def build_engine(
 
     Build an engine bundle from a checkpoint and a classifier, and check that it agrees with torch.
 
-    RECIPE, where one is given: a word without / and . names one that comes with purifyctl, anything else a file.
+    RECIPE: a word without / and . names a recipe that comes with purifyctl, anything else a file.
 
-    TensorRT for RTX plans need no GPU to build: [bold]--backend tensorrt-rtx --target SM89[/].
+    Plans of TensorRT for RTX can be built without a GPU: [bold]--backend tensorrt-rtx --target SM89[/].
     """
     file = find_recipe(recipe, "engines") if recipe is not None else None
     if print_recipe:
         if file is None:
-            raise ConfigError("--print shows a recipe, and none is named.")
+            raise ConfigError("--print shows a recipe, but no recipe is named.")
         console.raw(file.read_text())
         return
     from purifyctl.config import to_dict

@@ -11,7 +11,7 @@ from purifyctl.cli.panels import EVERYDAY
 
 
 @command("demo", short_help="See it work on sample photographs, in about a minute.", panel=EVERYDAY)
-def demo(out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo")) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo")) -> None:
     """[bold]purifyctl demo[/]
 
     Attack, purify and classify photographs that come inside packages: no GPU, no network, about a minute.

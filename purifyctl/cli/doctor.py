@@ -16,15 +16,15 @@ def doctor(
     engine: Annotated[
         Path | None,
         typer.Option(
-            help="Engine bundle that has to work here. Default: the shipped purifier has to.",
+            help="Engine bundle that must work here. Default: the shipped purifier.",
             autocompletion=completion.bundles,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to be written to. Default: the current one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that must be writable. Default: the current one.")] = None,
 ) -> None:
     """[bold]purifyctl doctor[/]
 
-    Say what works on this machine, what is missing, and how to install or mend it.
+    Say what works on this machine, what is missing, and how to install or repair it.
 
     Exits with 0 if [bold]purifyctl run[/] can work here, with 1 if something that it needs failed.
     """

@@ -14,9 +14,10 @@ from purifyctl.cli.panels import EVERYDAY
 def merge(folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Run folders of one run.")]) -> None:
     """[bold]purifyctl merge clean[/]
 
-    Summarise a run that several calls did (--shard), in one folder or in several. Writes summary.json into the first.
+    Summarise a run that several calls shared (--shard), in one folder or in several. Writes summary.json into the
+    first one.
 
-    Exits with 1 while something is left to do, and with 3 when some inputs failed.
+    Exits with 1 while parts of the run are missing, and with 3 when some inputs failed.
     """
     from purifyctl.report.table import show_summary
     from purifyctl.run import merge as merge_folders
@@ -25,6 +26,6 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="
     show_summary(summary, folders[0])
     console.result(summary)
     if missing := summary["missing_shards"]:
-        console.error(f"{len(missing)} shards are not done, the first: {', '.join(map(str, missing[:10]))}.")
+        console.error(f"{len(missing)} parts are not done, the first: {', '.join(map(str, missing[:10]))}.")
         raise typer.Exit(1)
     raise typer.Exit(0 if set(summary["statuses"]) <= {"ok"} else 3)

@@ -18,14 +18,16 @@ from purifyctl.config.options import Option, about
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", help="Run this bundle though it was built elsewhere, now and later: engines are native code."
+        "--trust", help="Run this bundle, now and later, although it was built elsewhere. Engines are native code."
     ),
 ]
 ClassifierWeights = Annotated[
     str,
     typer.Option(help=WEIGHTS_HELP),
 ]
-PrintRecipe = Annotated[bool, typer.Option("--print", help="Print the recipe, to make one of your own from, and stop.")]
+PrintRecipe = Annotated[
+    bool, typer.Option("--print", help="Print the recipe and stop, so that you can make your own from it.")
+]
 
 _COMMON: Mapping[str, Any] = {
     "json": Annotated[

@@ -12,14 +12,14 @@ from purifyctl.cli.panels import EVERYDAY
 
 @command("report", short_help="Write one HTML page about a run.", panel=EVERYDAY)
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: the --out of run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: the --out of purifyctl run.")],
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")] = None,
 ) -> None:
     """[bold]purifyctl report clean[/]
 
-    Write one HTML page about a run, to look at and to pass on: counts, speed, accuracy, what changed most, what failed.
+    Write one HTML page about a run: counts, speed, accuracy, what changed most, what failed.
 
-    The page needs no other file and no network. It may be made while the run is still at work.
+    The page needs no other file and no network. You can make it while the run is still at work.
     """
     from purifyctl.report.run import write_report
 

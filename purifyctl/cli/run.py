@@ -29,7 +29,7 @@ def run(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="Folder tree of images, or one image; or a URL of one: s3://, gs://, https:// ..."
+            metavar="SRC", help="Folder tree of images, or one image, or the URL of either: s3://, gs://, https:// ..."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder for images, rows and summary.")],
@@ -43,20 +43,20 @@ def run(
     trust: Trust = False,
     classifier: Annotated[
         str | None,
-        typer.Option(help="[bold]none[/] purifies only. Without --engine also a name as for build-engine."),
+        typer.Option(help="[bold]none[/]: purify only. Without --engine it can also be a name, as for build-engine."),
     ] = None,
     weights: ClassifierWeights = "",
     options: RunOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would do, and write nothing.")] = False,
 ) -> None:
     """[bold]purifyctl run photos --out clean[/]
 
-    Purify and classify every file of a folder tree, or every image in tar shards; on this machine, in an object store,
-    or on a web server that lists its folders ([bold]pip install 'purifyctl\\[cloud]'[/]).
+    Purify and classify every file of a folder tree, and every image in tar archives. The source lies on this machine,
+    in an object store, or on a web server that lists its folders ([bold]pip install 'purifyctl\\[cloud]'[/]).
 
-    Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. Inputs that
-    cannot be read become rows that say why; the exit code is then 3. The same command goes on where an earlier call
-    stopped.
+    Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. An input
+    that cannot be read becomes a row that says why, and the exit code is then 3. The same command goes on where an
+    earlier call stopped.
     """
     from purifyctl import run as job
     from purifyctl.engine.chosen import chosen_bundle

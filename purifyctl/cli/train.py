@@ -27,11 +27,11 @@ def train(
 ) -> None:
     """[bold]purifyctl train fast --photos DIR[/]
 
-    Train a purifier on clean photographs, with attacks on a frozen classifier made on the fly.
+    Train a purifier on clean photographs. The attacks on a frozen classifier are made during the training.
 
     A word without / and . names a recipe that comes with purifyctl, anything else a file; [bold]--print[/] shows it.
 
-    Calling it again with the same recipe and folder goes on from the last saved step. On several GPUs:
+    The same command goes on from the last saved step. On several GPUs:
     [bold]torchrun --nproc-per-node 8 -m purifyctl train RECIPE ...[/]
     """
     file = find_recipe(recipe, "train")

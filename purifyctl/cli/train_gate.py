@@ -29,7 +29,7 @@ def train_gate(
 
     Train a gate: a small network that tells which images look attacked; [bold]run --gate[/] purifies only those.
 
-    Attacked crops are made once and kept in the run folder; the same call after a stop goes on with them.
+    Attacked crops are made once and kept in the run folder. The same command after a stop goes on with them.
     """
     file = find_recipe(recipe, "train-gate")
     if print_recipe:

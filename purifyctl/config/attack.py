@@ -19,30 +19,28 @@ class AttackOptions:
     """What `purifyctl attack` can be told, beyond source and output."""
 
     kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
-    eps: str = option("8/255", help="Budget: no value moves by more.")
+    eps: str = option("8/255", help="Budget: no pixel value changes by more than this.")
     eps_space: EpsSpace = option(
-        "unit", help="Range that eps is given in: [0, 1], [-1, 1], or mean/std units of what is attacked."
+        "unit", help="Range that --eps is given in: [0, 1], [-1, 1], or mean/std units of the attacked classifier."
     )
-    steps: int = option(0, minimum=0, help="Steps or queries. 0: the attack's usual number.")
-    restarts: int = option(1, minimum=1, help="Random starts; the best one counts. For pgd.")
-    eot: int = option(1, minimum=1, help="Passes per gradient, for networks that are random.")
+    steps: int = option(0, minimum=0, help="Number of steps or queries. 0: the attack's usual number.")
+    restarts: int = option(1, minimum=1, help="Number of random starts, for pgd. The most successful one counts.")
+    eot: int = option(1, minimum=1, help="Passes that each gradient is averaged over, for networks that are random.")
     target: str = option("", help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
     classifier: str | None = option(
         None, help="torchvision or timm name, or [bold]module:factory[/]. Default: the demo's classifier."
     )
     weights: str = option("", help=WEIGHTS_HELP)
-    surrogate: str = option(
-        "", help="Attack this classifier instead, and judge on --classifier. Default: the same one."
-    )
+    surrogate: str = option("", help="Attack this classifier, and judge on --classifier. Default: the same one.")
     surrogate_weights: str = option("", help="Its weights, as for --weights.")
     through_purifier: Path | None = option(
         None, help="Checkpoint of a purifier to attack together with the classifier."
     )
     labels: LabelsFrom = option(
-        "predicted", help="What counts as right: the prediction when clean, or the folder's class."
+        "predicted", help="What counts as right: the prediction on the clean image, or the folder's class."
     )
-    image_size: int = option(256, minimum=1, help="Pixels; side of the square.")
-    batch_size: int = option(16, minimum=1, help="Images attacked together.")
+    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
     seed: int = option(0, minimum=0, help="The same seed makes the same images.")
     include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
     exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
@@ -54,7 +52,7 @@ class AttackOptions:
                 "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
             )
         check_minimums(self)
-        _ = self.attack, self.judged  # they refuse what cannot work
+        _ = self.attack, self.judged  # making them refuses what cannot work
 
     @property
     def attack(self) -> AttackConfig:

@@ -27,16 +27,20 @@ class BenchOptions:
         (),
         metavar="LIST",
         parse=parse_peers,
-        help="Peers, of torch,torch-compile,onnxruntime,loop; measured in turns with ours.",
+        help=f"Peers to compare with, some of {','.join(PEERS)}. They are measured in turns with the engine.",
     )
     checkpoint: Path | None = option(
         None, help="The purifier that the bundle was built from, for peers. Default: the shipped one."
     )
     batch_sizes: tuple[int, ...] = option(
-        (), flag="--batch-size", help="Images per call; repeatable. Default: powers of two up to the bundle's."
+        (),
+        flag="--batch-size",
+        help="Number of images per call; repeatable. Default: powers of two up to the bundle's batch size.",
     )
-    image_format: ImageFormat = option("png", flag="--format", help="Of purified images, end to end.")
-    rounds: int = option(3, minimum=1, help="Of everything that is compared; medians count.")
+    image_format: ImageFormat = option(
+        "png", flag="--format", help="Format of the purified images, in the run that is measured."
+    )
+    rounds: int = option(3, minimum=1, help="How often everything is measured. The medians count.")
 
     def __post_init__(self) -> None:
         check_minimums(self)

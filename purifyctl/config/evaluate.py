@@ -23,7 +23,7 @@ from purifyctl.errors import ConfigError
 ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
 THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
 
-# Version 0.1.0 wrote these into settings.json whatever their value, as `ALWAYS_WRITTEN` of a run.
+# Version 0.1.0 wrote these into settings.json whatever their value; see the same name in `config/run.py`.
 ALWAYS_WRITTEN = ("labels", "expensive_limit", "image_size", "batch_size", "seed")
 
 
@@ -97,20 +97,20 @@ class EvaluateOptions:
         None,
         parse=Path,
         told_by="gate",
-        help="Also the purifier behind this gate, a checkpoint or [bold]shipped[/]: what it finds.",
+        help="Also measure the purifier behind this gate: a checkpoint, or [bold]shipped[/].",
     )
     gate_fpr: float = option(
         DEFAULT_GATE_FPR,
         parse=parse_percent,
         told_by="gate",
-        help="Clean images that the gate may flag, such as 5% or 0.05. Default: 1%.",
+        help="Share of clean images that the gate may flag by mistake, such as 5% or 0.05. Default: 1%.",
     )
     against: tuple[tuple[str, Path], ...] = option(  # (name, checkpoint)
         (),
         metavar="NAME=CHECKPOINT",
         parse_each=parse_against,
         told_by="purifiers",
-        help="Another purifier to compare with; repeatable. pix2pix: the paper's baseline.",
+        help="Another purifier to compare with; repeatable. Call the paper's baseline pix2pix.",
     )
     threat_models: tuple[ThreatModel, ...] = option(
         (),
@@ -118,7 +118,7 @@ class EvaluateOptions:
         metavar="LIST",
         parse=parse_threat_models,
         told_by="ladder",
-        help="Of clean,gray-box,transfer,black-box,adaptive. Default: all; transfer needs --surrogate.",
+        help="Some of clean,gray-box,transfer,black-box,adaptive. Default: all; transfer needs --surrogate.",
     )
     attacks: tuple[AttackConfig, ...] = option(
         (),
@@ -126,7 +126,7 @@ class EvaluateOptions:
         metavar="KIND[-STEPS][xRESTARTS]",
         parse_each=parse_attack,
         told_by="ladder",
-        help="Such as pgd-100x5; repeatable. Default: the protocol's.",
+        help="Attack to make, such as pgd-100x5; repeatable. Default: the protocol's attacks.",
     )
     eps: tuple[str, ...] = option(  # such as "8/255", in units of `eps_space`
         (),
@@ -136,19 +136,23 @@ class EvaluateOptions:
         help="L-infinity budgets. Default: 2/255,4/255,8/255,16/255 of [0, 1].",
     )
     eps_space: EpsSpace = option(  # the paper's eps of 0.3 is read in it first, too
-        "unit", told_by="ladder", help="What --eps counts in: unit is [0, 1], signed is [-1, 1]."
+        "unit", told_by="ladder", help="Range that --eps is given in: unit is [0, 1], signed is [-1, 1]."
     )
     limit: int | None = option(
-        None, minimum=1, told_by="photographs", help="Photographs in all, spread over the classes."
+        None, minimum=1, told_by="photographs", help="Number of photographs, spread over the classes. Default: all."
     )
-    expensive_limit: int = option(64, minimum=1, help="Photographs on black-box, adaptive and other costly rungs.")
+    expensive_limit: int = option(
+        64, minimum=1, help="Number of photographs on black-box, adaptive and other costly rungs."
+    )
     labels: LabelsFrom = option(
         "folder", help="True labels from the folders' names, or the classifier's own predictions."
     )
-    seed: int = option(0, minimum=0, help="Of everything that is drawn at random.")
-    batch_size: int = option(16, minimum=1, help="Photographs attacked and committed together.")
-    image_size: int = option(256, minimum=1, help="Pixels; side of the square.")
-    paper: bool = option(False, told_by="ladder", help="Also the paper's Tables 2 to 5, beside ours.")
+    seed: int = option(0, minimum=0, help="Seed of everything that is random.")
+    batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
+    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    paper: bool = option(
+        False, told_by="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."
+    )
 
     def __post_init__(self) -> None:
         check_minimums(self)

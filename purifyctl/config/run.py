@@ -27,14 +27,16 @@ class RunOptions:
     """
 
     image_format: ImageFormat | None = option(
-        "png", flag="--format", help="Of purified images; png and webp are lossless, none writes rows only."
+        "png", flag="--format", help="Format of the purified images. png and webp are lossless; none writes rows only."
     )
-    packed: bool = option(False, flag="--tar", help="Purified images in tar files of about 1,000, and no tree of them.")
+    packed: bool = option(
+        False, flag="--tar", help="Write the purified images into tar archives of about 1,000, and no folder tree."
+    )
     images_to: str | None = option(
         None,
         metavar="URL",
         told_by="images_to",  # without the password
-        help="Purified images into an object store, such as s3://bucket/folder, not OUT.",
+        help="Write the purified images into an object store, such as s3://bucket/folder, and not into OUT.",
     )
     classify: bool = True  # `--classifier none` makes it False
     compare: bool = option(False, help="Classify the unpurified images too.")
@@ -42,63 +44,65 @@ class RunOptions:
         False,
         flag="--gate",
         told_by="gate",
-        help="Purify only images that look attacked; pass the others on as they are.",
+        help="Purify only images that look attacked; pass the others on unchanged.",
     )
     gate_fpr: float = option(
         DEFAULT_GATE_FPR,
         parse=parse_percent,
         told_by="gate",
-        help="Clean images that may be purified for nothing, such as 0.2%, 5% or 0.05. Default: 1%.",
+        help="Share of clean images that the gate may flag by mistake, such as 0.2%, 5% or 0.05. Default: 1%.",
     )
     unflagged: Unflagged = option(
         "copy",
         show_default=False,
         told_by="unflagged",  # when there is a gate
-        help="What --gate does with files that it passes on: into OUT by copy (default), link, or leave.",
+        help="What --gate does with files that it passes on: copy them into OUT (default), link them, or leave them.",
     )
-    top: int = option(5, minimum=1, help="Classes per row.")
+    top: int = option(5, minimum=1, help="Number of classes in each row.")
     files_from: Path | None = option(
         None,
         metavar="LIST",
         told_by="files_from",  # its SHA-256
-        help="File that names the files in SRC to take, one per line; SRC is not listed.",
+        help="File that names the files in SRC to take, one per line. SRC is then not listed.",
     )
     include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
     exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
     csv: bool = option(False, may_change=True, help="Also write rows.csv.")
     jsonl: bool = option(False, may_change=True, help="Also write rows.jsonl.")
-    max_errors: int | None = option(None, minimum=0, may_change=True, help="Stop when more inputs have failed.")
-    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse larger images, from their header.")
+    max_errors: int | None = option(
+        None, minimum=0, may_change=True, help="Stop when more inputs than this have failed."
+    )
+    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse images with more pixels. Their header tells.")
     on_existing: OnExisting = option(
         "resume",
         may_change=True,
-        help="What to do when OUT holds an earlier run; resume: if it was asked for the same.",
+        help="What to do when OUT holds an earlier run. resume: continue it, if it was asked for the same.",
     )
-    retry_failed: bool = option(False, may_change=True, help="Try again what failed in earlier calls.")
-    shard: tuple[int, int] = option(  # takes every n-th part of the plan, from this one on
+    retry_failed: bool = option(False, may_change=True, help="Try again the inputs that failed in earlier calls.")
+    shard: tuple[int, int] = option(  # this call does every n-th part of the plan, beginning with part i
         (0, 1),
         metavar="I/N",
         parse=parse_share,
         may_change=True,
-        help="Of N calls that share a run, this is number I, from 0.",
+        help="N calls share this run; this call is number I, counted from 0.",
     )
-    limit: int | None = option(None, minimum=1, help="The first so many inputs.")
+    limit: int | None = option(None, minimum=1, help="Take only the first inputs, this many.")
     image_timeout: float = option(
         IMAGE_TIMEOUT_S,
         may_change=True,
-        help="Seconds that a batch may spend in one stage, before its images go one by one.",
+        help="Seconds that a batch may spend in one stage. After that its images go one by one.",
     )
-    ray: str | None = option(  # "": $RAY_ADDRESS, or a fresh Ray on this machine
+    ray: str | None = option(  # "": $RAY_ADDRESS, or a new Ray on this machine
         None,
         metavar="[ADDRESS]",
         may_change=True,
-        help="Work on a Ray cluster. Without an address: that of $RAY_ADDRESS, or a fresh Ray on this machine.",
+        help="Work on a Ray cluster. Without an address: the one in $RAY_ADDRESS, or a new Ray on this machine.",
     )
     workers: int | None = option(
         None,
         minimum=1,
         may_change=True,
-        help="Of --ray. Default: one per GPU, or per machine where it works on CPUs.",
+        help="Workers on the Ray cluster. Default: one per GPU, or one per machine for an engine that runs on CPUs.",
     )
 
     def __post_init__(self) -> None:
@@ -109,16 +113,16 @@ class RunOptions:
         if self.image_timeout <= 0:
             raise ConfigError(f"image_timeout is {self.image_timeout}; it must be positive.")
         if self.workers is not None and self.ray is None:
-            raise ConfigError("workers are for a cluster.", hint="pass --ray too")
+            raise ConfigError("--workers is for a cluster.", hint="pass --ray too")
         if not self.gated and (self.gate_fpr, self.unflagged) != (DEFAULT_GATE_FPR, "copy"):
             raise ConfigError("--gate-fpr and --unflagged are for --gate.", hint="add --gate")
         if self.images_to and (self.packed or self.image_format is None):
             raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
         if self.packed and self.image_format is None:
-            raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
+            raise ConfigError("There are no images to put into archives.", hint="leave out --format none or --tar")
         if self.packed and self.gated and self.unflagged != "leave":
             raise ConfigError(
-                "Tar files hold purified images alone.", hint="add --unflagged leave, or leave out --tar or --gate"
+                "Archives hold only purified images.", hint="add --unflagged leave, or leave out --tar or --gate"
             )
         if self.images_to and self.gated and self.unflagged == "link":
             raise ConfigError("Nothing can be linked into an object store.", hint="pass --unflagged copy or leave")

