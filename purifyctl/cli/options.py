@@ -66,7 +66,9 @@ def command(
         shown += [_keyword(common, kind, False) for common, kind in _COMMON.items()]
         call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-        app.command(name, cls=cls, short_help=short_help, rich_help_panel=panel)(call)
+        # paragraphs on one line each: typer would keep the docstring's line breaks, whatever the terminal's width
+        help_text = "\n\n".join(" ".join(p.split()) for p in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
+        app.command(name, cls=cls, help=help_text, short_help=short_help, rich_help_panel=panel)(call)
         return function
 
     return register
