@@ -35,7 +35,7 @@ COMMANDS = get_command(app).commands
 
 
 def check_external(link: str, where: Path) -> None:
-    """Of what lies elsewhere only the form: tests do not go there."""
+    """Check only the form of a link to another site: tests do not go there."""
     parts = urlsplit(link)
     assert parts.scheme == "https", f"{where}: {link}"
     assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), f"{where}: {link}"

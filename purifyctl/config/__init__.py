@@ -3,9 +3,10 @@
 A recipe or an option that cannot work is refused before any time is spent: types, ranges and combinations are checked
 when the dataclass is made.
 
-attack.py, engine.py, training.py    what recipes hold
-run.py, evaluate.py, ...             the options of each command; options.py: what their fields say of the command line
-values.py, reading.py, recipes.py    values as they are written, TOML, the recipes that come with purifyctl
+attacks.py, backends.py              the list of attacks, and the list of backends
+engine.py, training.py               what recipes hold
+run.py, attack.py, evaluate.py, ...  the options of each command; options.py: what a field says about its flag
+values.py, reading.py, recipes.py    values as they are written; TOML; the recipes that come with purifyctl
 """
 
 from purifyctl.config.attacks import (
