@@ -148,6 +148,27 @@ def test_a_folder_of_version_0_1_0_is_resumed_with_the_same_options_only(
         run(photos, tiny_bundle, out, RunOptions(gated=True))
 
 
+def test_what_is_told_in_another_form_must_be_repeated_too(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    listed = tmp_path / "list"
+    listed.write_text("\n".join(sorted(str(file.relative_to(photos)) for file in photos.rglob("*.jpg"))[:4]))
+    options = RunOptions(gated=True, files_from=listed)
+    run(photos, tiny_bundle, tmp_path / "out", options)
+    changes = {
+        "gated": False,
+        "gate_fpr": 0.05,
+        "unflagged": "leave",
+        "images_to": "memory://store",
+        "files_from": None,
+    }
+    assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).told_by}
+    for name, value in changes.items():
+        with pytest.raises(ConfigError, match=r"a run of something else: options\."):
+            run(photos, tiny_bundle, tmp_path / "out", replace(options, **{name: value}))
+    listed.write_text(listed.read_text().splitlines()[0])
+    with pytest.raises(ConfigError, match=r"options\.files_from was"):
+        run(photos, tiny_bundle, tmp_path / "out", options)
+
+
 def test_options_travel_to_other_processes() -> None:
     for kind in OPTIONS.values():
         assert pickle.loads(pickle.dumps(kind())) == kind()
