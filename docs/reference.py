@@ -1,4 +1,4 @@
-"""Writes docs/reference.md: what the command line, the recipes and the rows say of themselves, into reference.md.j2.
+"""Writes docs/reference.md: fills reference.md.j2 with what the command line, the recipes and the rows say themselves.
 
 Also the table of attacks in docs/attacks.md.
 
@@ -27,7 +27,7 @@ from purifyctl.run.rows import Row
 
 PAGE = Path(__file__).with_suffix(".md")
 ATTACKS = Path(__file__).with_name("attacks.md")
-COMMON = ("--json", "--quiet", "--verbose", "--help")  # options of every command, told once
+COMMON = ("--json", "--quiet", "--verbose", "--help")  # options of every command; the page lists them once
 _VALUES = {"path": "PATH", "str": "TEXT", "int": "N", "int range": "N", "float": "X", "list[int]": "N"}
 _VALUES |= {"list[str]": "TEXT", "list[Path]": "PATH"}
 
@@ -61,7 +61,7 @@ _TRAIN = {
 
 
 def command(name: str) -> str:
-    """One command: its help, its usage and its options."""
+    """The section of one command: its help, its usage and its options."""
     found = get_command(app).commands[name]
     context = found.context_class(found, info_name=name)
     example, *paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(found.help))]
@@ -102,7 +102,7 @@ def _value(text: str | None) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Rich's markup as Markdown's. What click adds in brackets at the end, such as the default, is set apart."""
+    """Rich's markup as Markdown. What click adds in brackets at the end, such as the default, becomes italic."""
     text, extra = re.fullmatch(r"(.*?)(?:  \[([^\]]*)\])?", text, re.S).groups()
     text = re.sub(r"\[bold\](.*?)\[/\]", lambda found: f"`{found[1]}`", text).replace("\\[", "[")
     notes = [note.replace("x>=", "at least ") for note in (extra or "").split("; ") if note]
@@ -119,7 +119,7 @@ def attacks() -> str:
 
 
 def columns(kind: type, *, parquet_types: bool = True) -> str:
-    """A table of a row's columns: a dataclass whose fields have comments."""
+    """A table of a row's columns. `kind` is a dataclass whose fields have comments."""
     types = (
         {field.name: str(field.type).replace("item: ", "") for field in parquet.schema(kind)}
         if parquet_types
@@ -141,13 +141,13 @@ def keys(kind: type, *, defaults: bool = True) -> str:
 
 
 def statuses() -> str:
-    """A table of what a row's status can be, from the comments beside them."""
+    """A table of the values of a row's status, from the comments beside them."""
     lines = re.findall(r'^    "(\w+)",(?:  # (.*))?$', inspect.getsource(errors), re.M)
     return _table(("status", "meaning"), [(f"`{name}`", _cell(text or "all went well")) for name, text in lines])
 
 
 def comments(kind: type) -> dict[str, str]:
-    """What the source says beside each field of a dataclass, those of its bases included."""
+    """The comment beside each field of a dataclass, in its source. Fields of its bases are included."""
     said: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         source = textwrap.dedent(inspect.getsource(base))
@@ -163,7 +163,7 @@ def comments(kind: type) -> dict[str, str]:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    """As a recipe would say it."""
+    """The default as a recipe would write it."""
     if field.default_factory is not dataclasses.MISSING:
         return "`{}`" if field.default_factory is dict else "its defaults"
     if field.default is dataclasses.MISSING:

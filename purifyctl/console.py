@@ -1,7 +1,8 @@
-"""What the commands say. The only module that prints.
+"""What the commands say. No other module of purifyctl prints; only help and usage errors come from typer.
 
 People read a terminal: notes, tables and progress go to stderr, results to stdout. With `--json`, stdout carries one
-JSON document, and events are JSON lines on stderr. Away from a terminal, progress is a plain line now and then.
+JSON document, and events are JSON lines on stderr. Where stderr is not a terminal, progress is a plain line now and
+then.
 """
 
 import contextlib
@@ -20,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_PROGRESS_S = 10.0  # seconds between progress lines away from a terminal
-_STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells that say just this
+PLAIN_PROGRESS_S = 10.0  # seconds between progress lines where stderr is not a terminal
+_STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
 
 
 @dataclass
@@ -35,10 +36,10 @@ _settings = _Settings()
 
 
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
-    """Set how this process speaks. Called once, by the command line.
+    """Set what this process prints. The command line calls it once.
 
-    What libraries print from native code (decoders complain about each damaged file) is shown only under `verbose`:
-    it would land in the middle of tables and JSON lines, and every failed input has its reason in its row.
+    What libraries print from native code is shown only under `verbose`. Decoders print about each damaged file, in the
+    middle of tables and JSON lines, and the row of each failed input gives the reason anyway.
     """
     global _settings
     _settings = _Settings(json=json, quiet=quiet, verbose=verbose)
@@ -56,7 +57,7 @@ def is_verbose() -> bool:
 
 
 def hush() -> None:
-    """From now on say only warnings and errors: one of several processes that do the same."""
+    """From now on print only warnings and errors, because another process prints the same."""
     _settings.quiet = True
     _settings.json = False
 
@@ -66,13 +67,13 @@ def _stderr() -> Console:
 
 
 def event(name: str, **fields: Any) -> None:
-    """An event for machines: a JSON line on stderr under `--json`, nothing otherwise."""
+    """An event for programs: a JSON line on stderr under `--json`. Otherwise nothing is printed."""
     if _settings.json:
         print(json.dumps({"event": name, "time": time.time(), **fields}), file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
-    """Something worth knowing. Silent under `--quiet`."""
+    """Something worth knowing. Not printed under `--quiet`."""
     if _settings.json:
         event("note", text=text)
     elif not _settings.quiet:
@@ -86,13 +87,13 @@ def note_once(text: str) -> None:
 
 
 def detail(text: str) -> None:
-    """Something worth knowing when asked: only under `--verbose`."""
+    """Something that only those want to know who ask: printed only under `--verbose`."""
     if _settings.verbose:
         note(text)
 
 
 def warn(text: str) -> None:
-    """Something that needs attention. Said even under `--quiet`."""
+    """Something that needs attention. Printed even under `--quiet`."""
     if _settings.json:
         event("warning", text=text)
     else:
@@ -113,8 +114,13 @@ def error(text: str) -> None:
         _stderr().print(f"error: {text}", style="bold red", markup=False)
 
 
+def raw(text: str) -> None:
+    """Text on stdout, unchanged, under every option: a version, a recipe."""
+    print(text, end="", flush=True)
+
+
 def result(data: Mapping[str, Any]) -> None:
-    """The command's result for machines: one JSON document on stdout, under `--json` only."""
+    """The command's result for programs: one JSON document on stdout, only under `--json`."""
     if _settings.json:
         print(json.dumps(data, indent=2), flush=True)
 
@@ -125,13 +131,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for i, column in enumerate(columns):
         out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        out.add_row(*map(Text, row))  # Text: square brackets in a cell are the cell's own, no markup
+        out.add_row(*map(Text, row))  # Text: square brackets in a cell are not markup
     _show(title, out)
 
 
 def sections(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of texts for people, on stdout: the last column takes the lines it needs, a row whose first cell is not
-    empty begins a section, and cells that say how something went are coloured.
+    """A table of texts for people, on stdout.
+
+    The last column takes the lines that it needs. A row whose first cell is not empty begins a section. Cells that say
+    "ok", "missing" or "failed" are coloured.
     """
     out = Table()
     for column in columns:
@@ -144,7 +152,7 @@ def sections(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Named facts for people, on stdout: one per line, long ones wrapped under themselves."""
+    """Named facts for people, on stdout: one per line. A long fact continues below its own column."""
     grid = Table.grid(padding=(0, 2))
     for name, text in rows:
         grid.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
@@ -161,7 +169,7 @@ def _show(title: str, what: Table) -> None:
 
 
 class Counter:
-    """Progress of one piece of work. Thread-safe enough for one writer."""
+    """Progress of one piece of work. Only one thread may call `advance`."""
 
     def __init__(self, total: int, what: str, done: int, bar: Progress | None) -> None:
         self.total, self.what = total, what

@@ -20,8 +20,9 @@ from purifyctl import console
 from purifyctl.attacks import fgsm, pgd
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import format_eps
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.bundle import Bundle
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS, default_engine
+from purifyctl.engine.default import default_engine
 from purifyctl.errors import ConfigError
 from purifyctl.images import encode
 from purifyctl.parquet import read_columns

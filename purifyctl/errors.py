@@ -1,19 +1,19 @@
-"""Every failure a user can mend, as one tree.
+"""Every failure that a user can repair, as one tree.
 
-    PurifyctlError              exit code 1; cause, file and next step in its message
-    ├── ConfigError             exit code 2; a recipe, flag or source that cannot work
+    PurifyctlError              exit code 1; the message has cause, file and next step
+    ├── ConfigError             exit code 2; a recipe, a flag or a source that cannot work
     ├── MissingDependencyError  an optional package is not installed
-    ├── WeightsError            weights cannot be had, read, or fitted to their network
+    ├── WeightsError            weights cannot be downloaded, read, or loaded into their network
     ├── ImageError              one image cannot be read; carries the status its row gets
-    ├── InputError              images of another shape, type or range than a Python function takes; a ValueError too
+    ├── InputError              a Python function got images of a wrong shape, type or range; also a ValueError
     ├── TrainingError           a training cannot go on
     ├── BackendError            an inference library or device refuses
-    ├── BusyError               another call is at work on it, or a server does not answer: later it may go well
+    ├── BusyError               another call is at work, or a server does not answer; a later try may succeed
     ├── OutputError             results cannot be written: a full or read-only disk
     ├── BundleError             an engine bundle is damaged, foreign, or does not fit
     └── ParityError             an engine does not agree with its torch reference
 
-Anything else that escapes is a bug and keeps its traceback.
+Any other exception that leaves the program is a bug and keeps its traceback.
 """
 
 from typing import Any, Literal
@@ -23,11 +23,11 @@ Status = Literal[
     "unreadable",  # the file cannot be opened or read
     "empty",  # zero bytes
     "not_an_image",  # no image header
-    "unsupported_format",  # an image, of a kind that is not decoded here
+    "unsupported_format",  # an image of a format that is not decoded here
     "too_large",  # more pixels than allowed
     "decode_failed",  # damaged or cut short
-    "crashed",  # the process died of it, twice, the second time with no other image in hand
-    "timeout",  # it took longer than --image-timeout, likewise
+    "crashed",  # the process died with it twice, the second time while it worked on no other image
+    "timeout",  # it took longer than --image-timeout twice, likewise
     "write_failed",  # the purified image could not be written
 ]
 
@@ -44,7 +44,7 @@ class PurifyctlError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Goes from one process to another, whatever a subclass takes to be made."""
+        """An error can be sent to another process, whatever parameters its subclass has."""
         return _made_again, (type(self), self.message, self.hint)
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class WeightsError(PurifyctlError):
 
 
 class ImageError(PurifyctlError):
-    """One input cannot be used. `status` is what its row gets."""
+    """One input cannot be used. `status` goes into its row."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Files, written so that a reader finds all of them or nothing; and what identifies them."""
+"""Writes files so that a reader finds a whole file or none; and hashes them."""
 
 import hashlib
 import itertools
@@ -11,11 +11,11 @@ _counter = itertools.count()
 
 
 def write_atomically(file: Path, data: bytes | memoryview, *, temporary: Path | None = None) -> None:
-    """Write a file so that a reader finds all of it or nothing.
+    """Write a file so that a reader finds the whole file or none.
 
-    `temporary`: the folder to write in first, of the same file system; without one, the file's own.
+    `temporary`: the folder where the file is written first. It must be on the same file system. None: the file's own.
     """
-    # short: `file`'s own name may be as long as names can be
+    # a short name, because `file`'s own name may have the greatest length that is allowed
     part = (temporary or file.parent) / f".{os.getpid()}-{next(_counter)}.part"
     try:
         part.write_bytes(data)
@@ -26,7 +26,7 @@ def write_atomically(file: Path, data: bytes | memoryview, *, temporary: Path | 
 
 
 def write_into_tree(file: Path, data: bytes | memoryview, *, temporary: Path | None = None) -> None:
-    """`write_atomically`, and make the folder first where there is none yet."""
+    """As `write_atomically`; makes the folder of the file if it is missing."""
     try:
         write_atomically(file, data, temporary=temporary)
     except FileNotFoundError:
@@ -35,14 +35,14 @@ def write_into_tree(file: Path, data: bytes | memoryview, *, temporary: Path | N
 
 
 def link_into_tree(file: Path, target: Path, *, temporary: Path) -> None:
-    """A hard link to `target`, in place of whatever `file` is; makes its folder first where there is none yet."""
+    """Make `file` a hard link to `target`. It replaces an existing file, and makes the folder if it is missing."""
     part = temporary / f".{os.getpid()}-{next(_counter)}.part"
     os.link(target, part)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.replace(file)
     finally:
-        part.unlink(missing_ok=True)  # still there where `file` was such a link already
+        part.unlink(missing_ok=True)  # it is still there if `file` was such a link already
 
 
 def write_json(file: Path, data: Any) -> None:

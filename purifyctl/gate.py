@@ -24,7 +24,6 @@ from purifyctl.nn.gate import GateNetwork
 
 FORMAT = "purifyctl-gate-1"
 FALSE_POSITIVE_RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # a checkpoint has a threshold for each
-DEFAULT_RATE = 0.01
 CHECKPOINT = "gate.safetensors"
 
 Thresholds = Mapping[str, float]  # by false-positive rate, such as "0.01"

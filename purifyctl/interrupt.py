@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, which schedulers send: the first lets work come to a clean stop, the second aborts."""
+"""Ctrl-C, and SIGTERM, which schedulers send. The first one stops the work cleanly, the second one aborts."""
 
 import signal
 import threading
@@ -10,10 +10,10 @@ from purifyctl import console
 
 @contextmanager
 def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets, telling the user `promise`; the second raises
-    KeyboardInterrupt.
+    """Yield an event that the first Ctrl-C or SIGTERM sets. The user is then told `promise`.
 
-    Outside the main thread, where Python delivers no signals, the event is never set.
+    The second one raises KeyboardInterrupt. Outside the main thread the event is never set, because Python delivers no
+    signals there.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

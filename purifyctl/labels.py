@@ -1,4 +1,4 @@
-"""Class labels: the names a classifier's outputs carry, and the true class that a folder name gives."""
+"""Class labels: the names of a classifier's outputs, and the true class that a folder's name gives."""
 
 import re
 from collections import Counter
@@ -10,13 +10,13 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True)
 class Labels:
-    """Names of a classifier's classes, by index. `wnids` are WordNet ids, for ImageNet's classes only."""
+    """Names of a classifier's classes, by index. `wnids`: WordNet ids, only for the classes of ImageNet."""
 
     names: tuple[str, ...]
     wnids: tuple[str, ...] = ()
 
     def name(self, index: int) -> str:
-        """The class's name, or its index as text where there are no names."""
+        """The class's name. If there are no names: its index as text."""
         return self.names[index] if index < len(self.names) else str(index)
 
 
@@ -29,10 +29,11 @@ def imagenet_labels() -> Labels:
 
 
 class TruthFromFolder:
-    """The true class of an image, where a folder on its path is named after one.
+    """Finds the true class of an image: a folder on its path is named after the class.
 
-    A folder counts when its name is a WordNet id (`n01440764`) or a class's name (`great white shark`, case and
-    punctuation aside); the folder nearest to the file wins. Names that two classes share ("crane") give no truth.
+    A folder counts when its name is a WordNet id (`n01440764`) or a class's name (`great white shark`). Case and
+    punctuation do not matter. The folder nearest to the file wins. A name that two classes share ("crane") gives no
+    class.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -42,7 +43,7 @@ class TruthFromFolder:
         self._index |= {wnid: i for i, wnid in enumerate(labels.wnids)}
 
     def find(self, name: str) -> int | None:
-        """The class of this WordNet id or name."""
+        """The class with this WordNet id or name. None: there is no such class."""
         return self._index.get(_fold(name))
 
     def __call__(self, path: PurePosixPath) -> int | None:

@@ -1,4 +1,4 @@
-"""Rows as Parquet parts: each appears whole, by a rename."""
+"""Rows as Parquet parts. A rename makes a part visible, so a reader finds a whole part or none."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ def write_part(rows: Sequence[Any], row_type: type, file: Path) -> None:
 
 
 def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """The named columns of every Parquet part in the folder `parts`, in order; or of the one part that it names."""
+    """The named columns of all Parquet parts in the folder `parts`, in order. `parts` can also be one part."""
     import pyarrow.parquet as pq
 
     found: dict[str, list[Any]] = {name: [] for name in columns}
@@ -32,7 +32,7 @@ def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def schema(row_type: type) -> Any:
-    """The fields of a dataclass as Arrow types. Its annotations must be text (`from __future__ import annotations`)."""
+    """The fields of a dataclass as Arrow types. Its annotations must be text: `from __future__ import annotations`."""
     import pyarrow as pa
 
     types = {

@@ -1,4 +1,4 @@
-"""What a job was asked for, as JSON in its folder: a later call may go on if it asks for the same."""
+"""What a command was asked for, as JSON in its folder. A later call may resume the work if it asks for the same."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from purifyctl.errors import ConfigError
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Raises ConfigError where they cannot be read."""
+    """Raises ConfigError when the file cannot be read."""
     try:
         settings: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -18,13 +18,13 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def check_same(file: Path, asked: Mapping[str, Any], *, what: str, hint: str) -> None:
-    """Raises ConfigError where a job was asked for something else: `what`, and the differences."""
-    if changed := list(differences(read_settings(file), json.loads(json.dumps(asked)))):  # as it reads back
+    """Raises ConfigError when the folder was asked for something else: `what`, and the differences."""
+    if changed := list(differences(read_settings(file), json.loads(json.dumps(asked)))):  # compared as JSON returns it
         raise ConfigError(f"{file.parent} holds {what}: {'; '.join(changed)}.", hint=hint)
 
 
 def differences(earlier: Any, asked: Any, where: str = "") -> Iterator[str]:
-    """Each setting of plain data that differs, as `seed was 0, is 1`."""
+    """Each setting that differs between two pieces of plain data, such as `seed was 0, is 1`."""
     if isinstance(earlier, dict) and isinstance(asked, dict):
         for key in dict.fromkeys([*earlier, *asked]):
             yield from differences(earlier.get(key), asked.get(key), f"{where}.{key}" if where else key)

@@ -130,5 +130,5 @@ def test_what_a_kill_between_rows_and_tidying_left_is_removed_by_the_next_call(
 
 
 def test_rows_only_and_archives_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="no images to put into tar files"):
+    with pytest.raises(ConfigError, match="no images to put into archives"):
         RunOptions(packed=True, image_format=None)

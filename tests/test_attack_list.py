@@ -102,7 +102,8 @@ LOOK = """
 import json
 from docs import reference
 from purifyctl.config import TrainingAttack, from_dict
-from purifyctl.evaluation.ladder import build_ladder, parse_attack
+from purifyctl.config.evaluate import parse_attack
+from purifyctl.evaluation.ladder import build_ladder
 
 ladder = build_ladder(threat_models=("gray_box",), eps=(4 / 255,), attacks=(parse_attack("grain-3"),))
 print(json.dumps({

@@ -14,16 +14,13 @@ from PIL import Image
 from purifyctl.attacking import AttackOptions, attack_folder, batch
 from purifyctl.attacks import make
 from purifyctl.classifiers import Classifier
-from purifyctl.config import AttackConfig, ClassifierConfig
 from purifyctl.errors import ConfigError, MissingDependencyError
 from purifyctl.labels import Labels
 from purifyctl.photographs import read_all
 from purifyctl.sources import list_images
 from tests import tiny
 
-OPTIONS = AttackOptions(
-    AttackConfig("pgd", steps=2), ClassifierConfig("tests.tiny:classifier"), image_size=tiny.SIZE, batch_size=4
-)
+OPTIONS = AttackOptions(steps=2, classifier="tests.tiny:classifier", image_size=tiny.SIZE, batch_size=4)
 
 
 def named_classifier() -> Classifier:
@@ -43,7 +40,7 @@ def two_classes() -> torch.nn.Module:
     return torch.nn.Sequential(tiny.classifier(), torch.nn.Linear(10, 2))
 
 
-NAMED = replace(OPTIONS, classifier=ClassifierConfig("tests.test_attacking:named_classifier"))
+NAMED = replace(OPTIONS, classifier="tests.test_attacking:named_classifier")
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -132,7 +129,7 @@ def test_an_earlier_attack_is_replaced_only_when_asked(photos: Path, tmp_path: P
     (out / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="earlier run"):
         attack_folder(photos, out, OPTIONS)
-    only = replace(OPTIONS, overwrite=True, include=("cats/*",))
+    only = replace(OPTIONS, on_existing="overwrite", include=("cats/*",))
     attack_folder(photos, out, only)
     assert len(contents(out / "images")) == 5
     assert (out / "notes.txt").read_text() == "mine"
@@ -141,7 +138,7 @@ def test_an_earlier_attack_is_replaced_only_when_asked(photos: Path, tmp_path: P
 def test_a_folder_that_holds_something_else_is_left_alone(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("an engine's")
     with pytest.raises(ConfigError, match="no run of purifyctl made it"):
-        attack_folder(photos, tmp_path, replace(OPTIONS, overwrite=True))
+        attack_folder(photos, tmp_path, replace(OPTIONS, on_existing="overwrite"))
     with pytest.raises(ConfigError, match="overwrite the input"):
         attack_folder(photos, photos, OPTIONS)
 
@@ -160,8 +157,7 @@ def test_labels_come_from_the_folders_when_asked(photos: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("target", ["least-likely", "random", "3", "dogs"])
 def test_targets_are_reached_for_and_counted(target: str, photos: Path, tmp_path: Path) -> None:
-    attack = AttackConfig("pgd", steps=5, targeted=True)
-    result = attack_folder(photos, tmp_path / "out", replace(NAMED, attack=attack, target=target, eps="64/255"))
+    result = attack_folder(photos, tmp_path / "out", replace(NAMED, steps=5, target=target, eps="64/255"))
     made = rows(tmp_path / "out")
     if target in ("3", "dogs"):
         assert {row["target"] for row in made} == {3 if target == "3" else 1}
@@ -172,7 +168,7 @@ def test_targets_are_reached_for_and_counted(target: str, photos: Path, tmp_path
 
 
 def test_eps_is_converted_from_the_classifiers_units_and_cut_to_grey_levels(photos: Path, tmp_path: Path) -> None:
-    options = replace(NAMED, eps="0.1", eps_space="mean-std", attack=AttackConfig("fgsm"))
+    options = replace(NAMED, eps="0.1", eps_space="mean-std", kind="fgsm", steps=0)
     result = attack_folder(photos, tmp_path / "out", options)
     assert (result.manifest["eps_255"], result.manifest["max_delta_255"]) == ("12/255", 12)  # 0.1 * 0.5 * 255 = 12.75
     assert result.manifest["eps_asked"] == {"eps": "0.1", "space": "mean-std"}
@@ -189,7 +185,7 @@ def test_an_attack_through_a_purifier_judges_what_the_purifier_lets_through(phot
             x_adv = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None] / 255
         purified = torch.round(purifier(x_adv) * 255) / 255
         assert int(net(purified).argmax()) == row["attacked_prediction"]
-    square = replace(OPTIONS, through_purifier=checkpoint, attack=AttackConfig("square", steps=3))
+    square = replace(OPTIONS, through_purifier=checkpoint, kind="square", steps=3)
     assert attack_folder(photos, tmp_path / "two", square).manifest["threat_model"] == "black_box"
     with pytest.raises(ConfigError, match="multiples of 4"):
         attack_folder(photos, tmp_path / "three", replace(OPTIONS, through_purifier=checkpoint, image_size=62))
@@ -197,7 +193,7 @@ def test_an_attack_through_a_purifier_judges_what_the_purifier_lets_through(phot
 
 def test_a_surrogate_is_attacked_and_the_classifier_judged(photos: Path, tmp_path: Path) -> None:
     direct = attack_folder(photos, tmp_path / "direct", OPTIONS)
-    surrogate = ClassifierConfig("tests.test_attacking:other_classifier")
+    surrogate = "tests.test_attacking:other_classifier"
     transfer = attack_folder(photos, tmp_path / "transfer", replace(OPTIONS, surrogate=surrogate))
     assert transfer.manifest["threat_model"] == "transfer"
     assert contents(tmp_path / "direct" / "images") != contents(tmp_path / "transfer" / "images")
@@ -211,8 +207,8 @@ def test_a_surrogate_is_attacked_and_the_classifier_judged(photos: Path, tmp_pat
     [
         ({"eps": "0.5/255"}, "less than one grey level"),
         ({"eps": "0.1", "eps_space": "mean-std"}, "not known to normalise"),
-        ({"surrogate": ClassifierConfig("tests.test_attacking:two_classes")}, "has 10 classes and the surrogate 2"),
-        ({"attack": AttackConfig("pgd", targeted=True), "target": "10"}, "'10' is no class"),
+        ({"surrogate": "tests.test_attacking:two_classes"}, "has 10 classes and the surrogate 2"),
+        ({"target": "10"}, "'10' is no class"),
         ({"exclude": ("*",)}, "holds no files"),
     ],
 )
@@ -229,7 +225,7 @@ def test_a_missing_library_is_told_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(make, "installed", {}.get)
     with pytest.raises(MissingDependencyError, match=r"purifyctl\[attacks\]"):
-        attack_folder(photos, tmp_path / "out", replace(OPTIONS, attack=AttackConfig("cw")))
+        attack_folder(photos, tmp_path / "out", replace(OPTIONS, kind="cw"))
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from purifyctl.classifiers import Classifier, fit_state_dict, fold_batch_norms, load_classifier
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.labels import Labels, TruthFromFolder, imagenet_labels
 from purifyctl.photographs import read_all

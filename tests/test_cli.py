@@ -4,12 +4,15 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from purifyctl.cli import app
+from purifyctl.config.evaluate import EvaluateOptions
+from purifyctl.config.options import about
 from purifyctl.engine.bundle import Bundle
 from tests import tiny
 
@@ -33,6 +36,22 @@ def test_help_answers_at_once_because_it_imports_nothing_heavy() -> None:
     code = "import sys, purifyctl.cli; print([m for m in ('torch', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_the_console_prints() -> None:
+    for file in (ROOT / "purifyctl").rglob("*.py"):
+        if file.name != "console.py":
+            assert not re.search(r"^\s*print\(|typer\.s?echo|sys\.stdout\.|Console\(", file.read_text(), re.M), file
+
+
+def test_the_first_help_says_what_each_command_does_under_headings() -> None:
+    for width in ("80", "120"):
+        text = purifyctl("--help", COLUMNS=width).stdout
+        headings = re.findall(r"^╭─ (\w+) ─", text, re.M)
+        assert headings == ["Options", "Everyday", "Training", "Engines", "Evaluation"]
+        for name, command in COMMANDS.items():
+            assert re.search(rf"│ {name} +{re.escape(command.short_help)} +│", text), (width, name)  # on one line
+            assert "purifyctl" not in command.short_help
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -110,6 +129,12 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
     document = json.loads(done.stdout)
     assert document == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert {cell["eps_text"] for cell in document["cells"]} == {"", "4/255", "8/255"}
+    assert set(document["settings"]) == {  # as in version 0.1.0, whose folders are resumed
+        *("classifier", "purifiers", "surrogates", "random", "photographs", "labels", "ladder", "expensive_limit"),
+        *("image_size", "batch_size", "seed", "versions", "device"),
+    }
+    told = {option.told_by or item.name for item in fields(EvaluateOptions) if (option := about(item))}
+    assert told - {"gate"} <= set(document["settings"])  # --gate adds this one
     for line in done.stderr.splitlines():
         json.loads(line)
     again = purifyctl(*words, OMP_NUM_THREADS="1")

@@ -19,7 +19,6 @@ from purifyctl import attacking, config
 from purifyctl import run as pipeline
 from purifyctl.attacking import AttackOptions
 from purifyctl.cli import app
-from purifyctl.config import AttackConfig, ClassifierConfig
 from purifyctl.engine import bundle
 from purifyctl.engine.bundle import Bundle
 from purifyctl.evaluation.records import Record
@@ -36,7 +35,7 @@ COMMANDS = get_command(app).commands
 
 
 def check_external(link: str, where: Path) -> None:
-    """Of what lies elsewhere only the form: tests do not go there."""
+    """Check only the form of a link to another site: tests do not go there."""
     parts = urlsplit(link)
     assert parts.scheme == "https", f"{where}: {link}"
     assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), f"{where}: {link}"
@@ -202,7 +201,7 @@ def test_every_column_and_summary_key_that_a_run_writes_is_in_the_reference(
 ) -> None:
     options = pipeline.RunOptions(compare=True, csv=True)
     summary = pipeline.run(photos, tiny_bundle, tmp_path / "out", options).summary
-    gated = pipeline.run(photos, tiny_bundle, tmp_path / "gated", pipeline.RunOptions(gate=0.01)).summary
+    gated = pipeline.run(photos, tiny_bundle, tmp_path / "gated", pipeline.RunOptions(gated=True)).summary
     header = (tmp_path / "out" / "rows.csv").read_text().splitlines()[0].split(",")
     assert set(header) <= documented("### Rows of run")
     assert set(summary["statuses"]) <= documented("### Rows of run")
@@ -216,8 +215,7 @@ def test_every_column_and_summary_key_that_a_run_writes_is_in_the_reference(
 
 
 def test_every_key_that_attack_and_evaluate_write_is_in_the_reference(photos: Path, tmp_path: Path) -> None:
-    classifier = ClassifierConfig("tests.tiny:animals")
-    options = AttackOptions(AttackConfig("pgd", targeted=True), classifier, target="cats", image_size=tiny.SIZE)
+    options = AttackOptions(classifier="tests.tiny:animals", target="cats", image_size=tiny.SIZE)
     manifest = attacking.attack_folder(photos, tmp_path / "attacked", options).manifest
     known = documented("### Files of attack")
     assert set(manifest) <= known

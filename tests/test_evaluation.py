@@ -9,7 +9,7 @@ import pytest
 from purifyctl.attacks import make
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import AttackConfig
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate, loop
 from purifyctl.evaluation.chunk import Chunk, climb

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig, EngineConfig
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.engine.parity import gate_scores
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation import EvaluateOptions, evaluate
@@ -39,7 +39,7 @@ from purifyctl.sources import list_images
 from tests import tiny
 from tests.kills import PART_SIZE
 
-GATED_RUN = RunOptions(gate=0.01)
+GATED_RUN = RunOptions(gated=True)
 
 
 def rows_of(out: Path) -> dict[str, dict[str, Any]]:
@@ -81,7 +81,7 @@ def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_throu
 def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
     unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, unflagged=unflagged))  # type: ignore[arg-type]
+    run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged=unflagged))  # type: ignore[arg-type]
     others = [row for row in rows_of(tmp_path / "out").values() if not row["flagged"]]
     assert others
     for row in others:
@@ -98,7 +98,7 @@ def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
 def test_a_dry_run_names_both_places_where_a_file_may_end(
     unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = RunOptions(gate=0.01, unflagged=unflagged)  # type: ignore[arg-type]
+    options = RunOptions(gated=True, unflagged=unflagged)  # type: ignore[arg-type]
     would = dry_run(many, tiny_bundle, tmp_path / "out", options)
     show_dry_run(would, tmp_path / "out")
     said = "".join(capsys.readouterr().out.split())
@@ -114,7 +114,7 @@ def test_a_dry_run_names_both_places_where_a_file_may_end(
 def test_a_second_opinion_stands_in_the_rows_where_both_images_are_classified(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    run(many, tiny_bundle, tmp_path / "gated", RunOptions(gate=0.01, compare=True))
+    run(many, tiny_bundle, tmp_path / "gated", RunOptions(gated=True, compare=True))
     run(many, tiny_bundle, tmp_path / "all", RunOptions(compare=True))
     gated, everything = rows_of(tmp_path / "gated"), rows_of(tmp_path / "all")
     for path, row in gated.items():
@@ -132,7 +132,7 @@ def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     (many / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
-    stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, max_errors=0))
+    stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, max_errors=0))
     assert stopped.exit_code == 1
     assert run(many, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
     wanted, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
@@ -176,7 +176,7 @@ def test_members_of_a_tar_shard_that_are_not_flagged_are_copied_out_of_it(
     with tarfile.open(source / "part.tar", "w") as shard:
         for folder in ("cats", "dogs"):
             shard.add(many / folder, folder)
-    run(source, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, unflagged=unflagged))  # type: ignore[arg-type]
+    run(source, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged=unflagged))  # type: ignore[arg-type]
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 30
     assert {row["handled"] for row in rows.values()} == {"purified", "copied"}  # nothing links to a part of a file
@@ -202,7 +202,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 def test_links_from_one_file_system_to_another_are_refused_before_anything_is_written(
     many: Path, tiny_bundle: Bundle, elsewhere: Path, tmp_path: Path
 ) -> None:
-    linking = RunOptions(gate=0.01, unflagged="link", limit=4)
+    linking = RunOptions(gated=True, unflagged="link", limit=4)
     out = elsewhere / "not" / "yet"
     for call in (run, dry_run):
         with pytest.raises(ConfigError, match="different file systems") as caught:
@@ -231,12 +231,12 @@ def test_the_gate_that_ships_leaves_photographs_alone_and_finds_the_attacked_one
 def test_options_that_cannot_work_together_are_refused_before_anything_is_written(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="Tar files hold purified images"):
-        RunOptions(gate=0.01, packed=True)
+    with pytest.raises(ConfigError, match="Archives hold only purified images"):
+        RunOptions(gated=True, packed=True)
     with pytest.raises(ConfigError, match="linked into an object store"):
-        RunOptions(gate=0.01, unflagged="link", images_to="s3://bucket/x")
+        RunOptions(gated=True, unflagged="link", images_to="s3://bucket/x")
     with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.3"):
-        run(many, tiny_bundle, tmp_path / "out", RunOptions(gate=0.3))
+        run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.3))
     config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate="none")
     without = build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle")
     with pytest.raises(ConfigError, match="has no gate"):
@@ -253,7 +253,7 @@ def test_thresholds_come_from_ones_own_clean_photographs_where_some_are_given(
     assert set(bundle.manifest.gate_thresholds) == {"0.05", "0.1"}  # 30 photographs cannot tell 1 in 100
     assert f"--gate-photos {many}" in bundle.manifest.rebuild
     assert (
-        run(many, bundle, tmp_path / "out", RunOptions(gate=0.1)).summary["gate"]["flagged"] <= 2
+        run(many, bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.1)).summary["gate"]["flagged"] <= 2
     )  # (30 + 1) / 10 - 1
     with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.01"):
         run(many, bundle, tmp_path / "other", GATED_RUN)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from purifyctl.attacks import bim, fgsm, least_likely, make_attack, mi_fgsm, pgd
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.photographs import read_all
 from purifyctl.sources import list_images
 from tests.attacked import GREY, MODEL, ROUNDING, images

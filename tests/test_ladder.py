@@ -1,9 +1,10 @@
 import pytest
 
 from purifyctl.config import AttackConfig
+from purifyctl.config.evaluate import parse_attack, parse_threat_models
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE, PURIFIER
-from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps, parse_attack, parse_threat_models
+from purifyctl.evaluation.ladder import EPS, Rung, build_ladder, paper_eps
 from tests.evaluating import ALL, FGSM
 
 

@@ -56,7 +56,7 @@ def test_a_page_says_all_that_the_help_says(name: str, pages: dict[str, Path]) -
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 def test_a_page_keeps_defaults_and_brackets(pages: dict[str, Path]) -> None:
     text = rendered(pages["purifyctl-run"])
-    assert "Classes per row. [default: 5; x>=1]" in text
+    assert "Number of classes in each row. [default: 5; x>=1]" in text
     assert "Run folder for images, rows and summary. [required]" in text
     assert "--ray [ADDRESS] " in text
     assert "pip install 'purifyctl[cloud]'" in text

@@ -51,7 +51,7 @@ def test_a_report_says_what_the_summary_says(photos: Path, labelled_bundle: Bund
 
 
 def test_a_gated_runs_report_says_what_the_gate_did(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    handled = run(photos, tiny_bundle, tmp_path / "out", RunOptions(gate=0.01, unflagged="leave")).summary["handled"]
+    handled = run(photos, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged="leave")).summary["handled"]
     figures, page = report_of(tmp_path / "out")
     assert figures["handled"] == handled
     assert figures["flagged"] == handled["purified"] < 10

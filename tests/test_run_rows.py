@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import EngineConfig
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import Chain
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.engine.graphs import classifier_graph, purifier_graph
 from purifyctl.run import RunOptions, plan, run
 from purifyctl.run.messages import Setup

@@ -1,6 +1,6 @@
-"""Manual pages from the command line itself: purifyctl(1), and one page for each command.
+"""Makes manual pages from the command line itself: purifyctl(1), and one page for each command.
 
-python tools/manual.py build/man        needs no more of purifyctl's dependencies than its --help
+python tools/manual.py build/man        needs only those dependencies of purifyctl that its --help needs
 """
 
 import re
@@ -20,9 +20,9 @@ from purifyctl import __version__
 from purifyctl.cli import app
 
 EXIT_CODES = [
-    ("0", "It went well."),
+    ("0", "All went well."),
     ("1", "It failed; a message says why, and what to do next."),
-    ("2", "The command or a recipe cannot work as it was given."),
+    ("2", "An option, a recipe or a folder cannot work."),
     ("3", "It is finished; some inputs failed, and their rows say why."),
     ("130", "It was interrupted. The same command goes on."),
 ]
@@ -30,7 +30,7 @@ ENVIRONMENT = [
     ("PURIFYCTL_CACHE", "Folder for engines that are built on first use. Default: purifyctl in the user's cache."),
     (
         "PURIFYCTL_STATE",
-        "Folder for what the user has decided: bundles to trust. Default: purifyctl in the user's state.",
+        "Folder for the user's decisions: the list of trusted bundles. Default: purifyctl in the user's state.",
     ),
     ("NO_COLOR", "No colours."),
 ]
@@ -80,7 +80,7 @@ def _pages() -> Iterator[tuple[str, str]]:
 
 
 def _help(command: TyperCommand) -> list[str]:
-    """Its paragraphs. The first one is an example."""
+    """The paragraphs of a command's help. The first one is an example."""
     return [" ".join(text.split()) for text in re.split(r"\n\s*\n", command.help or "")]
 
 
@@ -123,7 +123,7 @@ def _paragraph(markup: str) -> nodes.paragraph:
 
 
 def _inline(markup: str) -> Iterator[nodes.Node]:
-    """rich's markup, as in the help texts: bold, and nothing else."""
+    """Rich's markup, as in the help texts. It can only be bold."""
     text = Text.from_markup(markup)
     at = 0
     for span in sorted(text.spans):

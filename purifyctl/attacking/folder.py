@@ -24,15 +24,13 @@ from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import (
     AttackConfig,
-    ClassifierConfig,
-    EpsSpace,
-    LabelsFrom,
     eps_scale,
     format_eps,
     grey_levels,
     parse_eps,
     to_dict,
 )
+from purifyctl.config.attack import AttackOptions
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images import Decoder
@@ -51,32 +49,6 @@ _THREAT_MODELS = {
     "adaptive": "the attacker differentiates through purifier and classifier together",
     "black_box": "the attacker asks purifier and classifier together for logits, and knows neither",
 }
-
-
-@dataclass(frozen=True)
-class AttackOptions:
-    """What `purifyctl attack` can be told, beyond source and output."""
-
-    attack: AttackConfig
-    classifier: ClassifierConfig  # the one that is judged
-    eps: str = "8/255"  # L-infinity budget, in units of `eps_space`
-    eps_space: EpsSpace = "unit"
-    target: str = ""  # "least-likely", "random", or a class: index, WordNet id or name; empty: untargeted
-    surrogate: ClassifierConfig | None = None  # the one that is attacked, where it is another
-    through_purifier: Path | None = None  # checkpoint that stands in front of both
-    labels: LabelsFrom = "predicted"
-    image_size: int = 256  # pixels; side of the square that is attacked and written
-    batch_size: int = 16
-    seed: int = 0
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    overwrite: bool = False  # replace an earlier attack's results in the same folder
-
-    def __post_init__(self) -> None:
-        if self.attack.targeted != bool(self.target):
-            raise ConfigError("A targeted attack needs a target, and a target needs a targeted attack.")
-        if min(self.image_size, self.batch_size) < 1 or self.seed < 0:
-            raise ConfigError("image_size and batch_size must be at least 1, and seed must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -105,10 +77,10 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     check_installed(options.attack)
     images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = load_classifier(options.classifier.name, options.classifier.weights).to(device)
+    classifier = load_classifier(options.judged.name, options.judged.weights).to(device)
     surrogate = classifier
     if options.surrogate:
-        surrogate = load_classifier(options.surrogate.name, options.surrogate.weights).to(device)
+        surrogate = load_classifier(options.attacked.name, options.attacked.weights).to(device)
     purifier = load_purifier(options.through_purifier) if options.through_purifier else None
     eps = _budget(options, surrogate)
     judged, attacked = (_pipeline(purifier, net, device) for net in (classifier, surrogate))
@@ -116,7 +88,8 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     target = _target(options.target, classifier.labels, classes)
     inputs = _plan(images, options, classifier.labels)
     settings = _settings(source, options, eps, purifier)
-    prepare_output(source, out, makes=(ROWS, MANIFEST), marker=SETTINGS, settings=settings, overwrite=options.overwrite)
+    overwrite = options.on_existing == "overwrite"
+    prepare_output(source, out, makes=(ROWS, MANIFEST), marker=SETTINGS, settings=settings, overwrite=overwrite)
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     worst = 0
@@ -256,8 +229,8 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
         "budget": attack.record.eps_note or "no value moves by more than eps",
         "threat_model": threat_model,
         "threat_model_means": _THREAT_MODELS[threat_model],
-        "classifier": to_dict(options.classifier),
-        "surrogate": to_dict(options.surrogate or options.classifier),
+        "classifier": to_dict(options.judged),
+        "surrogate": to_dict(options.attacked),
         "purifier": {"path": str(options.through_purifier), "sha256": purifier.sha256} if purifier else None,
         "labels": options.labels,
         "target": options.target or None,

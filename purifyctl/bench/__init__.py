@@ -7,6 +7,7 @@ peers.py     the same networks in other libraries, and the loop that a user woul
 measure.py   all of it, for one bundle
 """
 
-from purifyctl.bench.measure import PEERS, BenchOptions, bench
+from purifyctl.bench.measure import bench
+from purifyctl.config.bench import BenchOptions
 
-__all__ = ["PEERS", "BenchOptions", "bench"]
+__all__ = ["BenchOptions", "bench"]

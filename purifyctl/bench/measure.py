@@ -5,19 +5,19 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 import purifyctl
 from purifyctl import console
 from purifyctl.bench.engine import measure_engine, on_device
-from purifyctl.bench.peers import Library, Networks, loop, networks_of, peer
+from purifyctl.bench.peers import Networks, loop, networks_of, peer
 from purifyctl.bench.stages import ceiling, open_decoder, stages
 from purifyctl.bench.timing import in_turns, per_second
+from purifyctl.config.bench import BenchOptions
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
@@ -27,29 +27,9 @@ from purifyctl.photographs import Pixels, read_some
 from purifyctl.samples import installed_samples
 from purifyctl.sources import ImageFile, list_images, read_file
 
-Peer = Library | Literal["loop"]
-PEERS: dict[str, Peer] = {name: name for name in (*get_args(Library), "loop")}
 PHOTOGRAPHS = 512  # or 32 batches, whichever is more: the most to run over
 LOOP_PHOTOGRAPHS = 96  # for the plain loop, which is slow
 ONE_BATCH = "engine, one batch"
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """Options of `purifyctl bench`."""
-
-    photos: Path | None = None  # None: photographs from packages
-    against: tuple[Peer, ...] = ()
-    checkpoint: Path | None = None  # of the purifier, for the peers; None: the shipped one
-    batch_sizes: tuple[int, ...] = ()  # none: powers of two up to the bundle's
-    image_format: str = "png"
-    rounds: int = 3  # of all that is compared
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"rounds is {self.rounds}; it must be at least 1.")
-        if self.checkpoint is not None and not self.against:
-            raise ConfigError("A checkpoint is for peers, and none is named.", hint="add --against torch")
 
 
 def bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:

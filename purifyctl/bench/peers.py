@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -16,6 +15,7 @@ from torchvision.transforms import v2
 from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import BACKENDS
+from purifyctl.config.bench import Library
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.graphs import (
@@ -30,8 +30,6 @@ from purifyctl.engine.graphs import (
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.images import encode
 from purifyctl.photographs import Pixels
-
-Library = Literal["torch", "torch-compile", "onnxruntime"]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from purifyctl.config.values import ImageFormat
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
@@ -25,8 +26,8 @@ STAGES = ("decode", "engine", "encode")
 
 
 @contextmanager
-def stages(bundle: Bundle, folder: Path, image_format: str) -> Iterator[dict[str, Callable[[], float]]]:
-    """Calls that return images/s: of each stage by itself, with the whole machine, and of the real `run`."""
+def stages(bundle: Bundle, folder: Path, image_format: ImageFormat) -> Iterator[dict[str, Callable[[], float]]]:
+    """Calls that return images/s: of each stage alone, with the whole machine to itself, and of the real `run`."""
     full, cores = bundle.manifest.batch_size, len(os.sched_getaffinity(0))
     files = [read_file(image) for image in list_images(folder)]
     batches = [files[i : i + full] for i in range(0, len(files), full)]

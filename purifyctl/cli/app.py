@@ -1,9 +1,8 @@
-"""The application that commands register with, its own options, and how failures are told."""
+"""The application that commands register with, its own options, and how failures are reported."""
 
 import sys
 import traceback
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,7 +25,7 @@ _debug = False
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"purifyctl {__version__}")
+        console.raw(f"purifyctl {__version__}\n")
         raise typer.Exit
 
 
@@ -41,14 +40,8 @@ def _root(
     _debug = debug
 
 
-def show_recipe(recipe: Path) -> NoReturn:
-    """What `--print` does."""
-    typer.echo(recipe.read_text(), nl=False)
-    raise typer.Exit
-
-
 def main() -> None:
-    """Entry point. Expected failures become one message and an exit code; bugs keep their traceback."""
+    """Entry point. An expected failure becomes one message and an exit code. A bug keeps its traceback."""
     keep_freed_memory()
     try:
         app()
@@ -57,7 +50,7 @@ def main() -> None:
             traceback.print_exc()
         console.error(str(error))
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a missing permission: the machine's state, not a bug
+    except OSError as error:  # a full disk or a missing permission is the machine's state, not a bug
         if _debug or error.filename is None:
             traceback.print_exc()
         console.error(f"{error.filename or 'The operating system'}: {error.strerror or error}.")

@@ -1,9 +1,15 @@
-"""Settings as frozen dataclasses, read from TOML recipes. Unknown keys fail.
+"""Recipes and the options of commands as frozen dataclasses. Light to import: no torch, no numpy.
 
-A recipe is refused before any time is spent: types, ranges and combinations are checked when it is read.
+A recipe or an option that cannot work is refused before any time is spent: types, ranges and combinations are checked
+when the dataclass is made.
+
+attacks.py, backends.py              the list of attacks, and the list of backends
+engine.py, training.py               what recipes hold
+run.py, attack.py, evaluate.py, ...  the options of each command; options.py: what a field says about its flag
+values.py, reading.py, recipes.py    values as they are written; TOML; the recipes that come with purifyctl
 """
 
-from purifyctl.config.attack import AttackConfig
+from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import (
     ATTACKS,
     Attack,

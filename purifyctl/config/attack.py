@@ -1,63 +1,71 @@
-"""One attack, as flags and recipes describe it: its kind, and how strong it is."""
+"""The options of `purifyctl attack`."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from purifyctl.config.attacks import ATTACKS, BY_KIND, Attack, AttackKind
-from purifyctl.config.values import require
+from purifyctl.config.attack_config import AttackConfig
+from purifyctl.config.attacks import AttackKind
+from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
+from purifyctl.config.options import check_minimums, option
+from purifyctl.config.training import ClassifierConfig
+from purifyctl.config.values import EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError
+
+OnExisting = Literal["error", "overwrite"]
 
 
 @dataclass(frozen=True)
-class AttackConfig:
-    """An attack, apart from its budget. What each kind does: `purifyctl.attacks`."""
+class AttackOptions:
+    """What `purifyctl attack` can be told, beyond source and output."""
 
-    kind: AttackKind  # what each does: purifyctl.attacks
-    steps: int = 0  # 0: the attack's usual number
-    restarts: int = 1  # runs from different random starts; each image keeps its most successful one
-    eot: int = 1  # gradients averaged over so many passes, for models that are random; AutoAttack: version "rand"
-    targeted: bool = False  # towards the label it is given, not away from it
+    kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
+    eps: str = option("8/255", help="Budget: no pixel value changes by more than this.")
+    eps_space: EpsSpace = option(
+        "unit", help="Range that --eps is given in: [0, 1], [-1, 1], or mean/std units of the attacked classifier."
+    )
+    steps: int = option(0, minimum=0, help="Number of steps or queries. 0: the attack's usual number.")
+    restarts: int = option(1, minimum=1, help="Number of random starts, for pgd. The most successful one counts.")
+    eot: int = option(1, minimum=1, help="Passes that each gradient is averaged over, for networks that are random.")
+    target: str = option("", help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
+    classifier: str | None = option(
+        None, help="torchvision or timm name, or [bold]module:factory[/]. Default: the demo's classifier."
+    )
+    weights: str = option("", help=WEIGHTS_HELP)
+    surrogate: str = option("", help="Attack this classifier, and judge on --classifier. Default: the same one.")
+    surrogate_weights: str = option("", help="Its weights, as for --weights.")
+    through_purifier: Path | None = option(
+        None, help="Checkpoint of a purifier to attack together with the classifier."
+    )
+    labels: LabelsFrom = option(
+        "predicted", help="What counts as right: the prediction on the clean image, or the folder's class."
+    )
+    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
+    seed: int = option(0, minimum=0, help="The same seed makes the same images.")
+    include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
+    exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
+    on_existing: OnExisting = option("error", help="What to do when OUT holds an earlier attack.")
 
     def __post_init__(self) -> None:
-        if self.kind not in BY_KIND:
-            raise ConfigError(f"There is no attack {self.kind!r}.", hint=f"attacks: {', '.join(BY_KIND)}")
-        name, record = self.label, self.record
-        with_restarts = ", ".join(attack.kind for attack in ATTACKS if attack.restarts)
-        with_targets = ", ".join(attack.kind for attack in ATTACKS if attack.targeted)
-        ask_for = "has one step; use pgd for more" if record.default_steps == 1 else "fixes its own steps; give it none"
-        require(self.steps >= 0, f"steps is {self.steps}; it must not be negative.")
-        require(not record.fixed_steps or self.steps <= record.default_steps, f"{name} {ask_for}.")
-        require(self.restarts >= 1, f"restarts is {self.restarts}; it must be at least 1.")
-        require(self.restarts == 1 or record.restarts, f"restarts are for {with_restarts}; {name} has no random start.")
-        require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
-        require(self.eot == 1 or record.eot, f"eot averages gradients over passes; {name} does not offer that.")
-        require(
-            not self.targeted or record.targeted,
-            f"{name} cannot be given a target; these can: {with_targets}.",
-        )
+        if self.surrogate_weights and not self.surrogate:
+            raise ConfigError(
+                "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
+            )
+        check_minimums(self)
+        _ = self.attack, self.judged  # making them refuses what cannot work
 
     @property
-    def record(self) -> Attack:
-        """What is known about this kind of attack."""
-        return BY_KIND[self.kind]
+    def attack(self) -> AttackConfig:
+        """The attack, without its budget."""
+        return AttackConfig(self.kind, self.steps, self.restarts, self.eot, targeted=bool(self.target))
 
     @property
-    def effective_steps(self) -> int:
-        """`steps`, or the attack's usual number. 0 for AutoAttack, which is four attacks with their own."""
-        return self.steps or self.record.default_steps
+    def judged(self) -> ClassifierConfig:
+        """The classifier that says whether an attack succeeded."""
+        return chosen_classifier(self.classifier, self.weights)
 
     @property
-    def label(self) -> str:
-        """The kind's name in reports, without numbers: `PGD`."""
-        return self.record.label
-
-    @property
-    def name(self) -> str:
-        """What every report calls it: `FGSM`, `PGD-10`, `PGD-100 x5`, `DIM-10 EOT 20 targeted`."""
-        parts = [self.label if self.record.fixed_steps else f"{self.label}-{self.effective_steps}"]
-        if self.restarts > 1:
-            parts.append(f"x{self.restarts}")
-        if self.eot > 1:
-            parts.append(f"EOT {self.eot}")
-        if self.targeted:
-            parts.append("targeted")
-        return " ".join(parts)
+    def attacked(self) -> ClassifierConfig:
+        """The classifier that the attack works on: the surrogate, or else the one that judges."""
+        return ClassifierConfig(self.surrogate, self.surrogate_weights) if self.surrogate else self.judged

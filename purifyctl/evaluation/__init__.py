@@ -1,6 +1,6 @@
 """How well a purifier does under attack: threat models, defences side by side, intervals, masking checks."""
 
+from purifyctl.config.evaluate import EvaluateOptions
 from purifyctl.evaluation.evaluate import EvaluateResult, evaluate
-from purifyctl.evaluation.options import EvaluateOptions
 
 __all__ = ["EvaluateOptions", "EvaluateResult", "evaluate"]

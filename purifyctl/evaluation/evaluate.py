@@ -18,12 +18,13 @@ import purifyctl
 from purifyctl import console
 from purifyctl.attacks import check_installed
 from purifyctl.config import ATTACKS, EpsSpace, eps_scale, format_eps, parse_eps
+from purifyctl.config.evaluate import ALWAYS_WRITTEN, THREAT_MODELS, EvaluateOptions
+from purifyctl.config.options import identity
 from purifyctl.errors import ConfigError, PurifyctlError
 from purifyctl.evaluation.examples import Examples, find_examples
-from purifyctl.evaluation.ladder import EPS, SPACES, THREAT_MODELS, Rung, build_ladder, paper_eps
+from purifyctl.evaluation.ladder import EPS, SPACES, Rung, build_ladder, paper_eps
 from purifyctl.evaluation.loop import TIMES, Loop, cost
 from purifyctl.evaluation.masking import CHECKS
-from purifyctl.evaluation.options import EvaluateOptions
 from purifyctl.evaluation.plan import Plan, make_plan
 from purifyctl.evaluation.records import read_tables, unreadable
 from purifyctl.evaluation.settings import RECORDS, begin_or_resume
@@ -89,12 +90,8 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
     settings = {
         **facts,
         "photographs": {"n": len(plan.photographs), "sha256": plan.sha256},
-        "labels": options.labels,
         "ladder": [rung.key for rung in ladder],
-        "expensive_limit": options.expensive_limit,
-        "image_size": options.image_size,
-        "batch_size": options.batch_size,
-        "seed": options.seed,
+        **identity(options, always=ALWAYS_WRITTEN),
         "versions": {"purifyctl": purifyctl.__version__, **{name: installed(name) for name in PACKAGES}},
         "device": _device(subject.device),
     }

@@ -2,25 +2,20 @@
 
 import math
 import re
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from purifyctl.config import (
-    ATTACKS,
     AttackConfig,
     EpsSpace,
     eps_scale,
     format_eps,
     grey_levels,
-    parse_list,
 )
+from purifyctl.config.evaluate import THREAT_MODELS, ThreatModel
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE
 
-ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
-THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
 WHAT_IT_KNOWS = {
     "clean": "no attack: the price of the defence",
     "gray_box": "the attacker knows the classifier, not the defence (the paper's setting)",
@@ -189,32 +184,6 @@ def _rungs(
 def _averaged(attack: AttackConfig) -> AttackConfig:
     """The attack as it is made on a random model: it averages gradients, if it can."""
     return replace(attack, eot=EOT) if attack.record.eot else attack
-
-
-def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
-    """Read threat models from text such as `gray-box,adaptive`. Empty text gives none.
-
-    Raises
-    ------
-    ConfigError
-        There is no such threat model.
-    """
-    return parse_list(text, {model.replace("_", "-"): model for model in THREAT_MODELS}, "rung")
-
-
-def parse_attack(text: str) -> AttackConfig:
-    """Read an attack as a flag writes it: `KIND`, `KIND-STEPS` or `KIND-STEPSxRESTARTS`, such as `pgd-100x5`.
-
-    Raises
-    ------
-    ConfigError
-        There is no such attack, or it takes no such numbers.
-    """
-    found = re.fullmatch(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<steps>\d+))?(?:x(?P<restarts>\d+))?", text.lower())
-    kinds = [attack.kind for attack in ATTACKS]
-    if found is None or found["kind"] not in kinds:
-        raise ConfigError(f"There is no attack {text!r}.", hint=f"attacks: {', '.join(kinds)}; with steps: pgd-100")
-    return AttackConfig(found["kind"], steps=int(found["steps"] or 0), restarts=int(found["restarts"] or 1))
 
 
 def paper_eps(std: Sequence[float], space: EpsSpace) -> dict[EpsSpace, float]:

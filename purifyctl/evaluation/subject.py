@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from purifyctl import console
 from purifyctl.attacks import Model, behind
-from purifyctl.checkpoint import load_purifier
+from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
+from purifyctl.config.evaluate import EvaluateOptions
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     GATED,
@@ -23,8 +25,7 @@ from purifyctl.evaluation.defences import (
     network_defence,
 )
 from purifyctl.evaluation.ladder import Rung
-from purifyctl.evaluation.options import EvaluateOptions
-from purifyctl.gate import load_gate, threshold_for
+from purifyctl.gate import load_gate, shipped_gate, threshold_for
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import to_tensor
 
@@ -79,20 +80,23 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # the report says FP32
-    classifier = _placed(load_classifier(options.classifier, options.weights), device)
+    chosen = options.defended
+    classifier = _placed(load_classifier(chosen.name, chosen.weights), device)
     defences = {defence.name: defence for defence in classical_defences()}
     facts: dict[str, Any] = {
-        "classifier": {"name": options.classifier, "weights": options.weights, "sha256": weights_sha256(classifier)}
+        "classifier": {"name": chosen.name, "weights": chosen.weights, "sha256": weights_sha256(classifier)}
     }
     facts["purifiers"], sketches = {}, {}
-    for name, file in (*options.against, (PURIFIER, options.checkpoint)):
+    for name, file in (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint())):
+        if name in ("", GATED, *defences):
+            raise ConfigError(f"--against {name}=...: the name is taken.", hint="call it something else")
         purifier = load_purifier(file)
         purifier.check_size(options.image_size)
         defences[name] = network_defence(name, _placed(purifier.net, device))
         facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": purifier.guided_by}
         sketches[name] = purifier.photographs
     if options.gate:
-        gate = load_gate(options.gate)
+        gate = load_gate(shipped_gate() if options.gate == Path("shipped") else options.gate)
         threshold = threshold_for(gate.thresholds, options.gate_fpr)
         defences[GATED] = gated_defence(_placed(gate.net, device), threshold, _net_of(defences[PURIFIER]))
         facts["gate"] = {"sha256": gate.sha256, "threshold": threshold, "false_positive_rate": options.gate_fpr}

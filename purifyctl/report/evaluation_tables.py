@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from purifyctl.config import ATTACKS, format_eps
+from purifyctl.config.evaluate import THREAT_MODELS
 from purifyctl.evaluation.defences import NONE
-from purifyctl.evaluation.ladder import THREAT_MODELS, WHAT_IT_KNOWS
+from purifyctl.evaluation.ladder import WHAT_IT_KNOWS
 from purifyctl.evaluation.summary import WORST
 from purifyctl.metrics import percent
 from purifyctl.report.paper import paper_tables

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from purifyctl.config.evaluate import THREAT_MODELS
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
 from purifyctl.evaluation.examples import Examples
-from purifyctl.evaluation.ladder import THREAT_MODELS
 from purifyctl.strip import draw_strip
 
 Cell = Mapping[str, Any]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purifyctl.config.run import RunOptions
+from purifyctl.config.options import identity
+from purifyctl.config.run import ALWAYS_WRITTEN, RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
@@ -104,12 +105,11 @@ def _check_store_apart(source: Source, store: RemoteFolder) -> None:
 
 
 def _identity(options: RunOptions) -> dict[str, Any]:
-    """What resuming must not change."""
-    names = ("image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels")
+    """What resuming must not change, with another form of the fields that are marked `told_by`."""
     gated = {"gate": options.gate, "unflagged": options.unflagged} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
     stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
-    return {name: getattr(options, name) for name in names} | gated | listed | stored
+    return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

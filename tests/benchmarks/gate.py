@@ -20,7 +20,7 @@ from purifyctl.engine.bundle import load_bundle
 from purifyctl.run import RunOptions, run
 
 SHARES = (0.0, 0.01, 0.1, 0.5, 1.0)
-FORMS = {"ungated": RunOptions(), "gated": RunOptions(gate=0.01, unflagged="leave"), "none": RunOptions(compare=True)}
+FORMS = {"ungated": RunOptions(), "gated": RunOptions(gated=True, unflagged="leave"), "none": RunOptions(compare=True)}
 
 
 class Row(NamedTuple):

@@ -25,9 +25,9 @@ import torch
 from purifyctl.bench import BenchOptions, bench
 from purifyctl.checkpoint import save_purifier, shipped_checkpoint
 from purifyctl.config import BACKENDS, BackendName, EngineConfig, NetworkConfig
+from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.backends import implementation, library
 from purifyctl.engine.build import build_engine
-from purifyctl.engine.default import CLASSIFIER, WEIGHTS
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, ParityError
 from purifyctl.machine import gpu_capability
 from purifyctl.nn import build_purifier

@@ -1,0 +1,57 @@
+"""The options of `purifyctl build-engine`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from purifyctl.config.backends import AHEAD_OF_TIME, BackendName, EnginePrecision
+from purifyctl.config.classifier import WEIGHTS_HELP
+from purifyctl.config.engine import EngineConfig
+from purifyctl.config.options import option
+
+Precision = Literal["auto", EnginePrecision]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `purifyctl build-engine` can be told, beyond the recipe.
+
+    A field that a recipe has too wins over the recipe. It is None, or empty, when the recipe decides.
+    """
+
+    checkpoint: Path | None = option(
+        None, help="purifier.safetensors or its run folder. Default: the shipped purifier."
+    )
+    out: Path | None = option(None, help="Bundle folder. Default: engines/BACKEND-PRECISION.")
+    backend: BackendName | None = option(None, help=f"Library that runs the engine. Default: {EngineConfig.backend}.")
+    precision: Precision | None = option(
+        None, help="auto is the fastest that the backend has on this machine. Default: auto."
+    )
+    classifier: str | None = option(
+        None, help="torchvision or timm name, [bold]module:factory[/], or none. Default: none."
+    )
+    weights: str = option("", help=WEIGHTS_HELP)
+    image_size: int | None = option(
+        None, help=f"Side of the square image, in pixels. Default: {EngineConfig.image_size}."
+    )
+    batch_size: int | None = option(None, help=f"Number of images per engine call. Default: {EngineConfig.batch_size}.")
+    targets: tuple[str, ...] = option(
+        (), flag="--target", help=f"GPU for {' or '.join(AHEAD_OF_TIME)}, such as SM86; repeatable. Default: all."
+    )
+    fused: bool | None = option(
+        None, flag="--fused/--separate", help="Also build purifier and classifier as one graph, which run then prefers."
+    )
+    gate: str | None = option(
+        None, help="Gate for run --gate: a checkpoint, or [bold]none[/]. Default: the shipped gate."
+    )
+    parity_photos: Path | None = option(
+        None, help="Photographs to compare engine and torch on. Default: those inside packages."
+    )
+    calibration_photos: Path | None = option(
+        None, help="Photographs that the ranges of INT8 come from. Default: those inside packages."
+    )
+    gate_photos: Path | None = option(
+        None, help="Your clean photographs, to set the gate's thresholds. Default: the gate's own thresholds."
+    )
+    explain: bool = option(False, help="Say which layer first differs from FP32, and which differs most.")
+    overwrite: bool = option(False, help="Replace an existing bundle.")

@@ -1,0 +1,177 @@
+"""The options of `purifyctl evaluate`."""
+
+import re
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from purifyctl.config.attack_config import AttackConfig
+from purifyctl.config.attacks import ATTACKS
+from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
+from purifyctl.config.options import check_minimums, option
+from purifyctl.config.training import ClassifierConfig
+from purifyctl.config.values import (
+    DEFAULT_GATE_FPR,
+    EpsSpace,
+    LabelsFrom,
+    parse_list,
+    parse_percent,
+    parse_texts,
+)
+from purifyctl.errors import ConfigError
+
+ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
+THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
+
+# Version 0.1.0 wrote these into settings.json whatever their value; see the same name in `config/run.py`.
+ALWAYS_WRITTEN = ("labels", "expensive_limit", "image_size", "batch_size", "seed")
+
+
+def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
+    """Read `gray-box,adaptive`. An empty text gives an empty tuple.
+
+    Raises
+    ------
+    ConfigError
+        There is no such threat model.
+    """
+    return parse_list(text, {model.replace("_", "-"): model for model in THREAT_MODELS}, "rung")
+
+
+def parse_attack(text: str) -> AttackConfig:
+    """Read an attack as a flag names it: `KIND`, `KIND-STEPS` or `KIND-STEPSxRESTARTS`, such as `pgd-100x5`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such attack, or it takes no such numbers.
+    """
+    found = re.fullmatch(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<steps>\d+))?(?:x(?P<restarts>\d+))?", text.lower())
+    kinds = [attack.kind for attack in ATTACKS]
+    if found is None or found["kind"] not in kinds:
+        raise ConfigError(f"There is no attack {text!r}.", hint=f"attacks: {', '.join(kinds)}; with steps: pgd-100")
+    return AttackConfig(found["kind"], steps=int(found["steps"] or 0), restarts=int(found["restarts"] or 1))
+
+
+def parse_surrogate(text: str) -> tuple[str, str]:
+    """Read `NAME` or `NAME=WEIGHTS`."""
+    name, _, weights = text.partition("=")
+    return name, weights
+
+
+def parse_against(text: str) -> tuple[str, Path]:
+    """Read `NAME=CHECKPOINT`. Raises ConfigError when one of them is missing."""
+    name, _, file = text.partition("=")
+    if not (name and file):
+        raise ConfigError(f"--against {text}: a name or a file is missing.", hint="write NAME=CHECKPOINT")
+    return name, Path(file)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `purifyctl evaluate` can be told, beyond photographs and output.
+
+    To resume an evaluation, a call must repeat all of it.
+    """
+
+    checkpoint: Path | None = option(
+        None,
+        told_by="purifiers",
+        help="purifier.safetensors or its run folder. Default: the shipped purifier.",
+    )
+    classifier: str | None = option(
+        None,
+        told_by="classifier",
+        help="torchvision or timm name, or [bold]module:factory[/]. Default: the shipped one.",
+    )
+    weights: str = option("", told_by="classifier", help=WEIGHTS_HELP)
+    surrogates: tuple[tuple[str, str], ...] = option(  # (name, weights)
+        (),
+        flag="--surrogate",
+        metavar="NAME[=WEIGHTS]",
+        parse_each=parse_surrogate,
+        told_by="surrogates",
+        help="Classifier to make transfer examples on; repeatable.",
+    )
+    gate: Path | None = option(  # Path("shipped"): the one that comes with purifyctl
+        None,
+        parse=Path,
+        told_by="gate",
+        help="Also measure the purifier behind this gate: a checkpoint, or [bold]shipped[/].",
+    )
+    gate_fpr: float = option(
+        DEFAULT_GATE_FPR,
+        parse=parse_percent,
+        told_by="gate",
+        help="Share of clean images that the gate may flag by mistake, such as 5% or 0.05. Default: 1%.",
+    )
+    against: tuple[tuple[str, Path], ...] = option(  # (name, checkpoint)
+        (),
+        metavar="NAME=CHECKPOINT",
+        parse_each=parse_against,
+        told_by="purifiers",
+        help="Another purifier to compare with; repeatable. Call the paper's baseline pix2pix.",
+    )
+    threat_models: tuple[ThreatModel, ...] = option(
+        (),
+        flag="--rungs",
+        metavar="LIST",
+        parse=parse_threat_models,
+        told_by="ladder",
+        help="Some of clean,gray-box,transfer,black-box,adaptive. Default: all; transfer needs --surrogate.",
+    )
+    attacks: tuple[AttackConfig, ...] = option(
+        (),
+        flag="--attack",
+        metavar="KIND[-STEPS][xRESTARTS]",
+        parse_each=parse_attack,
+        told_by="ladder",
+        help="Attack to make, such as pgd-100x5; repeatable. Default: the protocol's attacks.",
+    )
+    eps: tuple[str, ...] = option(  # such as "8/255", in units of `eps_space`
+        (),
+        metavar="LIST",
+        parse=parse_texts,
+        told_by="ladder",
+        help="L-infinity budgets. Default: 2/255,4/255,8/255,16/255 of [0, 1].",
+    )
+    eps_space: EpsSpace = option(  # the paper's eps of 0.3 is read in it first, too
+        "unit", told_by="ladder", help="Range that --eps is given in: unit is [0, 1], signed is [-1, 1]."
+    )
+    limit: int | None = option(
+        None, minimum=1, told_by="photographs", help="Number of photographs, spread over the classes. Default: all."
+    )
+    expensive_limit: int = option(
+        64, minimum=1, help="Number of photographs on black-box, adaptive and other costly rungs."
+    )
+    labels: LabelsFrom = option(
+        "folder", help="True labels from the folders' names, or the classifier's own predictions."
+    )
+    seed: int = option(0, minimum=0, help="Seed of everything that is random.")
+    batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
+    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    paper: bool = option(
+        False, told_by="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."
+    )
+
+    def __post_init__(self) -> None:
+        check_minimums(self)
+        if self.gate is None and self.gate_fpr != DEFAULT_GATE_FPR:
+            raise ConfigError("--gate-fpr is for --gate.", hint="add --gate shipped")
+        names = [name for name, _ in self.surrogates]
+        if len(set(names)) < len(names):
+            raise ConfigError("The same surrogate is named twice.")
+        others = [name for name, _ in self.against]
+        if twice := sorted({name for name in others if others.count(name) > 1}):
+            raise ConfigError(f"--against {twice[0]}=...: the name is taken.", hint="call it something else")
+        if (self.defended.name, self.defended.weights) in self.surrogates:
+            raise ConfigError(
+                f"{self.defended.name} is the classifier that is defended: examples made on it are gray-box.",
+                hint="name another classifier as --surrogate",
+            )
+
+    @property
+    def defended(self) -> ClassifierConfig:
+        """The classifier behind the purifier."""
+        return chosen_classifier(self.classifier, self.weights)

