@@ -177,6 +177,7 @@ SETTINGS = (
     config.ClassifierConfig,
     config.ObjectiveConfig,
     config.TrainingAttack,
+    config.Phase,
     config.GateConfig,
     config.EngineConfig,
 )

@@ -37,7 +37,7 @@ from purifyctl.run import RunOptions, dry_run, merge, plan, run
 from purifyctl.run.rows import read_rows
 from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.sources import list_images
-from purifyctl.training.gate import _platt
+from purifyctl.training.calibration import platt
 from tests import tiny
 from tests.kills import PART_SIZE
 
@@ -395,7 +395,7 @@ def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_a
     generator = torch.Generator().manual_seed(seed)
     clean = scale * torch.randn(60, generator=generator)
     attacked = scale * (torch.randn(40, generator=generator) + separation)
-    a, b = _platt(clean, attacked)
+    a, b = platt(clean, attacked)
     assert a > 0
     scores = torch.sigmoid(a * torch.cat([clean, attacked]) + b)
     wanted = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])

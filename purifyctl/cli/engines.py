@@ -70,7 +70,7 @@ def build_engine(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """[bold]purifyctl build-engine --checkpoint runs/fast --classifier mobilenet_v2 --out engines/mine[/]
+    """[bold]purifyctl build-engine --checkpoint runs/mine --classifier mobilenet_v2 --out engines/mine[/]
 
     Build an engine bundle from a checkpoint and a classifier, and check that it agrees with torch.
 

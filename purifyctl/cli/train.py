@@ -23,7 +23,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A built-in recipe's name, such as [bold]fast[/], or a TOML file's path.",
+            help="A built-in recipe's name, such as [bold]shipped[/], or a TOML file's path.",
             autocompletion=completion.training_recipes,
         ),
     ],
@@ -42,7 +42,7 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """[bold]purifyctl train fast --photos DIR[/]
+    """[bold]purifyctl train shipped --photos DIR[/]
 
     Train a purifier on clean photographs, with attacks on a frozen classifier made on the fly.
 
