@@ -8,22 +8,22 @@ from purifyctl.config.values import require
 
 @dataclass(frozen=True)
 class GateConfig:
-    """A recipe of `purifyctl train-gate`: everything that decides what gate it makes, but for the photographs."""
+    """A recipe of `purifyctl train-gate`: everything that decides what gate it makes, except the photographs."""
 
     classifiers: tuple[ClassifierConfig, ...]  # each step attacks one of them
-    attacks: tuple[TrainingAttack, ...]  # each crop draws one, and its budget; none through a purifier
+    attacks: tuple[TrainingAttack, ...]  # for each crop, one of them is sampled, and a budget; none through a purifier
     width: int = 24  # channels of the network's first layer
-    resize: int = 320  # pixels; photographs are brought to this side, ...
-    largest: int = 320  # ... squares of image_size to this many pixels are cut from them at random ...
-    image_size: int = 160  # ... and brought to this side: photographs are as sharp as their size makes them
+    resize: int = 320  # pixels; photographs are resized to squares of this side
+    largest: int = 320  # pixels; random squares of image_size to this side are cut from them
+    image_size: int = 160  # pixels; these squares are resized to this side, so that some are sharper than others
     batch_size: int = 16  # photographs per step; the network sees a clean and an attacked crop of each
-    attack_epochs: int = 1  # crops of each photograph that are attacked; made once, and used again
+    attack_epochs: int = 1  # crops of each photograph that are attacked; they are made once, and used again
     epochs: int = 20  # passes over the photographs
     learning_rate: float = 2e-3  # Adam, with a cosine schedule
-    disturbed: float = 0.5  # share of the clean crops that are compressed as JPEG, or made noisy
-    held_out: float = 0.1  # share of the photographs that thresholds and calibration come from
-    validation_sizes: tuple[int, ...] = (256, 128)  # pixels; the smaller, the sharper. The strictest threshold counts
-    seed: int = 0  # of everything that is drawn at random
+    disturbed: float = 0.5  # share of the clean crops that are compressed as JPEG or made noisy
+    held_out: float = 0.1  # share of the photographs that is used for thresholds and calibration, and never trained on
+    validation_sizes: tuple[int, ...] = (256, 128)  # pixels; smaller images are sharper; the highest threshold counts
+    seed: int = 0  # of everything that is sampled at random
 
     def __post_init__(self) -> None:
         require(len(self.attacks) > 0, "attacks: at least one attack is needed.")

@@ -1,4 +1,4 @@
-"""Which purifier network."""
+"""The purifier's network."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,15 +10,15 @@ from purifyctl.config.values import require
 class NetworkConfig:
     """A purifier network.
 
-    `unet` is the paper's generator (pix2pix U-Net); `residual` predicts a correction to the image; `redraw` decides
-    what a coarse version of it shows, and draws that in its place.
+    `unet` is the paper's generator (pix2pix U-Net). `residual` predicts a correction to the image. `redraw` decides
+    what a coarse version of the image shows, and draws that in its place.
     """
 
     kind: Literal["unet", "residual", "redraw"]  # the paper's generator; image + correction; drawing
     width: int = 64  # channels of the first level; pix2pix uses 64
     depth: int = 8  # levels below full resolution; the paper's U-Net-256 has 8
-    reduce: int = 1  # redraw: pixels; what it sees of an image are averages over squares of this side
-    classes: int = 1000  # redraw: as many as the classifier has that it draws for
+    reduce: int = 1  # redraw: pixels; it sees averages over squares of this side
+    classes: int = 1000  # redraw: the number of classes of the classifier that it draws for
 
     def __post_init__(self) -> None:
         require(self.width >= 1, f"network.width is {self.width}; it must be at least 1.")

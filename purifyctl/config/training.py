@@ -27,9 +27,9 @@ class ClassifierConfig:
 class TrainingAttack(AttackConfig):
     """One kind of adversarial example in the training mix. Budgets are L-infinity in [0, 1]."""
 
-    eps: tuple[float, float]  # each image samples its budget uniformly from [low, high]
-    through: Literal["classifier", "purifier"] = "classifier"  # "purifier": through purifier and classifier (adaptive)
-    share: float = 1.0  # how often an image samples this attack, relative to the others
+    eps: tuple[float, float]  # for each image, a budget is sampled uniformly from [low, high]
+    through: Literal["classifier", "purifier"] = "classifier"  # purifier: through purifier and classifier (adaptive)
+    share: float = 1.0  # how often this attack is sampled, relative to the others
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,9 +94,7 @@ class Phase:
 
     name: str  # log.jsonl and the held-out figures name the phase
     epochs: int  # passes over the photographs
-    goes_on_from: Literal["last", "best"] = (
-        "last"  # the last purifier of the phase before, or its best on held-out ones
-    )
+    goes_on_from: Literal["last", "best"] = "last"  # which purifier of the phase before; best: by its held-out figures
     continues_schedule: bool = False  # one cosine over the phase before and this one, instead of one each
     learning_rate: float | None = None  # Adam's
     schedule: Schedule | None = None  # of the learning rate; cosine: down to 0 within this phase
@@ -107,9 +105,7 @@ class Phase:
     attacks: tuple[TrainingAttack, ...] = ()  # empty: the recipe's
     objective: dict[str, float] = field(default_factory=dict)  # weights of loss terms that differ from the recipe's
     terms: tuple[LossTerm, ...] = ()  # the only loss terms of this phase, such as ["l2"] to denoise; empty: all
-    learns: Learns = (
-        "all"  # redraw: which of its two parts learns; draw: to draw what the classifier says; read: to read
-    )
+    learns: Learns = "all"  # redraw: which of its parts; draw: to draw what the classifier says; read: to read images
 
     def __post_init__(self) -> None:
         require(self.name.isidentifier(), f"phases.name is {self.name!r}; it must be one word.")
@@ -133,29 +129,27 @@ class TrainConfig:
 
     network: NetworkConfig  # what is trained
     classifiers: tuple[ClassifierConfig, ...]  # each step attacks one and is guided by it; the first one is validated
-    attacks: tuple[TrainingAttack, ...]  # each image samples one, and its budget
+    attacks: tuple[TrainingAttack, ...]  # for each image, one of them is sampled, and a budget
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # weights of the loss terms
     phases: tuple[Phase, ...] = ()  # one after the other; none: the whole training is one phase
-    classifier_sees: Literal["all", "centre"] = "all"  # of a training image; centre: its own crop, as when it is used
-    resize: int = 286  # pixels; photographs are brought to this side (pix2pix: 286) ...
-    image_size: int = 256  # ... and a square of this side is cut from them at random
+    classifier_sees: Literal["all", "centre"] = "all"  # the whole training image, or its own crop, as when it is used
+    resize: int = 286  # pixels; photographs are resized to squares of this side (pix2pix: 286)
+    image_size: int = 256  # pixels; the side of the square that is cut from them at random
     batch_size: int = 16  # photographs per step, over all GPUs
     epochs: int = 1  # passes over the photographs; with phases, each of them has its own
     growth_epochs: int = 0  # over so many epochs, budgets of attacks through the purifier grow from nothing
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
-    beta2: float = (
-        0.999  # Adam, torch's default; lower where the losses change, so that their scale is forgotten sooner
-    )
+    beta2: float = 0.999  # Adam, torch's default; lower: the scale of the losses is forgotten sooner when they change
     schedule: Schedule = "constant"  # cosine: the learning rate falls to 0 by the end, in each phase anew
     ema: float = 0.0  # decay per step of the averaged weights, which become the purifier; 0: no averaging
-    start: str = ""  # checkpoint whose weights are gone on with; "shipped": the one that comes with purifyctl
+    start: str = ""  # checkpoint whose weights the training begins with; "shipped": the one that comes with purifyctl
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay unchanged
     cached_attacks: int = 0  # attacked variants of each photograph, made once and used again; 0: new ones every time
     held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
-    validation_images: int = 256  # at most so many of them are used ...
-    validate_every: int = 1  # ... after so many epochs ...
-    validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # ... attacked with these budgets
+    validation_images: int = 256  # at most so many held-out photographs are used
+    validate_every: int = 1  # epochs between two validations
+    validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # budgets that held-out photographs are attacked with
     patience: int = 0  # a phase ends after so many validations in a row without a better purifier; 0: never
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
     learns: Learns = "all"  # redraw: which of its two parts learns; for phases
