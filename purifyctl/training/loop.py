@@ -129,11 +129,16 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
                 if interrupted or phase.begin >= last_step:
                     break
                 state.begin_phase(phase)
+            if config.phases:
+                console.note(f"Phase {phase.name}: to step {phase.end}.")
+
+            # the phase's networks, as they were saved, or as the phase begins
             purifier = _purifier_that_begins(phase, state, folder, start, workers)
             chosen_classifiers = [classifiers[chosen] for chosen in phase.config.classifiers]
             trainer = Trainer(phase, chosen_classifiers, workers, purifier, cache)
             if state.networks is not None:
                 trainer.load_state(state.networks)
+                state.networks = None  # the trainer has them now
             elif workers.leads and phase.number:  # from here on, nothing of the phase before is needed
                 folder.save(state, trainer, time.monotonic() - started)
             validation: Validation | None = None
