@@ -59,11 +59,9 @@ man: setup ## Write the manual pages into build/man.
 
 demo-weights: setup ## Train the shipped purifier again (PHOTOS=folder of photographs; two hours on 2 cores).
 	@test -n "$(PHOTOS)" || { echo "make demo-weights PHOTOS=DIR: which photographs?" >&2; exit 2; }
-	for part in fast finish broaden polish; do \
-		$(BIN)/purifyctl train train/$$part.toml --photos "$(PHOTOS)" --out runs/$$part \
-			$(if $(MOBILENET_V2),--weights "mobilenet_v2=$(MOBILENET_V2)") || exit; \
-	done
-	cp runs/polish/purifier.safetensors purifyctl/data/purifier.safetensors
+	$(BIN)/purifyctl train shipped --photos "$(PHOTOS)" --out runs/shipped \
+		$(if $(MOBILENET_V2),--weights "mobilenet_v2=$(MOBILENET_V2)")
+	cp runs/shipped/purifier.safetensors purifyctl/data/purifier.safetensors
 	@echo "To measure it, use photographs that it was not trained on: $(BIN)/purifyctl evaluate --photos DIR --out evaluation"
 
 test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU, and say what could not be checked.

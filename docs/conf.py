@@ -19,6 +19,7 @@ include_patterns = [
     "THIRD_PARTY_NOTICES.md",
     "docs/*.md",
     "docs/adr/*.md",
+    "docs/notebook/*.md",
     "train/README.md",
     "engines/README.md",
     "purifyctl/data/*.md",
@@ -51,11 +52,12 @@ NAVIGATION = {
         "docs/reference",
     ],
     "Making purifiers": [
+        "docs/training",
         "train/README",
         "docs/reproduce",
-        "docs/training",
         "purifyctl/data/purifier",
         "purifyctl/data/gate",
+        "docs/notebook/README",
     ],
     "How it is built": [
         "docs/architecture",
@@ -69,9 +71,12 @@ NAVIGATION = {
 
 
 def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Give the first page, and that of the decisions, their tables of contents, which code hosts would not show."""
+    """Give the first page, the decisions and the notebook their tables of contents, which code hosts do not show."""
     if docname == "docs/adr/README":
         source[0] += _contents("Decisions", sorted(f"docs/adr/{file.stem}" for file in ROOT.glob("docs/adr/0*.md")))
+    if docname == "docs/notebook/README":
+        pages = ("loss", "ablation", "redraw")
+        source[0] += _contents("Notebook", [f"docs/notebook/{page}" for page in pages])
     if docname == "README":
         there = {f"docs/{file.stem}" for file in ROOT.glob("docs/*.md")}
         named = {page for pages in NAVIGATION.values() for page in pages}

@@ -57,6 +57,7 @@ _TRAIN = {
     "`[[classifiers]]`": config.ClassifierConfig,
     "`[objective]`": config.ObjectiveConfig,
     "`[[attacks]]`": config.TrainingAttack,
+    "`[[phases]]`": config.Phase,
 }
 
 

@@ -57,7 +57,7 @@ class Checkpoint:
 
 
 def shipped_checkpoint() -> Path:
-    """The small purifier that comes with purifyctl, trained with `train/fast.toml`; its card lies beside it."""
+    """The small purifier that comes with purifyctl, trained with `train/shipped.toml`; its card lies beside it."""
     return Path(str(files("purifyctl").joinpath("data/purifier.safetensors")))
 
 

@@ -160,7 +160,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         (["attack", "tests", "--out", "OUT", "--eps", "8", "--classifier", "TINY"], 2, 'did you mean "8/255"'),
         (["attack", "tests", "--out", "OUT", "--target", "fish", "--classifier", "TINY"], 2, "'fish' is no class"),
         (["train", "no.toml"], 2, "no recipe no.toml"),
-        (["train", "train/fast.toml"], 2, "names no photographs"),
+        (["train", "train/shipped.toml"], 2, "names no photographs"),
         (["build-engine", "--checkpoint", "no.safetensors", "--out", "OUT"], 1, "no checkpoint"),
         (["evaluate", "--photos", "/no/such/folder", "--out", "OUT"], 2, "no folder or file /no/such/folder"),
         (["attack", "s3://bucket/photos", "--out", "OUT"], 2, "only run reads from URLs"),

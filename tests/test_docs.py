@@ -176,6 +176,7 @@ SETTINGS = (
     config.ClassifierConfig,
     config.ObjectiveConfig,
     config.TrainingAttack,
+    config.Phase,
     config.GateConfig,
     config.EngineConfig,
 )

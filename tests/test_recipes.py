@@ -37,11 +37,11 @@ def test_a_word_means_the_built_in_recipe_whatever_lies_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("fast", "mine", "fast.toml"):
+    for name in ("shipped", "mine", "shipped.toml"):
         (tmp_path / name).touch()
-    assert find_recipe("fast", "train") == ROOT / "train" / "fast.toml"
-    assert find_recipe("./fast", "train").samefile(tmp_path / "fast")
-    assert find_recipe("fast.toml", "train").samefile(tmp_path / "fast.toml")
+    assert find_recipe("shipped", "train") == ROOT / "train" / "shipped.toml"
+    assert find_recipe("./shipped", "train").samefile(tmp_path / "shipped")
+    assert find_recipe("shipped.toml", "train").samefile(tmp_path / "shipped.toml")
     assert find_recipe(str(tmp_path / "mine"), "train").samefile(tmp_path / "mine")
     with pytest.raises(ConfigError, match="no built-in recipe 'mine'") as caught:
         find_recipe("mine", "train")
@@ -91,9 +91,9 @@ def offered(line: str, cwd: Path = ROOT) -> list[str]:
     [
         (
             "purifyctl train ",
-            ["adaptive", "broaden", "fast", "finish", "paper", "pix2pix-small", "pix2pix", "polish", "smoke"],
+            ["adaptive", "paper", "pix2pix-small", "pix2pix", "shipped", "smoke"],
         ),
-        ("purifyctl train f", ["fast", "finish"]),
+        ("purifyctl train s", ["shipped", "smoke"]),
         ("purifyctl train-gate ", ["gate"]),
         ("purifyctl train ./", []),  # bash then offers files
         ("purifyctl build-engine i", ["imagenet-fp16", "int8"]),

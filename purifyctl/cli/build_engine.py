@@ -26,7 +26,7 @@ def build_engine(
     options: BuildOptions,
     print_recipe: PrintRecipe = False,
 ) -> None:
-    """[bold]purifyctl build-engine --checkpoint runs/fast --classifier mobilenet_v2 --out engines/mine[/]
+    """[bold]purifyctl build-engine --checkpoint runs/mine --classifier mobilenet_v2 --out engines/mine[/]
 
     Build an engine bundle from a checkpoint and a classifier, and check that it agrees with torch.
 

@@ -18,14 +18,14 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A built-in recipe's name, such as [bold]fast[/], or a TOML file's path.",
+            help="A built-in recipe's name, such as [bold]shipped[/], or a TOML file's path.",
             autocompletion=completion.training_recipes,
         ),
     ],
     options: TrainOptions,
     print_recipe: PrintRecipe = False,
 ) -> None:
-    """[bold]purifyctl train fast --photos DIR[/]
+    """[bold]purifyctl train shipped --photos DIR[/]
 
     Train a purifier on clean photographs. The attacks on a frozen classifier are made during the training.
 

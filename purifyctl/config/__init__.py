@@ -25,6 +25,8 @@ from purifyctl.config.backends import (
     EnginePrecision,
 )
 from purifyctl.config.engine import EngineConfig
+from purifyctl.config.gate import GateConfig
+from purifyctl.config.network import NetworkConfig
 from purifyctl.config.reading import (
     from_dict,
     read_recipe,
@@ -32,12 +34,10 @@ from purifyctl.config.reading import (
 )
 from purifyctl.config.training import (
     ClassifierConfig,
-    GateConfig,
-    NetworkConfig,
     ObjectiveConfig,
+    Phase,
     TrainConfig,
     TrainingAttack,
-    with_classifier_weights,
 )
 from purifyctl.config.values import (
     EpsSpace,
@@ -50,6 +50,7 @@ from purifyctl.config.values import (
     parse_percent,
     parse_share,
 )
+from purifyctl.config.weights import with_classifier_weights
 
 __all__ = [
     "AHEAD_OF_TIME",
@@ -70,6 +71,7 @@ __all__ = [
     "LabelsFrom",
     "NetworkConfig",
     "ObjectiveConfig",
+    "Phase",
     "TrainConfig",
     "TrainingAttack",
     "eps_scale",

@@ -39,7 +39,9 @@ def from_dict(config: type[T], data: Mapping[str, Any], where: str = "") -> T:
     fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(config)
     if unknown := sorted(set(data) - set(fields)):
-        raise ConfigError(f"unknown key {where}{unknown[0]!s}.", hint=f"keys here: {', '.join(fields)}")
+        replaced: Mapping[str, str] = getattr(config, "REPLACED", {})
+        hint = replaced.get(str(unknown[0]), f"keys here: {', '.join(fields)}")
+        raise ConfigError(f"unknown key {where}{unknown[0]!s}.", hint=hint)
     for name, item in fields.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in data:
@@ -55,6 +57,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if type(None) in args:  # a key that may be left out
+        return None if value is None else _convert(args[0], value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(typing.cast("type[Any]", hint), value, f"{where}.")
     if origin is tuple and isinstance(value, list | tuple):

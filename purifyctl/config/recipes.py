@@ -14,7 +14,7 @@ GATES = ("gate",)  # the recipes in `train/` that belong to train-gate
 
 
 def built_in(kind: Kind) -> dict[str, Path]:
-    """The recipes that come with purifyctl, by name: `{"fast": .../train/fast.toml, ...}`.
+    """The recipes that come with purifyctl, by name: `{"shipped": .../train/shipped.toml, ...}`.
 
     Raises
     ------

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from purifyctl.config.gate import GateConfig
 from purifyctl.config.options import check_minimums, option
 from purifyctl.config.reading import read_recipe
-from purifyctl.config.training import GateConfig, TrainConfig, with_classifier_weights
+from purifyctl.config.training import TrainConfig
+from purifyctl.config.weights import with_classifier_weights
 
 _OUT = "Run folder. Default: runs/RECIPE."
 _WEIGHTS = "Weights of a classifier that the recipe names; repeatable."

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class GateNetwork(nn.Module):
-    """The logit that an image was attacked, from what a small blur takes out of it.
+    """The logit that an image was attacked, computed from what a small blur takes out of the image.
 
-    An attack within a budget is noise of a few grey levels, which a photograph's own content drowns; so the network
-    sees each pixel's difference from the mean of its 3x3 neighbourhood, in units of 4 grey levels and cut at 8 of
-    them: what is more is an edge. The difference and the gathering of 2x2 blocks are one convolution of fixed weights,
-    since on a CPU separate steps over all pixels take four times as long as all the rest. From there, three strided
-    convolutions, and of each of the last channels its mean and its deviation over the image, so that any size of image
-    will do.
+    An attack within a budget is noise of a few grey levels, and a photograph's own content is much stronger. So the
+    network sees each pixel's difference from the mean of its 3x3 neighbourhood, in units of 4 grey levels. It is cut at
+    8 grey levels: a larger difference is an edge. One convolution with fixed weights computes the difference and
+    gathers 2x2 blocks, because on a CPU separate steps over all pixels take four times as long as everything else.
+    Three strided convolutions follow. The mean and the deviation of each last channel over the image give the logit,
+    so that images of any size can be scored.
 
     24 thousand parameters, 30 million multiply-adds at 256x256: 4 % of the shipped purifier's.
 
@@ -45,8 +45,9 @@ class GateNetwork(nn.Module):
 
 
 def _difference() -> Tensor:
-    """For a convolution with stride 2: nine times what each value of a 2x2 block differs by from the mean of its 3x3
-    neighbourhood, in the order of `pixel_unshuffle`: [3 x 2 x 2, 3, 4, 4].
+    """Weights of a convolution with stride 2, [3 x 2 x 2, 3, 4, 4], in the order of `pixel_unshuffle`.
+
+    For each value of a 2x2 block it computes nine times the difference from the mean of the 3x3 neighbourhood.
     """
     weight = torch.zeros(3, 2, 2, 3, 4, 4)
     for channel, y, x in itertools.product(range(3), range(2), range(2)):

@@ -38,7 +38,7 @@ class PerceptualLoss(nn.Module):
         def keep(layer: nn.Module, _inputs: object, output: Tensor) -> None:
             features[layer] = output.clone()  # clone: the next layer may be an in-place ReLU
 
-        # hooks only now: the backbone may be at work elsewhere too, as the classifier under attack
+        # hooks only now: the same network may also be the classifier under attack
         hooks = [layer.register_forward_hook(keep) for layer in self._layers]
         try:
             self.backbone(x)
@@ -60,7 +60,7 @@ class PerceptualLoss(nn.Module):
 
 
 class _Normalised(nn.Sequential):
-    """A network on ImageNet-normalised images, called with [0, 1]."""
+    """A network for ImageNet-normalised images that takes images in [0, 1]."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean = torch.tensor(IMAGENET_MEAN, device=x.device).view(1, 3, 1, 1)
@@ -79,8 +79,8 @@ def vgg_perceptual(
     Parameters
     ----------
     state
-        Weights: the network's 3x3 convolutions, in the order of the numbers in their names. The lower ones alone will
-        do: the network is then cut where they end. None downloads torchvision's.
+        Weights: the network's 3x3 convolutions, in the order of the numbers in their names. The lower ones alone are
+        enough: the network is then cut where they end. None: torchvision's are downloaded.
     layers
         a_k by the layer's place in torchvision's `features`, such as {"3": 0.5, "8": 0.5}. None or empty: all, equally.
 
@@ -115,14 +115,14 @@ def vgg_perceptual(
 
 
 def stages(net: nn.Module) -> list[nn.Module]:
-    """The layers to compare in a network that nothing is known of: the children of its longest nn.Sequential."""
+    """The layers to compare in an unknown network: the children of its longest nn.Sequential."""
     chains = [list(module) for module in net.modules() if isinstance(module, nn.Sequential)]
     return max(chains, key=len, default=list(net.children()))
 
 
 @torch.no_grad()
 def layers_that_run(backbone: Callable[[Tensor], object], layers: Sequence[nn.Module], x: Tensor) -> list[nn.Module]:
-    """Those of `layers` that can be compared: `backbone` runs them on images such as `x`, and they return a tensor."""
+    """The `layers` that can be compared: `backbone` runs them on images like `x`, and they return a tensor."""
     ran: list[nn.Module] = []
 
     def note(layer: nn.Module, _inputs: object, output: object) -> None:

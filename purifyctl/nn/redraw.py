@@ -1,4 +1,4 @@
-"""A purifier for attacks through itself: it decides what it sees, and draws that in the image's place."""
+"""A purifier for attackers who know it: it decides what the image shows, and draws that in its place."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,20 @@ from torch import Tensor, nn
 
 from purifyctl.nn.residual import channels_of, init_weights, levels_down
 
-SIDE = 64  # values; what is drawn is as coarse as this and stretched over the image
-PATTERNS = 64  # of which every drawing is a mixture
-SHARPNESS = 8.0  # of what is drawn: a reader that learned under attack is never sure, and half a pattern says nothing
+SIDE = 64  # values; a drawing has this many, and is stretched over the image
+PATTERNS = 64  # every drawing is a mixture of these
+SHARPNESS = (
+    8.0  # factor on the logits: a reader that learned under attack is never sure, and half a pattern says nothing
+)
 
 
 class RedrawPurifier(nn.Module):
-    """The pattern of the classes that an image seems to show, and nothing else of it.
+    """The pattern of the classes that an image seems to show, and nothing else of the image.
 
-    `read` sees the image averaged over squares of `reduce` pixels and returns logits; `draw` makes the pattern that
-    these logits ask for. The classifier behind it then says what was drawn. A frozen classifier that falls to every
-    attack leaves no other way: what stands up to one has to be decided before the classifier sees the image, and
-    nothing may get past that decision (docs/adr/0017). The two parts can be trained apart.
+    `read` sees the image averaged over squares of `reduce` pixels and returns logits. `draw` makes the pattern for
+    these logits. The classifier behind it then recognises what was drawn. Every attack deceives a frozen classifier. So
+    the decision must be made before the classifier sees the image, and nothing else of the image may reach it
+    (docs/adr/0017). The two parts can be trained apart.
 
     The reader has no normalisation layers, so that a purified image does not depend on its batch. At width 48, depth 4
     and reduce 4: 1.9 M parameters, 0.06 G multiply-adds at 256x256.
@@ -51,7 +53,7 @@ class RedrawPurifier(nn.Module):
         return logits
 
     def draw(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """The pattern that `logits` [N, classes] ask for, `size` (height, width) pixels: RGB NCHW in [0, 1]."""
+        """The pattern for `logits` [N, classes], `size` (height, width) pixels: RGB NCHW in [0, 1]."""
         belief = (logits * SHARPNESS).softmax(1)
         pattern = torch.sigmoid(self.patterns(self.mixture(belief))).view(-1, 3, SIDE, SIDE)
         return nn.functional.interpolate(pattern, tuple(size), mode="bilinear", align_corners=False)

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 class ResidualPurifier(nn.Module):
     """x + correction(x), by a shallow U-Net that starts from 2x2 pixel blocks.
 
-    The image is first folded losslessly into 2x2 blocks (pixel unshuffle: 12 channels at half resolution), so that no
-    layer works at full resolution, where most of a network's time would go. Below that, `depth - 1` stride-2 levels
-    with a residual block each on the way down and a lighter one on the way up. Upsampling is a 1x1 convolution and a
-    pixel shuffle, which every backend runs at full speed in every precision (transposed convolutions do not). There
-    are no normalisation layers: a purified image cannot depend on its batch, and nothing overflows in FP16.
+    The image is first folded losslessly into 2x2 blocks (pixel unshuffle: 12 channels at half resolution). So no layer
+    works at full resolution, where most of a network's time would be spent. `depth - 1` stride-2 levels follow, with a
+    residual block each on the way down and a lighter one on the way up. Upsampling is a 1x1 convolution and a pixel
+    shuffle: every backend runs these at full speed in every precision, and transposed convolutions not. There are no
+    normalisation layers: a purified image cannot depend on its batch, and nothing overflows in FP16.
 
-    The last layer starts at zero, so that an untrained purifier returns its input; so does each residual block's,
-    which speeds up early training (docs/adr/0005).
+    The last layer starts at zero, so that an untrained purifier returns its input. The last layer of each residual
+    block starts at zero too, which speeds up early training (docs/adr/0005).
 
     At width 32 and depth 4: 0.49 M parameters, 0.67 G multiply-adds at 256x256, a ninth of the paper's U-Net.
 
-    Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth. The correction is
-    computed in the type of the weights and added in that of the input: half precision tells a correction of a few grey
-    levels to a hundredth of one, but a pixel to an eighth (FP16) or to a whole one (BF16).
+    Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth. The correction is computed in
+    the type of the weights and added in the type of the input. Half precision represents a correction of a few grey
+    levels to a hundredth of a grey level, but a pixel only to an eighth (FP16) or to a whole one (BF16).
     """
 
     def __init__(self, width: int = 32, depth: int = 4) -> None:
@@ -55,12 +55,12 @@ class ResidualPurifier(nn.Module):
 
 
 def channels_of(width: int, depth: int) -> list[int]:
-    """Of the levels of a small network: 32-48-64-96 at width 32 and depth 4."""
+    """The channels of each level of a small network: 32-48-64-96 at width 32 and depth 4."""
     return [width * factor // 2 for factor in (2, 3, 4, 6, 8, 12, 16, 24)[:depth]]
 
 
 def levels_down(channels: list[int]) -> list[nn.Module]:
-    """From each number of channels to the next, at half the side."""
+    """One layer for each level: from its channels to those of the next, at half the side."""
     return [
         nn.Sequential(nn.ReLU(), nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), ResidualBlock(n_out, 2))
         for n_in, n_out in itertools.pairwise(channels)

@@ -18,9 +18,9 @@ from purifyctl.sources import ImageFile
 
 
 def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Deal photographs into a training part and a held-out part of about `held_out`, at least one each.
+    """Split photographs into those to train on and those held out, a share of about `held_out` and at least one.
 
-    Ordered by a hash of seed and path: photographs that are added later hardly move the others.
+    The order is by a hash of seed and path, so that photographs that are added later hardly move the others.
     """
     order = sorted(photographs, key=lambda p: hashlib.sha256(f"{seed} {p.path}".encode(errors="replace")).digest())
     n = max(1, round(len(order) * held_out))
@@ -32,14 +32,14 @@ class Batch:
     """Crops to train on."""
 
     x: Tensor  # RGB NCHW float in [0, 1]
-    places: list[int]  # per crop: its photograph's number * variants + which of the photograph's crops it is
+    places: list[int]  # per crop: its photograph's number * variants + its number among the photograph's crops
 
 
 class TrainingBatches:
     """Endless shuffled batches of random square crops, half of them mirrored.
 
-    Which photographs and crops a step sees depends on the seed and the step's number alone, so that a training that
-    was stopped goes on as if it had not been. Photographs that cannot be read are left out and counted.
+    Which photographs and crops a step sees depends only on the seed and the step's number. So a training that was
+    stopped goes on as if it had not been. Photographs that cannot be read are left out and counted.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class TrainingBatches:
     ) -> None:
         """`resize`: pixels of the decoded square; `crop`: pixels of the random crop from it.
 
-        `variants`: different crops of each photograph, taken in turn; 0: a new one every time. Each of `count`
-        processes takes its share, the `rank`-th, of every batch of `batch_size`.
+        `variants`: the number of different crops of each photograph, taken in turn; 0: a new one every time. Each of
+        `count` processes takes the `rank`-th share of every batch of `batch_size`.
         """
         self._photographs = photographs
         self._batch_size = min(batch_size, len(photographs))
@@ -68,7 +68,7 @@ class TrainingBatches:
         self._rank, self._count = rank, count
         self._decoder = Decoder(size=resize, batch_size=-(-self._batch_size // count), threads=threads)
         self.steps_per_epoch = len(photographs) // self._batch_size
-        self.unreadable: dict[str, str] = {}  # why, by path
+        self.unreadable: dict[str, str] = {}  # path: why it cannot be read
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def from_step(self, step: int) -> Generator[Batch, None, None]:

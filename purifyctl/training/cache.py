@@ -14,9 +14,9 @@ from purifyctl.training.workers import Workers
 
 
 class AttackCache:
-    """Attacked crops on disk, filled as the training first comes to them.
+    """Attacked crops on disk, each made when the training first needs it.
 
-    A place is a photograph's number times the number of variants, plus the variant. What lies there is the crop that
+    A place is a photograph's number times the number of variants, plus the variant. It holds the crop that
     `TrainingBatches` cuts for that photograph and variant, attacked with one attack and budget.
     """
 
@@ -26,20 +26,20 @@ class AttackCache:
         Raises
         ------
         TrainingError
-            There is no room, or the folder holds something else's cache.
+            The disk has no room, or the folder holds the cache of another recipe or of other photographs.
         """
         shape = (places, size, size, 3)
         begun = {"shape": list(shape), "digest": digest}
         facts, images, made = folder / "cache.json", folder / "attacked.npy", folder / "made.npy"
         try:
-            if workers.leads and not facts.exists():  # written last: without it the folder holds nothing of use
+            if workers.leads and not facts.exists():  # written last: without it the folder is incomplete
                 folder.mkdir(parents=True, exist_ok=True)
                 for file, kind, extent in ((images, np.uint8, shape), (made, np.bool_, (places,))):
                     array = np.lib.format.open_memmap(file, "w+", kind, extent)
-                    with file.open("r+b") as opened:  # all of its room now: a full disk later would be a crash
+                    with file.open("r+b") as opened:  # reserve all room now: a full disk later would crash
                         os.posix_fallocate(opened.fileno(), 0, array.offset + array.nbytes)
                 facts.write_text(json.dumps(begun) + "\n")
-            workers.largest(0)  # the others wait for the files to be there
+            workers.largest(0)  # the other processes wait until the files are there
             if json.loads(facts.read_text()) != begun:
                 raise ValueError("it belongs to another recipe or to other photographs")
             self._images = np.lib.format.open_memmap(images, "r+")
@@ -52,7 +52,7 @@ class AttackCache:
             ) from None
 
     def get(self, places: Sequence[int], make: Callable[[], Tensor]) -> Tensor:
-        """The attacked images at `places`, from `make` where they are not there yet.
+        """The attacked images at `places`; `make` makes all of them if some are missing.
 
         Returns RGB NCHW float in [0, 1], whole grey levels.
         """

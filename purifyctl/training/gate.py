@@ -1,8 +1,8 @@
-"""`train-gate`: a detector of attacked images, its calibration and its thresholds.
+"""`train-gate`: train a detector of attacked images.
 
 x          clean crops, RGB NCHW float in [0, 1], in whole grey levels
 y          the frozen classifier's own predictions on x
-x_adv      attacked x; made once, and kept in the run folder, for they cost far more than the rest
+x_adv      attacked x; made once, and kept in the run folder, because they cost far more than the rest
 """
 
 import io
@@ -10,39 +10,34 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from purifyctl import __version__, console
-from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier, load_classifier
-from purifyctl.config import AttackConfig, GateConfig, format_eps, to_dict
-from purifyctl.errors import ConfigError, TrainingError
-from purifyctl.gate import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate, thresholds_at
+from purifyctl.config import GateConfig, to_dict
+from purifyctl.errors import ConfigError
+from purifyctl.gate import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.metrics import auroc, mean
 from purifyctl.nn.gate import GateNetwork
-from purifyctl.photographs import read_all, to_pixels, to_tensor
-from purifyctl.sources import ImageFile, list_images
+from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.sources import list_images
 from purifyctl.sources.sketch import sketch
+from purifyctl.training.attack_sampling import Sampled, attack_each, sample_kinds
 from purifyctl.training.batches import Batch, TrainingBatches, split
 from purifyctl.training.cache import AttackCache
-from purifyctl.training.mix import all_of, attack_each, draw
+from purifyctl.training.calibration import judge
 from purifyctl.training.workers import Workers
 
-HELD_OUT_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd"), AttackConfig("mi-fgsm"))
-HELD_OUT_EPS = (4 / 255, 8 / 255)
-LOOKED_AT = 64  # held-out photographs that are attacked for the figures
-BATCH = 16
-_AFTER_THE_ATTACKS = ("width", "epochs", "learning_rate", "disturbed", "validation_sizes")  # of the recipe
+# keys of the recipe that the attacked crops do not depend on
+_AFTER_THE_ATTACKS = ("width", "epochs", "learning_rate", "disturbed", "validation_sizes")
 
 
 @dataclass(frozen=True)
@@ -109,57 +104,11 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
     return GateResult(run_dir / CHECKPOINT, figures, time.monotonic() - started, interrupted=False)
 
 
-def judge(
-    net: GateNetwork, config: GateConfig, held_out: list[ImageFile], classifier: Classifier, device: torch.device
-) -> dict[str, Any]:
-    """Calibrate the gate on held-out photographs, which changes its last layer; find its thresholds, and what it finds.
-
-    A photograph that is made much smaller is sharper, and looks more like an attacked one. So thresholds are found at
-    each of the recipe's sizes, and the highest counts; figures are of the first size.
-
-    Raises
-    ------
-    TrainingError
-        No attack turned any photograph: there is nothing to calibrate on.
-    """
-    clean = [read_all(held_out, size)[0] for size in config.validation_sizes]
-    attacked = _attacked(clean[0], classifier, device)
-    if not any(map(len, attacked.values())):
-        raise TrainingError(
-            f"No attack turned {classifier.name} on any of {len(clean[0])} held-out photographs.",
-            hint="name a classifier that has learnt something, or a folder with more photographs as --photos",
-        )
-    logits = [_in_parts(net, x, device) for x in clean]
-    found = {name: _in_parts(net, x, device) for name, x in attacked.items()}
-    scale, shift = _platt(torch.cat(logits), torch.cat(list(found.values())))
-    with torch.no_grad():
-        net.judge.weight *= scale
-        net.judge.bias.mul_(scale).add_(shift)
-
-    def scores(of: Tensor) -> NDArray[np.float32]:
-        return torch.sigmoid(of.double() * scale + shift).float().numpy()
-
-    thresholds = thresholds_at([scores(x) for x in logits])
-    return {
-        "n_clean": len(clean[0]),
-        "sizes": list(config.validation_sizes),
-        "thresholds": thresholds,
-        "attacked": {
-            name: {
-                "n": len(x),
-                "auroc": auroc(scores(logits[0]), scores(x)),
-                "tpr": {
-                    rate: mean((scores(x) >= threshold).astype(np.float64)) for rate, threshold in thresholds.items()
-                },
-            }
-            for name, x in found.items()
-        },
-    }
-
-
 class _Trainer:
-    """The gate and its optimiser. What a step draws comes from the seed and the step's number, and is the same whether
-    its attacked crops are made or lie there already.
+    """The gate and its optimiser.
+
+    All that a step samples comes from the seed and the step's number. It is the same whether the attacked crops are
+    made now or were made before.
     """
 
     def __init__(
@@ -193,7 +142,7 @@ class _Trainer:
         return float(loss.detach())
 
     def _crop(self, image: Tensor, place: int) -> Tensor:
-        """A square of a size of its own, brought to the recipe's, and some sharpened: sharpness is no attack."""
+        """A square of random size, resized to the recipe's. Some are sharpened: sharpness is not an attack."""
         config = self._config
         rng = np.random.default_rng((config.seed, place))
         side = int(rng.integers(config.image_size, config.largest, endpoint=True))
@@ -208,15 +157,16 @@ class _Trainer:
 
     def _attacked(self, x: Tensor, rng: np.random.Generator) -> Tensor:
         classifier = self._classifiers[int(rng.integers(len(self._classifiers)))]
-        kinds, budgets = draw(self._config.attacks, len(x), rng)
+        kinds, budgets = sample_kinds(self._config.attacks, len(x), rng)
         kind, eps = torch.from_numpy(kinds).to(x.device), torch.from_numpy(budgets).to(x.device)
         with torch.no_grad():
             y = classifier.logits(x).argmax(1)
-        return attack_each(self._config.attacks, kind, eps, all_of(x), x, y, lambda _: classifier.logits)
+        sampled = Sampled(kind, eps, torch.ones_like(kind, dtype=torch.bool))
+        return attack_each(self._config.attacks, sampled, x, y, lambda _: classifier.logits)
 
 
 def _disturbed(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Clean crops, some of them compressed or noisy as photographs may be: neither is an attack."""
+    """Clean crops, some compressed as JPEG or made noisy, as photographs may be: neither is an attack."""
     pixels = to_pixels(x)
     for i in np.flatnonzero(rng.random(len(x)) < share):
         if rng.random() < 0.5:
@@ -227,50 +177,3 @@ def _disturbed(x: Tensor, share: float, rng: np.random.Generator) -> Tensor:
             noise = rng.normal(0, rng.uniform(0.5, 4), pixels[i].shape)
             pixels[i] = np.clip(np.round(pixels[i] + noise), 0, 255)
     return to_tensor(pixels)
-
-
-@torch.no_grad()
-def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
-    return torch.cat([function(part.to(device)).cpu() for part in torch.split(x, BATCH)])
-
-
-def _attacked(clean: Tensor, classifier: Classifier, device: torch.device) -> dict[str, Tensor]:
-    """Some photographs under each attack: those that the classifier takes for something else then."""
-    some = clean[:: max(1, len(clean) // LOOKED_AT)][:LOOKED_AT]
-    y = _in_parts(lambda x: classifier(x).argmax(1), some, device)
-    made = {}
-    for attack in HELD_OUT_ATTACKS:
-        for eps in HELD_OUT_EPS:
-            parts = zip(torch.split(some, BATCH), torch.split(y, BATCH), strict=True)
-            x_adv = torch.cat(
-                [make_attack(attack, classifier, x.to(device), of.to(device), eps).cpu() for x, of in parts]
-            )
-            turned = _in_parts(lambda x: classifier(x).argmax(1), x_adv, device) != y
-            made[f"{attack.name} {format_eps(eps)}"] = x_adv[turned]
-    return made
-
-
-def _platt(clean: Tensor, attacked: Tensor) -> tuple[float, float]:
-    """Scale and shift after which sigmoid(logit) is a probability, where as many images are attacked as are not (Platt
-    1999, with his targets, which keep the scale finite where the two do not overlap).
-    """
-    x = torch.cat([clean, attacked]).double()
-    middle, spread = x.mean(), x.std()
-    sizes = torch.tensor([len(clean), len(attacked)])
-    weight, wanted = (
-        torch.repeat_interleave(each.double(), sizes)
-        for each in (0.5 / sizes, torch.stack([1 / (sizes[0] + 2), (sizes[1] + 1) / (sizes[1] + 2)]))
-    )
-    found = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        logits = found[0] * (x - middle) / spread + found[1]
-        value = nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
-        torch.autograd.backward(value)
-        return value
-
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    scale = float(found[0].detach() / spread)
-    return scale, float(found[1].detach()) - scale * float(middle)

@@ -1,10 +1,11 @@
 """What a training leaves on disk, and finds there again.
 
 training.json            recipe and photographs
-log.jsonl, tensorboard/  losses and held-out figures
-pictures/                held-out photographs, clean, attacked and purified, at every look
-purifier.safetensors     the best purifier by its held-out figures; card.md says how it was made
-last.safetensors         the purifier of the last look
+log.jsonl, tensorboard/  losses and held-out figures, and which phase they belong to
+pictures/                held-out photographs, clean, attacked and purified, at every validation
+purifier.safetensors     the best purifier of the phase under way, by its held-out figures (before the first validation
+                         of a phase, that of the phase before); card.md says how it was made
+last.safetensors         the purifier of the last validation
 state.pt                 everything that going on needs
 """
 
@@ -13,16 +14,17 @@ import json
 import pickle
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import purifyctl
 from purifyctl import console
-from purifyctl.checkpoint import save_purifier
+from purifyctl.checkpoint import Checkpoint, load_purifier, save_purifier
 from purifyctl.config import TrainConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
@@ -31,44 +33,50 @@ from purifyctl.sources import ImageFile
 from purifyctl.sources.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
 from purifyctl.training.card import write_card
+from purifyctl.training.phases import PlannedPhase
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.validation import describe, score
 
-CHECKPOINT, STATE = "purifier.safetensors", "state.pt"
+CHECKPOINT, LAST, STATE = "purifier.safetensors", "last.safetensors", "state.pt"
 _ELSEWHERE = "choose another --out"
 
 
-class RunFolder:
-    """The run folder of one training, as its leading process keeps it.
+@dataclass
+class State:
+    """Where a training stands. The loop moves it on; `save` writes it and `restore` reads it."""
 
-    Attributes
-    ----------
-    step
-        Steps that are done and saved.
-    best
-        The held-out figures of the best purifier so far; empty before the first look.
-    looks_since_best
-        How many looks have passed since.
-    """
+    phase: int = 0  # the number of the phase under way
+    step: int = 0  # steps that are done, over all phases
+    best: dict[str, Any] = field(default_factory=dict)  # held-out figures of the purifier that is kept; empty: none yet
+    validations_since_best: int = 0  # scheduled ones of this phase
+    seconds: float = 0.0  # of training, by earlier calls
+    networks: dict[str, Any] | None = None  # what the phase's trainer loads; None: the phase begins
+
+    def begin_phase(self, phase: PlannedPhase) -> None:
+        """Move on to the first step of `phase`."""
+        self.phase, self.step = phase.number, phase.begin
+        self.validations_since_best, self.networks = 0, None
+
+
+class RunFolder:
+    """The run folder of one training. All processes read it; the leading one writes it."""
 
     def __init__(
-        self, path: Path, config: TrainConfig, trainer: Trainer, photographs: Sequence[ImageFile], photos: Path
+        self,
+        path: Path,
+        config: TrainConfig,
+        phases: Sequence[PlannedPhase],
+        photographs: Sequence[ImageFile],
+        photos: Path,
+        start: Checkpoint | None,
     ) -> None:
-        """Load what an earlier call left in `path`, if anything. `photographs` are all that lie under `photos`.
+        """`photographs`: all that lie under `photos`. `start`: the purifier that the training starts from.
 
-        Raises
-        ------
-        ConfigError
-            The folder holds a training with another recipe or other photographs.
-        TrainingError
-            What it holds cannot be read.
+        Nothing is read or written yet.
         """
         self.path = path
-        self.step = 0
-        self.best: dict[str, Any] = {}
-        self.looks_since_best = 0
-        self.seconds = 0.0  # of earlier calls
-        self._config, self._trainer = config, trainer
+        self._config, self._phases, self._start = config, phases, start
+        self._total_steps = phases[-1].end
         self._source = f"{len(photographs)} photographs in {photos}"
         self._photographs = photographs
         self._board: Any = None
@@ -78,16 +86,30 @@ class RunFolder:
             "recipe": json.loads(json.dumps({**to_dict(config), "photos": ""})),
             "photographs": hashlib.sha256(names.encode(errors="replace")).hexdigest(),
         }
-        if (path / STATE).exists():
-            self._go_on()
-        elif (path / CHECKPOINT).exists():
-            raise ConfigError(
-                f"{path} holds a purifier, and no {STATE} to go on from: it would be written over.",
-                hint="choose another --out",
-            )
-        self.digest = hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()  # of recipe and photographs
 
-    def _go_on(self) -> None:
+    @property
+    def digest(self) -> str:
+        """SHA-256 of recipe and photographs."""
+        return hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()
+
+    def restore(self) -> State:
+        """Where an earlier call left the training; a new state where there was none.
+
+        Raises
+        ------
+        ConfigError
+            The folder holds a training with another recipe or other photographs, or a purifier and nothing to go on
+            from.
+        TrainingError
+            What it holds cannot be read.
+        """
+        if not (self.path / STATE).exists():
+            if (self.path / CHECKPOINT).exists():
+                raise ConfigError(
+                    f"{self.path} holds a purifier, and no {STATE} to go on from: it would be written over.",
+                    hint=_ELSEWHERE,
+                )
+            return State()
         try:
             earlier = json.loads((self.path / "training.json").read_text())
             # keys that came to be since then have their defaults
@@ -98,71 +120,87 @@ class RunFolder:
                 raise ConfigError(f"{self.path} holds a training with other photographs.", hint=_ELSEWHERE)
             self._begun = earlier
             saved = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
-            self._trainer.load_state(saved["networks"])
-            self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-            self.best, self.looks_since_best = json.loads(saved["best"]), int(saved["looks_since_best"])
+            return State(
+                phase=int(saved["phase"]),
+                step=int(saved["step"]),
+                best=json.loads(saved["best"]),
+                validations_since_best=int(saved["validations_since_best"]),
+                seconds=float(saved["seconds"]),
+                networks=saved["networks"],
+            )
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint=_ELSEWHERE) from None
 
-    def begin(self) -> None:
+    def begin(self, state: State) -> None:
         """Make the folder ready to write into. Logged lines that came after the last save are taken back."""
         log = self.path / "log.jsonl"
-        if self.step:
-            lines = [line for line in log.read_text().splitlines() if _step_of(line) <= self.step]
+        if state.step:
+            lines = [line for line in log.read_text().splitlines() if _step_of(line) <= state.step]
             write_atomically(log, "".join(f"{line}\n" for line in lines).encode())
-            console.note(f"Going on with {self.path} from step {self.step} of {self._trainer.total_steps}.")
+            console.note(f"Going on with {self.path} from step {state.step} of {self._total_steps}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "training.json", self._begun)
             log.unlink(missing_ok=True)
-            console.note(f"Training on {self._source}, {self._trainer.total_steps} steps, into {self.path}.")
+            console.note(f"Training on {self._source}, {self._total_steps} steps, into {self.path}.")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             console.note("TensorBoard is not installed, so log.jsonl is the only log: pip install 'purifyctl[track]'")
         else:
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=self.step + 1)
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=state.step + 1)
 
-    def log(self, step: int, losses: Mapping[str, float]) -> None:
+    def purifier_of_phase_before(self, phase: PlannedPhase) -> nn.Module:
+        """The purifier that `phase` goes on with: the last or the best one of the phase before."""
+        return load_purifier(self.path / (LAST if phase.goes_on_from == "last" else CHECKPOINT)).net
+
+    def log(self, phase: PlannedPhase, step: int, losses: Mapping[str, float]) -> None:
         """Losses of one step, each before it is weighted; "generator" is their weighted sum."""
-        self._write({"step": step, **losses})
+        self._write({"step": step, "phase": phase.name, **losses})
         for name, value in losses.items():
             self._plot(f"loss/{name}", value, step)
 
-    def look(self, step: int, figures: Mapping[str, Any], lines: list[Line], *, scheduled: bool) -> dict[str, Any]:
-        """Note the held-out `figures` of the purifier at `step`, and keep it if it is the best so far.
+    def keep(
+        self, trainer: Trainer, state: State, figures: Mapping[str, Any], lines: list[Line], *, scheduled: bool
+    ) -> dict[str, Any]:
+        """Note the held-out `figures` of the trainer's purifier, and keep it if it is the best of its phase so far.
 
-        A look that the schedule has no place for does not count towards `best`: a training that is stopped and gone on
+        A validation that the schedule has no place for does not change `state`: a training that is stopped and gone on
         with must not choose differently from one that is not. Returns the figures of the purifier that is kept.
         """
-        figures = {"step": step, **figures}
-        self._write({"step": step, "held_out": figures})
+        step, phase = state.step, trainer.phase
+        figures = {"step": step, "phase": phase.name, **figures}
+        self._write({"step": step, "phase": phase.name, "held_out": figures})
         console.event("held_out", **figures)
         self._plot("held_out/score", score(figures), step)
         self._plot("held_out/purified_clean_top1", figures["purified_clean_top1"], step)
         for name, pair in figures["attacked"].items():
             self._plot(f"held_out/{name}", pair["purified_top1"], step)
         self._draw(step, lines)
-        better = not self.best or score(figures) > score(self.best)
-        if better and (scheduled or not self.best):
-            self._save_purifier(CHECKPOINT, figures)
+        # the best of an earlier phase does not count: it may have been measured with other attacks
+        better = state.best.get("phase") != phase.name or score(figures) > score(state.best)
+        if better and (scheduled or not state.best):
+            self._save_purifier(CHECKPOINT, trainer, figures)
         if scheduled:
-            self.looks_since_best = 0 if better else self.looks_since_best + 1
-            self.best = figures if better else self.best
+            state.validations_since_best = 0 if better else state.validations_since_best + 1
+            state.best = figures if better else state.best
         console.note(f"step {step}: {describe(figures)}{'' if better else ' (not the best so far)'}")
-        self._save_purifier("last.safetensors", figures)
-        return self.best or figures
+        self._save_purifier(LAST, trainer, figures)
+        return state.best or figures
 
-    def save(self, step: int, seconds: float) -> None:
+    def save(self, state: State, trainer: Trainer, seconds: float) -> None:
         """Save what going on needs. `seconds`: how long this call has been training."""
-        self.step = step
-        write_card(self.path / "card.md", self._config, self._source, self.best, self.seconds + seconds, step)
+        total = state.seconds + seconds
+        for phase in self._phases:
+            if phase.name == state.best.get("phase"):
+                write_card(self.path / "card.md", self._config, phase, self._source, state.best, total, state.step)
         saved = {
-            "networks": self._trainer.state(),
-            "step": step,
-            "seconds": self.seconds + seconds,
-            "best": json.dumps(self.best),
-            "looks_since_best": self.looks_since_best,
+            "networks": trainer.state(),
+            "phase": state.phase,
+            "step": state.step,
+            "seconds": total,
+            "best": json.dumps(state.best),
+            "validations_since_best": state.validations_since_best,
         }
         if self._board:
             self._board.flush()
@@ -200,30 +238,32 @@ class RunFolder:
 
     @cached_property
     def _sketch(self) -> str | None:
-        """Of all photographs that ever shaped the purifier; None where it started from one that does not tell."""
+        """A sketch of all photographs that ever shaped the purifier; None where it started from one that has none."""
         mine = sketch(self._photographs)
-        if start := self._trainer.start:
-            return merge([mine, start.photographs]) if start.photographs is not None else None
-        return mine
+        if self._start is None:
+            return mine
+        return merge([mine, self._start.photographs]) if self._start.photographs is not None else None
 
-    def _save_purifier(self, name: str, figures: Mapping[str, Any]) -> None:
-        before = self._trainer.start.guided_by if self._trainer.start else []
-        guides = list(dict.fromkeys([*before, *(classifier.name for classifier in self._config.classifiers)]))
+    def _save_purifier(self, name: str, trainer: Trainer, figures: Mapping[str, Any]) -> None:
+        so_far = self._phases[: trainer.phase.number + 1]
+        guides = [classifier.name for phase in so_far for classifier in phase.config.classifiers]
+        before = self._start.guided_by if self._start else []
         about = {
             "recipe": to_dict(_without_places(self._config)),
+            "phase": trainer.phase.name,
             "step": figures["step"],
-            "total_steps": self._trainer.total_steps,
+            "total_steps": self._total_steps,
             "held_out": dict(figures),
             "versions": {
                 "purifyctl": purifyctl.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
-            "device": str(self._trainer.workers.device),
-            "guided_by": guides,
+            "device": str(trainer.workers.device),
+            "guided_by": list(dict.fromkeys([*before, *guides])),
             "photographs": self._sketch,
         }
-        save_purifier(self.path / name, self._trainer.purifier, self._config.network, about)
+        save_purifier(self.path / name, trainer.purifier, self._config.network, about)
 
 
 def _without_places(config: TrainConfig) -> TrainConfig:

@@ -15,20 +15,23 @@ from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all, to_pixels
 from purifyctl.sources import ImageFile
 from purifyctl.strip import Line, Picture
-from purifyctl.training.trainer import seen_by
+from purifyctl.training.classifier_view import classifier_view
 
 BATCH = 16
-LINES = 8  # of a picture
+LINES = 8  # photographs in a picture
 
 
 class Validation:
-    """Held-out photographs, attacked away from the classifier's own predictions, and what a purifier makes of them."""
+    """Held-out photographs, attacked away from the classifier's own predictions.
+
+    `measure` tells how a purifier does on them.
+    """
 
     def __init__(
         self, config: TrainConfig, files: list[ImageFile], classifier: Classifier, device: torch.device
     ) -> None:
         self._classifier = classifier
-        self._seen: Model = seen_by(classifier, config)
+        self._view: Model = classifier_view(classifier, config)
         self._seed = config.seed
         images, kept = read_all(files[: config.validation_images], config.image_size)
         self._x = images.to(device)
@@ -45,21 +48,21 @@ class Validation:
         # what does not depend on the purifier is made once
         self._clean_top1 = float((self._predicted == self._y).float().mean())
         self._attacked = {
-            name: self._attack(attack, eps, self._seen)
+            name: self._attack(attack, eps, self._view)
             for name, (attack, eps) in self._attacks.items()
             if attack.through == "classifier"
         }
 
     def _attack(self, attack: TrainingAttack, eps: float, model: Model) -> tuple[Tensor, float]:
-        """The attacked photographs, and the accuracy on them as they are."""
-        generator = torch.Generator(self._x.device).manual_seed(self._seed)  # the same at every look
+        """The attacked photographs, and the accuracy on them without a purifier."""
+        generator = torch.Generator(self._x.device).manual_seed(self._seed)  # the same at every validation
         batches = zip(torch.split(self._x, BATCH), torch.split(self._predicted, BATCH), strict=True)
         x_adv = torch.cat([make_attack(attack, model, x, y, eps, generator=generator) for x, y in batches])
         return x_adv, self._top1(x_adv)
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
-        return torch.cat([self._seen(part) for part in torch.split(x, BATCH)])
+        return torch.cat([self._view(part) for part in torch.split(x, BATCH)])
 
     def _predict(self, x: Tensor) -> Tensor:
         return self._logits(x).argmax(1)
@@ -70,16 +73,15 @@ class Validation:
     def measure(self, purifier: nn.Module) -> tuple[dict[str, Any], list[Line]]:
         """Top-1 in [0, 1]: clean, purified clean, and per attack without and with the purifier; and a few examples.
 
-        Against true labels where every photograph's folder names its class; otherwise against the classifier's own
-        predictions on the clean photographs, which makes `clean_top1` 1 by definition.
+        It is measured against true labels where every photograph's folder names its class. Otherwise it is measured
+        against the classifier's own predictions on the clean photographs, which makes `clean_top1` 1 by definition.
         """
         purifier.eval()
-
         attacked, lines = {}, []
         each = -(-LINES // len(self._attacks))  # photographs that are shown under each attack
         for name, (attack, eps) in self._attacks.items():
             known = self._attacked.get(name)
-            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._seen))
+            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._view))
             x_pur = _purify(purifier, x_adv)
             attacked[name] = {"attacked_top1": top1, "purified_top1": self._top1(x_pur)}
             lines += self._lines(name, x_adv[:each], x_pur[:each])
@@ -114,7 +116,7 @@ def _purify(purifier: nn.Module, x: Tensor) -> Tensor:
 
 
 def score(figures: Mapping[str, Any]) -> float:
-    """By which the best purifier is chosen: top-1 of purified images, clean and under each attack, on average."""
+    """The figure that chooses the best purifier: top-1 of purified images, averaged over clean and every attack."""
     return fmean([figures["purified_clean_top1"], *(pair["purified_top1"] for pair in figures["attacked"].values())])
 
 

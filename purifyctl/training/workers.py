@@ -1,10 +1,10 @@
-"""Several processes training one purifier, as torchrun starts them: each takes its share of every batch.
+"""Several processes train one purifier. torchrun starts them, and each takes its share of every batch.
 
     torchrun --nproc-per-node 8 -m purifyctl train paper --photos DIR --out runs/paper
 
-Every process holds the same weights and takes the same steps, because gradients are averaged before each of them.
-The first process alone writes, validates and speaks; the losses it logs are those of its share. Batch norms (of the
-U-Net and the discriminator) see the whole batch on GPUs; on CPUs, where torch cannot do that, each sees its share.
+Every process holds the same weights and takes the same steps, because gradients are averaged before each step. Only
+the first process writes, validates and prints; the losses in its log are those of its share. On GPUs, batch norms (of
+the U-Net and the discriminator) see the whole batch. On CPUs torch cannot do that, and each sees its share.
 """
 
 import datetime
@@ -24,7 +24,7 @@ LONGEST_WAIT = datetime.timedelta(hours=12)  # while the first process validates
 
 @dataclass(frozen=True)
 class Workers:
-    """This process among those that train together."""
+    """This process and the number of processes that train together."""
 
     device: torch.device
     rank: int = 0
@@ -32,11 +32,11 @@ class Workers:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, items: Tensor) -> Tensor:
-        """This process's part of what was drawn for a whole batch."""
+        """This process's share of what was sampled for a whole batch."""
         return items[self.rank :: self.count]
 
     def synchronise_norms(self, net: nn.Module) -> nn.Module:
@@ -87,4 +87,4 @@ def join_workers() -> Iterator[Workers]:
     if not workers.leads:
         console.hush()
     yield workers
-    dist.destroy_process_group()  # not after an exception: it could wait for processes that wait for this one
+    dist.destroy_process_group()  # not after an exception: processes could wait for each other

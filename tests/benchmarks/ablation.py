@@ -19,6 +19,7 @@ from purifyctl.config import (
     ClassifierConfig,
     NetworkConfig,
     ObjectiveConfig,
+    Phase,
     TrainConfig,
     TrainingAttack,
     read_recipe,
@@ -30,7 +31,7 @@ from purifyctl.machine import keep_freed_memory
 from purifyctl.report.percent import share
 from purifyctl.training import train
 
-RECIPE = Path(__file__).parents[2] / "train" / "fast.toml"
+RECIPE = Path(__file__).parents[2] / "train" / "shipped.toml"
 FGSM = TrainingAttack("fgsm", eps=(8 / 255, 8 / 255))  # one attack with one budget, as the paper trains
 ADAPTIVE = TrainingAttack("pgd", steps=2, eps=(1 / 255, 4 / 255), through="purifier", share=2.0)
 UNET = NetworkConfig("unet", width=32, depth=5)
@@ -39,31 +40,35 @@ GAN = 0.1  # of the cGAN and the perceptual term, where they stand beside the gu
 
 
 def variants(base: TrainConfig, vgg19: str) -> dict[str, TrainConfig]:
-    """By name; `start` names the variant that is gone on from. `base` is the recipe that ships, but shorter."""
+    """The recipes by name; `start` names the variant whose weights one begins with.
+
+    `base` is the recipe that ships, with two classifiers, and two phases of the same length: `denoise` and `guide`.
+    """
+    guide = (replace(base.phases[1], epochs=sum(phase.epochs for phase in base.phases), continues_schedule=False),)
     one = (base.classifiers[0],)
     l1 = ObjectiveConfig(l1=100.0, discriminator_width=32)
     gan = replace(l1, gan=1.0)
     perceptual = replace(gan, perceptual=1.0, perceptual_backbone="vgg19", perceptual_weights=vgg19)
     both = replace(base.objective, gan=GAN, perceptual=GAN, discriminator_width=32)
-    plain = replace(base, classifiers=one, attacks=(FGSM,), identity_share=0.0, denoise_epochs=0)
+    plain = replace(base, classifiers=one, attacks=(FGSM,), identity_share=0.0, phases=guide)
     pix2pix = replace(plain, learning_rate=2e-4, beta1=0.5, beta2=0.999)  # the paper's optimiser
-    guided = replace(plain, objective=base.objective, denoise_epochs=base.denoise_epochs)
+    guided = replace(plain, objective=base.objective, phases=base.phases)
     return {
         "L1": replace(pix2pix, objective=l1),
         "L1 + cGAN": replace(pix2pix, objective=gan),
         "L1 + cGAN + perceptual": replace(pix2pix, objective=perceptual),
         "the same, U-Net": replace(pix2pix, objective=perceptual, network=UNET),
         "squared error": replace(plain, objective=ObjectiveConfig(l1=0.0, l2=base.objective.l2)),
-        "+ classifier-guided": replace(guided, denoise_epochs=0),
+        "+ classifier-guided": replace(guided, phases=guide),
         "+ denoising first": guided,
         "+ mixed attacks": replace(guided, attacks=base.attacks),
         "+ identity pairs": replace(base, classifiers=one),
         "+ a second classifier": base,
         "+ cGAN and perceptual": replace(base, objective=both),
         "without them, U-Net": replace(base, network=UNET),
-        "a second classifier, as long again": replace(base, start="+ a second classifier", denoise_epochs=0),
+        "a second classifier, as long again": replace(base, start="+ a second classifier", phases=guide),
         "a second classifier, then adaptive": replace(
-            base, start="+ a second classifier", denoise_epochs=0, attacks=(ADAPTIVE, *base.attacks)
+            base, start="+ a second classifier", phases=guide, attacks=(ADAPTIVE, *base.attacks)
         ),
     }
 
@@ -103,7 +108,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="to train on")
     parser.add_argument("--test", type=Path, required=True, help="to measure on, in folders named by WordNet ids")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=2, help="of each training; half of them denoise, where some do")
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="of each training, at least 2; half of them denoise, where some do"
+    )
     parser.add_argument("--limit", type=int, default=256, help="photographs to measure on")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", action="append", help="this variant; repeatable. Default: all")
@@ -116,8 +123,10 @@ def main() -> None:
     base = replace(
         recipe,
         classifiers=(recipe.classifiers[0], ClassifierConfig("mobilenet_v2", arguments.weights)),
-        epochs=arguments.epochs,
-        denoise_epochs=arguments.epochs // 2,
+        phases=(
+            Phase("denoise", arguments.epochs // 2, terms=("l2",)),
+            Phase("guide", arguments.epochs - arguments.epochs // 2, continues_schedule=True),
+        ),
         image_size=CROP,
         validation_images=64,
         validate_every=arguments.epochs,

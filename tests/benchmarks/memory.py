@@ -22,10 +22,11 @@ from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig, TrainConfig, read_recipe
 from purifyctl.machine import keep_freed_memory
+from purifyctl.training.phases import plan_phases
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.workers import join_workers
 
-RECIPE = Path(__file__).parents[2] / "train" / "fast.toml"
+RECIPE = Path(__file__).parents[2] / "train" / "shipped.toml"
 BATCH = 16
 ROWS = ("a training step, 160x160", "PGD-10", "PGD-10 through the purifier", "purify and classify")
 
@@ -33,7 +34,7 @@ ROWS = ("a training step, 160x160", "PGD-10", "PGD-10 through the purifier", "pu
 def measure() -> dict[str, float]:
     """Milliseconds per image, for each of `ROWS`."""
     recipe = read_recipe(RECIPE, TrainConfig)
-    recipe = replace(recipe, classifiers=recipe.classifiers[:1], denoise_epochs=0)
+    recipe = replace(recipe, classifiers=recipe.classifiers[:1], phases=())
     classifier = load_classifier(recipe.classifiers[0].name, recipe.classifiers[0].weights)
     classifier = classifier.to(memory_format=torch.channels_last)
     purifier = load_purifier(shipped_checkpoint()).net
@@ -41,7 +42,7 @@ def measure() -> dict[str, float]:
     y = torch.zeros(BATCH, dtype=torch.int64)
     pgd = AttackConfig("pgd")
     with join_workers() as workers:
-        trainer = Trainer(recipe, [classifier], 1000, workers)
+        trainer = Trainer(plan_phases(recipe, 1000)[0], [classifier], workers)
         small = small.contiguous(memory_format=torch.channels_last)
         steps = iter(range(1000))
         jobs: list[tuple[Callable[[], object], int]] = [

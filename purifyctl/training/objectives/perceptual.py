@@ -22,7 +22,7 @@ def load_perceptual(
     Raises
     ------
     TrainingError
-        The VGG weights cannot be had or are another network's, or a VGG has no such layer.
+        The VGG weights cannot be had or belong to another network, or a VGG has no such layer.
     ConfigError
         The backbone has no layer of a name in `perceptual_layers`, or none that can be compared.
     """
@@ -61,7 +61,7 @@ def _loss(
     ran = layers_that_run(backbone.logits, layers, torch.zeros(1, 3, config.image_size, config.image_size).to(device))
     if not ran or (weights and len(ran) < len(layers)):
         raise ConfigError(
-            f"{backbone.name} has {len(layers)} layers to compare, of which {len(ran)} run and return a tensor.",
+            f"{backbone.name} has {len(layers)} layers to compare, but only {len(ran)} run and return a tensor.",
             hint="name others in objective.perceptual_layers",
         )
     return PerceptualLoss(backbone.logits, ran, weights).to(device)
