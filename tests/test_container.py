@@ -27,7 +27,7 @@ def instructions(kind: str) -> list[str]:
 
 
 def run_step(words: str, cwd: Path, python: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The RUN step that contains `words`, as the engine's shell would run it, but for its places: /src is `cwd`."""
+    """The RUN step that contains `words`, as the engine's shell would run it. Only its places differ: /src is `cwd`."""
     (step,) = (step for step in instructions("RUN") if words in step)
     command = re.sub(r"^(--mount=\S+\s+)+", "", step).replace("/src", str(cwd))
     command = re.sub(r"(?<= )/(cache|work)\b", rf"{cwd}/\1", command)

@@ -28,7 +28,7 @@ def licence(package: str) -> str | None:
 
 
 def dependencies() -> dict[str, str]:
-    """Every package that pyproject.toml names but for developers, and the extra that asks for it first."""
+    """Every package that pyproject.toml names, except those for developers, and the extra that asks for it first."""
     asked = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     found: dict[str, str] = {}
     for extra, requirements in asked.items():
