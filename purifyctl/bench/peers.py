@@ -16,6 +16,7 @@ from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import BACKENDS
 from purifyctl.config.bench import Library
+from purifyctl.config.values import ImageFormat
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.graphs import (
@@ -109,7 +110,7 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
 
 
 def loop(
-    files: list[Path], networks: Networks, *, image_size: int, batch: int, image_format: str, device: str
+    files: list[Path], networks: Networks, *, image_size: int, batch: int, image_format: ImageFormat, device: str
 ) -> float:
     """Images/s of a plain loop of Pillow, torchvision and torch FP32 eager. It encodes as we do: both write the same
     files.

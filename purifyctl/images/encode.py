@@ -3,28 +3,39 @@
 import io
 import threading
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from purifyctl.config.values import ImageFormat
+
 JPEG_QUALITY = 95
 
+
+@dataclass(frozen=True)
+class Format:
+    """How images of one format are written."""
+
+    endings: tuple[str, ...]  # of file names; the first is the one that we write
+    options: dict[str, Any]  # of Pillow's `save`
+
+
 # Lossless formats keep what was classified, to the bit. Timings: docs/benchmarks.md.
-_OPTIONS: dict[str, dict[str, Any]] = {
+FORMATS: dict[ImageFormat, Format] = {
     # run-length matching: a quarter faster than zlib's default on photographs, and 5 % smaller
-    "png": {"format": "PNG", "compress_level": 1, "compress_type": zlib.Z_RLE},
-    "webp": {"format": "WEBP", "lossless": True, "method": 0, "quality": 0},
-    "jpeg": {"format": "JPEG", "quality": JPEG_QUALITY},
+    "png": Format((".png",), {"format": "PNG", "compress_level": 1, "compress_type": zlib.Z_RLE}),
+    "webp": Format((".webp",), {"format": "WEBP", "lossless": True, "method": 0, "quality": 0}),
+    "jpeg": Format((".jpg", ".jpeg"), {"format": "JPEG", "quality": JPEG_QUALITY}),
 }
-EXTENSIONS = {"png": (".png",), "webp": (".webp",), "jpeg": (".jpg", ".jpeg")}  # the first is what we write
 
 
-def encode(image: NDArray[np.uint8], image_format: str) -> memoryview:
+def encode(image: NDArray[np.uint8], image_format: ImageFormat) -> memoryview:
     """Encode RGB uint8 [height, width, 3] as `image_format`: "png" or "webp" (lossless), or "jpeg" (quality 95)."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, **_OPTIONS[image_format])
+    Image.fromarray(image).save(buffer, **FORMATS[image_format].options)
     return buffer.getbuffer()
 
 

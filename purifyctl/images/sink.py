@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from purifyctl.config.values import ImageFormat
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
-from purifyctl.images.encode import EXTENSIONS
+from purifyctl.images.encode import FORMATS
 
 IMAGES = "images"  # the folder in every output that holds the mirrored tree
 
@@ -64,7 +65,7 @@ def check_apart(source: Path | None, out: Path) -> None:
         )
 
 
-def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
+def name_outputs(paths: Iterable[bytes], image_format: ImageFormat) -> Iterator[bytes]:
     """The name of the image that is made from each input, relative to the images folder. No two inputs get the same
     name, and no image gets the name of a folder.
 
@@ -77,7 +78,7 @@ def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
         In order, without repeats. A path that could take an output's name begins with the input's path, so it follows
         closely: the function reads only so far ahead.
     """
-    endings = tuple(os.fsencode(ending) for ending in EXTENSIONS[image_format])
+    endings = tuple(os.fsencode(ending) for ending in FORMATS[image_format].endings)
     ahead: deque[bytes] = deque()
     coming = iter(paths)
 
@@ -105,7 +106,7 @@ def name_outputs(paths: Iterable[bytes], image_format: str) -> Iterator[bytes]:
         yield output
 
 
-def output_paths(paths: Sequence[PurePosixPath], image_format: str) -> list[PurePosixPath]:
+def output_paths(paths: Sequence[PurePosixPath], image_format: ImageFormat) -> list[PurePosixPath]:
     """`name_outputs` of paths in any order."""
     ordered = sorted(os.fsencode(path) for path in paths)
     outputs = dict(zip(ordered, name_outputs(ordered, image_format), strict=True))

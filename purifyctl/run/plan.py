@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from purifyctl.config.values import ImageFormat
 from purifyctl.errors import ConfigError
 from purifyctl.images.sink import IMAGES, name_outputs
 from purifyctl.labels import TruthFromFolder
@@ -40,7 +41,7 @@ def write_plan(
     file: Path,
     found: Iterable[Found],
     *,
-    image_format: str,
+    image_format: ImageFormat,
     truth: TruthFromFolder,
     batch_size: int,
     archives: bool = False,
