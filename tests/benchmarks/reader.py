@@ -4,9 +4,10 @@
 
 Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. It measures
 top-1 against the folders' classes, of the reader and of the whole pipeline, on clean photographs and under these
-attacks. The photographs are the first ones that `purifyctl evaluate` takes. It prints a table, as Markdown. All that the
-classifier learns of an image is what the reader says, so an attack on the reader is an attack on the whole. (Attacks
-that break the drawing are not found this way.)
+attacks. The photographs are the first ones that `purifyctl evaluate` takes. It prints a table, as Markdown.
+
+All that the classifier learns of an image is what the reader says, so an attack on the reader is an attack on the
+whole. (Attacks that break the drawing are not found this way.)
 """
 
 import argparse
