@@ -91,6 +91,10 @@ def test_a_training_goes_on_after_recipes_have_got_new_keys_and_names_those_that
     assert train(config(), photos, tmp_path / "run", max_steps=3).steps == 3
     with pytest.raises(ConfigError, match=r"another recipe: seed was 0, is 1\."):
         train(config(seed=1), photos, tmp_path / "run")
+    begun["recipe"]["denoise_epochs"] = 0  # a key that was replaced
+    file.write_text(json.dumps(begun))
+    with pytest.raises(ConfigError, match="training of another version: unknown key denoise_epochs"):
+        train(config(), photos, tmp_path / "run")
 
 
 def test_a_call_that_has_nothing_to_do_still_tells_the_figures(photos: Path, tmp_path: Path) -> None:

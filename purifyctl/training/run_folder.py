@@ -1,4 +1,4 @@
-"""What a training leaves on disk, and finds there again.
+"""What a training writes, and what a later call reads again.
 
 training.json            recipe and photographs
 log.jsonl, tensorboard/  losses and held-out figures, and which phase they belong to
@@ -6,7 +6,7 @@ pictures/                held-out photographs, clean, attacked and purified, at 
 purifier.safetensors     the best purifier of the phase under way, by its held-out figures (before the first validation
                          of a phase, that of the phase before); card.md says how it was made
 last.safetensors         the purifier of the last validation
-state.pt                 everything that going on needs
+state.pt                 everything that a later call needs to go on
 """
 
 import hashlib
@@ -112,8 +112,8 @@ class RunFolder:
             return State()
         try:
             earlier = json.loads((self.path / "training.json").read_text())
-            # keys that came to be since then have their defaults
-            recipe = json.loads(json.dumps(to_dict(from_dict(TrainConfig, earlier["recipe"]))))
+            # keys that were added since then have their defaults
+            recipe = json.loads(json.dumps(to_dict(_recipe_of(self.path, earlier["recipe"]))))
             if changed := "; ".join(differences(recipe, self._begun["recipe"])):
                 raise ConfigError(f"{self.path} holds a training with another recipe: {changed}.", hint=_ELSEWHERE)
             if earlier["photographs"] != self._begun["photographs"]:
@@ -132,7 +132,7 @@ class RunFolder:
             raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint=_ELSEWHERE) from None
 
     def begin(self, state: State) -> None:
-        """Make the folder ready to write into. Logged lines that came after the last save are taken back."""
+        """Make the folder ready to write into. Lines that were logged after the last save are removed."""
         log = self.path / "log.jsonl"
         if state.step:
             lines = [line for line in log.read_text().splitlines() if _step_of(line) <= state.step]
@@ -165,8 +165,8 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Note the held-out `figures` of the trainer's purifier, and keep it if it is the best of its phase so far.
 
-        A validation that the schedule has no place for does not change `state`: a training that is stopped and gone on
-        with must not choose differently from one that is not. Returns the figures of the purifier that is kept.
+        An unscheduled validation does not change `state`: a training that is stopped and goes on must make the same
+        choices as one that is not stopped. Returns the figures of the purifier that is kept.
         """
         step, phase = state.step, trainer.phase
         figures = {"step": step, "phase": phase.name, **figures}
@@ -189,7 +189,7 @@ class RunFolder:
         return state.best or figures
 
     def save(self, state: State, trainer: Trainer, seconds: float) -> None:
-        """Save what going on needs. `seconds`: how long this call has been training."""
+        """Save everything that a later call needs to go on. `seconds`: how long this call has been training."""
         total = state.seconds + seconds
         for phase in self._phases:
             if phase.name == state.best.get("phase"):
@@ -209,7 +209,7 @@ class RunFolder:
         temporary.replace(self.path / STATE)
 
     def tell_unreadable(self, why: Mapping[str, str]) -> Path:
-        """Leave on record which photographs could not be read. Returns the file."""
+        """Write which photographs could not be read. Returns the file."""
         file = self.path / "unreadable.txt"
         write_atomically(file, "".join(f"{name}: {text}\n" for name, text in sorted(why.items())).encode())
         return file
@@ -266,6 +266,14 @@ class RunFolder:
         save_purifier(self.path / name, trainer.purifier, self._config.network, about)
 
 
+def _recipe_of(path: Path, recipe: Mapping[str, Any]) -> TrainConfig:
+    """The recipe of an earlier call, perhaps of an earlier version."""
+    try:
+        return from_dict(TrainConfig, recipe)
+    except ConfigError as error:
+        raise ConfigError(f"{path} holds a training of another version: {error.message}", hint=_ELSEWHERE) from None
+
+
 def _without_places(config: TrainConfig) -> TrainConfig:
     """The recipe with the names of files instead of their paths: a checkpoint travels, and folders do not."""
 
@@ -278,7 +286,7 @@ def _without_places(config: TrainConfig) -> TrainConfig:
 
 
 def _step_of(line: str) -> float:
-    """The step of a logged line; infinite for one that was cut short by a full disk or a lost machine."""
+    """The step of a logged line; infinite if a full disk or a lost machine cut the line short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.ablation --photos DIR --test DIR --out runs/ablation [--seeds 0,1] [--only NAME]
 
-Every variant sees the same photographs, as many of them, at the same size; the last two go on from another one's
-weights for as long again. Trainings that are done are not done again, and one that was stopped is gone on with.
-Prints one table, as Markdown.
+Every variant sees the same photographs, the same number of them, at the same size. The last two begin with another
+variant's weights and train for as long again. Finished trainings are not repeated, and a stopped one goes on. It prints
+one table, as Markdown.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long each network of a bundle takes, alone, in turns: full batches from as many threads as it answers at once.
+"""How long each network of a bundle takes alone: full batches, from as many threads as it answers at once.
 
 python -m tests.benchmarks.networks BUNDLE [--rounds 5]
 """

@@ -1,11 +1,13 @@
-"""An attack on what a purifier that redraws decides by, past the classifier: does that break more than going through?
+"""Attacks on the reader of a purifier that redraws: do they break more than attacks through everything?
 
     python -m tests.benchmarks.reader RUN --photos DIR --limit 64 [--eps 4/255]
 
-Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. Top-1
-against the folders' classes, of the reader and of the whole pipeline, on clean photographs and on those attacks; the
-photographs are the first ones that `purifyctl evaluate` takes. Prints a table, as Markdown. What the reader says is all
-that the classifier learns of an image: an attack on it is one on the whole. (What breaks the drawing is not found so.)
+Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. It measures
+top-1 against the folders' classes, of the reader and of the whole pipeline, on clean photographs and under these
+attacks. The photographs are the first ones that `purifyctl evaluate` takes. It prints a table, as Markdown.
+
+All that the classifier learns of an image is what the reader says, so an attack on the reader is an attack on the
+whole. (Attacks that break the drawing are not found this way.)
 """
 
 import argparse
