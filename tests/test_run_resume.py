@@ -182,9 +182,9 @@ def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, 
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / ".lock").open("w+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for share in ((0, 1), (0, 2)):
+        for shard in ((0, 1), (0, 2)):
             with pytest.raises(BusyError, match="Another call is at work"):
-                run(many, tiny_bundle, tmp_path / "out", RunOptions(shard=share))
+                run(many, tiny_bundle, tmp_path / "out", RunOptions(shard=shard))
         lock.write("3")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_SH)  # as one of three does
@@ -206,8 +206,8 @@ def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["4/4", "x/4", "1", "-1/2", "0/0"])
-def test_a_share_that_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="There is no part"):
+def test_a_shard_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="There is no shard"):
         RunOptions(shard=parse_share(text))
 
 

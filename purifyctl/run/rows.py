@@ -30,7 +30,7 @@ class Row:
     status: Status = "ok"  # "ok", or why there is no image
     error: str | None = None  # the reason in words
     height: int | None = None  # of the input, after it was turned as EXIF says
-    width: int | None = None  # the same
+    width: int | None = None  # of the input, after the same turn
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
     true_label: str | None = None  # the name of that class
@@ -39,15 +39,13 @@ class Row:
     top_probability: list[float] = field(default_factory=list)  # softmax of these classes
     true_probability: float | None = None  # softmax of the true class
     unpurified_top_index: list[int] = field(default_factory=list)  # with --compare: the same for the unpurified image
-    unpurified_top_label: list[str] = field(default_factory=list)  # the same
-    unpurified_top_probability: list[float] = field(default_factory=list)  # the same
-    unpurified_true_probability: float | None = None  # the same
+    unpurified_top_label: list[str] = field(default_factory=list)  # names of these classes
+    unpurified_top_probability: list[float] = field(default_factory=list)  # softmax of these classes
+    unpurified_true_probability: float | None = None  # softmax of the true class, for the unpurified image
     gate_score: float | None = None  # how likely it is that the input was attacked, if half of all inputs were
     flagged: bool | None = None  # whether the gate score is at or above the threshold
     handled: Handled | None = None  # "purified"; with --gate also "copied", "linked" or "left", if it was not flagged
-    divergence: float | None = (
-        None  # with --compare: Jensen-Shannon divergence of the predictions before and after, in bits
-    )
+    divergence: float | None = None  # with --compare: Jensen-Shannon, in bits, between predictions before and after
     mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
     batch: int | None = None  # number of its batch in the plan
     batch_size: int | None = None  # how many images of its batch could be decoded
