@@ -28,7 +28,7 @@ def split(photographs: list[ImageFile], held_out: float, seed: int) -> tuple[lis
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Crops to train on."""
 
     x: Tensor  # RGB NCHW float in [0, 1]
@@ -71,7 +71,7 @@ class TrainingBatches:
         self.unreadable: dict[str, str] = {}  # path: why it cannot be read
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def from_step(self, step: int) -> Generator[Batch, None, None]:
+    def from_step(self, step: int) -> Generator[TrainingBatch, None, None]:
         """Batches from `step` on. The next one is decoded while this one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead = pool.submit(self._batch, step)
@@ -80,7 +80,7 @@ class TrainingBatches:
                 batch, ahead = ahead.result(), pool.submit(self._batch, step)
                 yield batch
 
-    def _batch(self, step: int) -> Batch:
+    def _batch(self, step: int) -> TrainingBatch:
         epoch, position = divmod(step, self.steps_per_epoch)
         order, start = self._shuffled(epoch), position * self._batch_size
         mine = order[start : start + self._batch_size][self._rank :: self._count]
@@ -95,7 +95,9 @@ class TrainingBatches:
             images, shown, spares = [*images, *more], shown + readable, spares[missing:]
         variant = epoch % self._variants if self._variants else epoch
         crops = [self._cut(image, photograph, variant) for image, photograph in zip(images, shown, strict=True)]
-        return Batch(to_tensor(np.stack(crops)), [photograph * self._variants + variant for photograph in shown])
+        return TrainingBatch(
+            to_tensor(np.stack(crops)), [photograph * self._variants + variant for photograph in shown]
+        )
 
     def _read(self, chosen: NDArray[np.int64]) -> tuple[list[NDArray[np.uint8]], list[int]]:
         """The images that can be read, and which photographs they are."""

@@ -31,7 +31,7 @@ from purifyctl.photographs import to_pixels, to_tensor
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import sketch
 from purifyctl.training.attack_sampling import Sampled, attack_each, sample_kinds
-from purifyctl.training.batches import Batch, TrainingBatches, split
+from purifyctl.training.batches import TrainingBatch, TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.calibration import judge
 from purifyctl.training.workers import Workers
@@ -125,7 +125,7 @@ class _Trainer:
         self.net = GateNetwork(config.width).to(device)
         self._optimiser = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate)
 
-    def step(self, batch: Batch, step: int) -> float:
+    def step(self, batch: TrainingBatch, step: int) -> float:
         torch.manual_seed(self._config.seed * 1_000_003 + step)  # random starts
         rng, of_attack = (np.random.default_rng((self._config.seed, step, *more)) for more in ((), (1,)))
         x = torch.stack([self._crop(image, place) for image, place in zip(batch.x, batch.places, strict=True)])
