@@ -55,7 +55,7 @@ def test_records_do_not_contradict_each_other_or_themselves() -> None:
     kinds = [attack.kind for attack in ATTACKS]
     assert len(set(kinds)) == len({attack.label for attack in ATTACKS}) == len(kinds)
     for attack in ATTACKS:
-        assert attack.one_step in ("", *kinds)
+        assert attack.one_step_form in ("", *kinds)
         assert attack.in_floats or attack.sees_rounding  # what is only made in 8 bits has to survive the rounding
         assert attack.in_floats or attack.family != "gradient sign"
         assert AttackConfig(attack.kind).effective_steps == attack.default_steps

@@ -6,12 +6,9 @@ together) decides the threat model. Every attack returns x_adv with |x_adv - x| 
 The list of attacks is `purifyctl.config.attacks.ATTACKS`; each record there names its function.
 
 make.py              `make_attack` finds an attack's function and calls it; how every attack is called
-gradient.py          FGSM, BIM, least-likely class, PGD, MI-FGSM, DIM
-square.py            Square, which needs no gradients
-foolbox_attacks.py   DeepFool and C&W: like the next two, they need the extra "attacks"
-art_attacks.py       JSMA, universal perturbation, one pixel
-autoattack.py        AutoAttack
-library.py           what the attacks of libraries share
+gradient.py          attacks that step along the gradient's sign
+square.py            an attack by queries
+*_attacks.py, autoattack.py, library.py   attacks of libraries, and what they share: they need the extra "attacks"
 model.py, budget.py  what is attacked, and how far its images may move
 best.py              the best of several starts
 """

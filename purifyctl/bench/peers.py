@@ -16,7 +16,7 @@ from purifyctl.checkpoint import load_purifier, shipped_checkpoint
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import BACKENDS
 from purifyctl.config.bench import Library
-from purifyctl.config.values import ImageFormat
+from purifyctl.config.formats import ImageFormat
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.graphs import (

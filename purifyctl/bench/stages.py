@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from purifyctl.config.values import ImageFormat
+from purifyctl.config.formats import ImageFormat
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain

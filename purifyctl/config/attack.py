@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from purifyctl.config.attack_config import AttackConfig
-from purifyctl.config.attacks import AttackKind
+from purifyctl.config.attacks import WITH_RESTARTS, AttackKind
 from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
 from purifyctl.config.options import check_minimums, option
 from purifyctl.config.training import ClassifierConfig
@@ -25,7 +25,9 @@ class AttackOptions:
         "unit", help="Range that --eps is given in: [0, 1], [-1, 1], or mean/std units of the attacked classifier."
     )
     steps: int = option(0, minimum=0, help="Number of steps or queries. 0: the attack's usual number.")
-    restarts: int = option(1, minimum=1, help="Number of random starts, for pgd. The most successful one counts.")
+    restarts: int = option(
+        1, minimum=1, help=f"Number of random starts, for {WITH_RESTARTS}. The most successful one counts."
+    )
     eot: int = option(1, minimum=1, help="Passes that each gradient is averaged over, for networks that are random.")
     target: str = option("", help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
     classifier: str | None = option(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from purifyctl.config.attacks import ATTACKS, BY_KIND, Attack, AttackKind
+from purifyctl.config.attacks import ATTACKS, BY_KIND, WITH_RESTARTS, Attack, AttackKind
 from purifyctl.config.values import require
 from purifyctl.errors import ConfigError
 
@@ -21,17 +21,18 @@ class AttackConfig:
         if self.kind not in BY_KIND:
             raise ConfigError(f"There is no attack {self.kind!r}.", hint=f"attacks: {', '.join(BY_KIND)}")
         name, record = self.label, self.record
-        with_restarts = ", ".join(attack.kind for attack in ATTACKS if attack.restarts)
-        with_targets = ", ".join(attack.kind for attack in ATTACKS if attack.targeted)
+        with_targets = ", ".join(attack.kind for attack in ATTACKS if attack.can_be_targeted)
         ask_for = "has one step; use pgd for more" if record.default_steps == 1 else "fixes its own steps; give it none"
         require(self.steps >= 0, f"steps is {self.steps}; it must not be negative.")
         require(not record.fixed_steps or self.steps <= record.default_steps, f"{name} {ask_for}.")
         require(self.restarts >= 1, f"restarts is {self.restarts}; it must be at least 1.")
-        require(self.restarts == 1 or record.restarts, f"restarts are for {with_restarts}; {name} has no random start.")
-        require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
-        require(self.eot == 1 or record.eot, f"eot averages gradients over passes; {name} does not offer that.")
         require(
-            not self.targeted or record.targeted,
+            self.restarts == 1 or record.can_restart, f"restarts are for {WITH_RESTARTS}; {name} has no random start."
+        )
+        require(self.eot >= 1, f"eot is {self.eot}; it must be at least 1.")
+        require(self.eot == 1 or record.can_average, f"eot averages gradients over passes; {name} does not offer that.")
+        require(
+            not self.targeted or record.can_be_targeted,
             f"{name} cannot be given a target; these can: {with_targets}.",
         )
 

@@ -1,7 +1,7 @@
 """The list of attacks.
 
 To add an attack, write its function in `purifyctl/attacks/` and add its record to `ATTACKS`. The command line, recipes,
-the ladder, the checks and the documentation read everything else from the record.
+the ladder, the checks and the tables of the documentation are read from the records, in the list's order.
 """
 
 from dataclasses import dataclass
@@ -19,28 +19,30 @@ Family = Literal[
 class Attack:
     """What is known about one kind of attack."""
 
-    kind: str  # as flags and recipes name it
+    kind: str  # as flags and recipes name it: letters and hyphens
     label: str  # as reports name it, without numbers
     function: str  # "module:function"; purifyctl.attacks.make.AttackFunction says how it is called
-    family: Family
+    family: Family  # decides under which threat models `evaluate` makes it
     what: str  # what it does, in a line
     paper: str  # who published it
-    default_steps: int  # steps that it takes unless it is told otherwise
-    steps_are: str = "gradient steps"  # what `--steps` counts
-    fixed_steps: bool = False  # its number of steps cannot be chosen, and is not part of its name
-    restarts: bool = False  # starts at random, so that several starts can be compared
-    eot: bool = False  # can average gradients over several passes
-    targeted: bool = False  # can move towards a class
-    budget_per_image: bool = False  # also takes one eps for each image
+    default_steps: int  # steps that it takes unless `--steps` says otherwise; 0: it is a set of attacks with their own
+    steps_are: str = "gradient steps"  # what `--steps` counts; random moves do not count
+    fixed_steps: bool = False  # `--steps` cannot change it, and its name in reports has no number
+    can_restart: bool = False  # it starts at random, so that `--restarts` can keep the best of several
+    can_average: bool = False  # `--eot` can average its gradients over several passes
+    can_be_targeted: bool = False  # it can move towards a class
+    budget_per_image: bool = False  # it also takes one eps for each image: [N, 1, 1, 1]
     trainable: bool = False  # quick enough for training
-    in_floats: bool = (
-        True  # `evaluate` makes its images in floats and rounds them; False: it makes 8-bit images directly
-    )
-    sees_rounding: bool = False  # for 8-bit images it attacks a model that rounds: rounding later would undo it
-    costly: bool = False  # its rungs are climbed by fewer photographs (--expensive-limit)
-    one_step: str = ""  # its one-step form; the check "more steps do worse" compares both. Empty: the check is left out
-    package: str = ""  # the package that it needs; the extra "attacks" brings it
-    eps_note: str = ""  # what eps bounds, and what else a reader of its figures must know; empty: every value's move
+    expensive: bool = False  # `evaluate` gives it fewer photographs (`--expensive-limit`)
+    # True: `evaluate` lets it make images in floats, and rounds them. False: it makes 8-bit images itself.
+    in_floats: bool = True
+    # For 8-bit images it must see a model that rounds its input: otherwise rounding its small steps would undo them.
+    sees_rounding: bool = False
+    # The kind that is the same attack with one step; the check "more steps do worse" compares the two. "": no such kind
+    one_step_form: str = ""
+    package: str = ""  # the package that it needs, which the extra "attacks" brings
+    # What eps means for it, and what a reader of its figures must know. "": no value moves by more than eps
+    eps_note: str = ""
 
 
 ATTACKS = (
@@ -53,8 +55,8 @@ ATTACKS = (
         paper="Goodfellow et al. 2015",
         default_steps=1,
         fixed_steps=True,
-        eot=True,
-        targeted=True,
+        can_average=True,
+        can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
     ),
@@ -66,11 +68,11 @@ ATTACKS = (
         what="steps along the gradient's sign, from the image itself",
         paper="Kurakin et al. 2017",
         default_steps=10,
-        eot=True,
-        targeted=True,
+        can_average=True,
+        can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
-        one_step="fgsm",
+        one_step_form="fgsm",
     ),
     Attack(
         kind="least-likely",
@@ -80,7 +82,7 @@ ATTACKS = (
         what="BIM towards the class that is least likely when clean",
         paper="Kurakin et al. 2017",
         default_steps=10,
-        eot=True,
+        can_average=True,
         budget_per_image=True,
         trainable=True,
     ),
@@ -92,12 +94,12 @@ ATTACKS = (
         what="steps along the gradient's sign, from a random start",
         paper="Madry et al. 2018",
         default_steps=10,
-        restarts=True,
-        eot=True,
-        targeted=True,
+        can_restart=True,
+        can_average=True,
+        can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
-        one_step="fgsm",
+        one_step_form="fgsm",
     ),
     Attack(
         kind="mi-fgsm",
@@ -107,11 +109,11 @@ ATTACKS = (
         what="steps along the sign of accumulated gradients, which transfer better",
         paper="Dong et al. 2018",
         default_steps=10,
-        eot=True,
-        targeted=True,
+        can_average=True,
+        can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
-        one_step="fgsm",
+        one_step_form="fgsm",
     ),
     Attack(
         kind="dim",
@@ -121,8 +123,8 @@ ATTACKS = (
         what="MI-FGSM on images that are shrunk and padded at random",
         paper="Xie et al. 2019",
         default_steps=10,
-        eot=True,
-        targeted=True,
+        can_average=True,
+        can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
     ),
@@ -135,9 +137,9 @@ ATTACKS = (
         paper="Andriushchenko et al. 2020",
         default_steps=5000,
         steps_are="queries",
-        targeted=True,
+        can_be_targeted=True,
         trainable=True,
-        costly=True,
+        expensive=True,
     ),
     Attack(
         kind="deepfool",
@@ -161,10 +163,10 @@ ATTACKS = (
         paper="Papernot et al. 2016",
         default_steps=100,
         steps_are="pairs of values",
-        targeted=True,
+        can_be_targeted=True,
         in_floats=False,
         sees_rounding=True,
-        costly=True,
+        expensive=True,
         package="adversarial-robustness-toolbox",
         eps_note="an L0 attack: two values per step, each raised by eps",
     ),
@@ -179,7 +181,7 @@ ATTACKS = (
         steps_are="passes over the batch",
         in_floats=False,
         sees_rounding=True,
-        costly=True,
+        expensive=True,
         package="adversarial-robustness-toolbox",
         eps_note="one perturbation for each batch, not one for all images",
     ),
@@ -192,10 +194,10 @@ ATTACKS = (
         paper="Su et al. 2019",
         default_steps=100,
         steps_are="generations of 400 candidates",
-        targeted=True,
+        can_be_targeted=True,
         in_floats=False,
         sees_rounding=True,
-        costly=True,
+        expensive=True,
         package="adversarial-robustness-toolbox",
         eps_note="an L0 attack: one pixel, whose values move by at most eps; images without success stay clean",
     ),
@@ -208,10 +210,10 @@ ATTACKS = (
         paper="Carlini and Wagner 2017",
         default_steps=100,
         steps_are="gradient steps for each of 9 constants",
-        targeted=True,
+        can_be_targeted=True,
         in_floats=False,
         sees_rounding=True,
-        costly=True,
+        expensive=True,
         package="foolbox",
         eps_note="an L2 attack, cut to eps; images without success stay clean",
     ),
@@ -225,14 +227,15 @@ ATTACKS = (
         default_steps=0,
         steps_are="",
         fixed_steps=True,
-        eot=True,
+        can_average=True,
         sees_rounding=True,
-        costly=True,
+        expensive=True,
         package="pyautoattack",
         eps_note="images without success stay clean",
     ),
 )
 BY_KIND = {attack.kind: attack for attack in ATTACKS}
+WITH_RESTARTS = ", ".join(attack.kind for attack in ATTACKS if attack.can_restart)  # for texts
 
 if TYPE_CHECKING:
     AttackKind = str

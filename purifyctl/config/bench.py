@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from purifyctl.config.formats import ImageFormat
 from purifyctl.config.options import check_minimums, option
-from purifyctl.config.values import ImageFormat, parse_list
+from purifyctl.config.values import parse_list
 from purifyctl.errors import ConfigError
 
 Library = Literal["torch", "torch-compile", "onnxruntime"]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from purifyctl.config.formats import LOSSLESS, ImageFormat
 from purifyctl.config.options import check_minimums, option
-from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, ImageFormat, parse_percent, parse_share
+from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, parse_percent, parse_share
 from purifyctl.errors import ConfigError
 
 IMAGE_TIMEOUT_S = 60.0
@@ -27,7 +28,7 @@ class RunOptions:
     """
 
     image_format: ImageFormat | None = option(
-        "png", flag="--format", help="Format of the purified images. png and webp are lossless; none writes rows only."
+        "png", flag="--format", help=f"Format of the purified images. {LOSSLESS} are lossless; none writes rows only."
     )
     packed: bool = option(
         False, flag="--tar", help="Write the purified images into tar archives of about 1,000, and no folder tree."

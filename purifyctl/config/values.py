@@ -12,7 +12,6 @@ MAX_PIXELS = 100_000_000  # a larger image is refused when its header is read: i
 
 DEFAULT_GATE_FPR = 0.01  # share of the clean images that the gate may flag, unless another one is asked for
 
-ImageFormat = Literal["png", "webp", "jpeg"]  # of purified images
 LabelsFrom = Literal[
     "predicted", "folder"
 ]  # what counts as right: the prediction on the clean image, or the folder's class

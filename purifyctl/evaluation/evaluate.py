@@ -162,9 +162,9 @@ def _not_measured(ladder: Sequence[Rung], *, gated: bool) -> list[str]:
 
 def _say(plan: Plan, ladder: Sequence[Rung], options: EvaluateOptions, papers: dict[EpsSpace, float]) -> None:
     labels = {"folder": "true labels from the folders' names", "predicted": "labels predicted on the clean photographs"}
-    costly, n = sum(rung.costly for rung in ladder), len(plan.photographs)
+    expensive, n = sum(rung.expensive for rung in ladder), len(plan.photographs)
     console.note(
-        f"{n} photographs, {len(ladder)} rungs ({costly} costly ones with the first "
+        f"{n} photographs, {len(ladder)} rungs ({expensive} expensive ones with the first "
         f"{min(options.expensive_limit, n)} photographs); {labels[options.labels]}; seed {options.seed}; "
         f"eps given in {SPACES[options.eps_space]}."
     )

@@ -76,10 +76,10 @@ class Rung:
         return "-".join(re.sub(r"[^\w.]+", "_", part.lower()).strip("_") for part in parts if part)
 
     @property
-    def costly(self) -> bool:
+    def expensive(self) -> bool:
         """Whether fewer images climb it (`--expensive-limit`)."""
         by_threat = self.threat_model in ("black_box", "adaptive")
-        return self.attack is not None and (by_threat or self.attack.record.costly)
+        return self.attack is not None and (by_threat or self.attack.record.expensive)
 
 
 def build_ladder(
@@ -183,7 +183,7 @@ def _rungs(
 
 def _averaged(attack: AttackConfig) -> AttackConfig:
     """The attack as it is made on a random model: it averages gradients, if it can."""
-    return replace(attack, eot=EOT) if attack.record.eot else attack
+    return replace(attack, eot=EOT) if attack.record.can_average else attack
 
 
 def paper_eps(std: Sequence[float], space: EpsSpace) -> dict[EpsSpace, float]:

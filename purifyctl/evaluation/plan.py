@@ -23,7 +23,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Plan:
-    """Photographs in chunks. Only the first `expensive_limit` photographs climb costly rungs."""
+    """Photographs in chunks. Only the first `expensive_limit` photographs climb expensive rungs."""
 
     photographs: list[Photograph]
     chunk_size: int
@@ -38,7 +38,7 @@ class Plan:
         """How many photographs of a chunk climb a rung: the first ones."""
         start = chunk * self.chunk_size
         end = min(len(self.photographs), start + self.chunk_size)
-        if rung.costly:
+        if rung.expensive:
             end = min(end, self.expensive_limit)
         return max(0, end - start)
 

@@ -257,7 +257,7 @@ def _has_fewer_steps(other: Rung, rung: Rung) -> bool:
     assert few is not None
     assert many is not None
     same_model = (other.threat_model, other.pipeline, other.bpda) == (rung.threat_model, rung.pipeline, rung.bpda)
-    one_step = many.record.one_step
+    one_step = many.record.one_step_form
     comparable = one_step != "" and few.kind in (many.kind, one_step)
     fewer = few.effective_steps < many.effective_steps and few.restarts <= many.restarts
     return same_model and comparable and fewer

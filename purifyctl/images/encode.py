@@ -2,40 +2,19 @@
 
 import io
 import threading
-import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.config.values import ImageFormat
-
-JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True)
-class Format:
-    """How images of one format are written."""
-
-    endings: tuple[str, ...]  # of file names; the first is the one that we write
-    options: dict[str, Any]  # of Pillow's `save`
-
-
-# Lossless formats keep what was classified, to the bit. Timings: docs/benchmarks.md.
-FORMATS: dict[ImageFormat, Format] = {
-    # run-length matching: a quarter faster than zlib's default on photographs, and 5 % smaller
-    "png": Format((".png",), {"format": "PNG", "compress_level": 1, "compress_type": zlib.Z_RLE}),
-    "webp": Format((".webp",), {"format": "WEBP", "lossless": True, "method": 0, "quality": 0}),
-    "jpeg": Format((".jpg", ".jpeg"), {"format": "JPEG", "quality": JPEG_QUALITY}),
-}
+from purifyctl.config.formats import FORMAT, JPEG_QUALITY, ImageFormat
 
 
 def encode(image: NDArray[np.uint8], image_format: ImageFormat) -> memoryview:
-    """Encode RGB uint8 [height, width, 3] as `image_format`: "png" or "webp" (lossless), or "jpeg" (quality 95)."""
+    """Encode RGB uint8 [height, width, 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, **FORMATS[image_format].options)
+    Image.fromarray(image).save(buffer, **FORMAT[image_format].options)
     return buffer.getbuffer()
 
 

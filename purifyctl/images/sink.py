@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from purifyctl.config.values import ImageFormat
+from purifyctl.config.formats import FORMAT, ImageFormat
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
-from purifyctl.images.encode import FORMATS
 
 IMAGES = "images"  # the folder in every output that holds the mirrored tree
 
@@ -78,7 +77,7 @@ def name_outputs(paths: Iterable[bytes], image_format: ImageFormat) -> Iterator[
         In order, without repeats. A path that could take an output's name begins with the input's path, so it follows
         closely: the function reads only so far ahead.
     """
-    endings = tuple(os.fsencode(ending) for ending in FORMATS[image_format].endings)
+    endings = tuple(os.fsencode(ending) for ending in FORMAT[image_format].endings)
     ahead: deque[bytes] = deque()
     coming = iter(paths)
 

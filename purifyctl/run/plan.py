@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from purifyctl.config.values import ImageFormat
+from purifyctl.config.formats import ImageFormat
 from purifyctl.errors import ConfigError
 from purifyctl.images.sink import IMAGES, name_outputs
 from purifyctl.labels import TruthFromFolder
