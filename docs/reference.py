@@ -22,7 +22,7 @@ from typer.main import get_command
 from purifyctl import attacking, config, errors, parquet
 from purifyctl.cli import app
 from purifyctl.engine.manifest import Manifest
-from purifyctl.evaluation.records import Record
+from purifyctl.evaluation.records import Outcome
 from purifyctl.run.rows import Row
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -41,7 +41,7 @@ def page() -> str:
         root=parameters(get_command(app), skip=("--help",)),
         common=parameters(get_command(app).commands["run"], only=COMMON),
         rows=columns(Row),
-        records=columns(Record),
+        records=columns(Outcome),
         attack_rows=columns(attacking.batch.Row, parquet_types=False),
         statuses=statuses(),
         train={name: keys(kind) for name, kind in _TRAIN.items()},

@@ -21,7 +21,7 @@ from purifyctl.attacking import AttackOptions
 from purifyctl.cli import app
 from purifyctl.engine import bundle
 from purifyctl.engine.bundle import Bundle
-from purifyctl.evaluation.records import Record
+from purifyctl.evaluation.records import Outcome
 from purifyctl.run.rows import Row
 from tests import tiny
 
@@ -183,7 +183,7 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize(
-    "kind", [Row, attacking.batch.Row, Record, bundle.Manifest, *SETTINGS], ids=lambda k: k.__name__
+    "kind", [Row, attacking.batch.Row, Outcome, bundle.Manifest, *SETTINGS], ids=lambda k: k.__name__
 )
 def test_every_column_and_recipe_key_has_its_meaning_in_the_reference(kind: type) -> None:
     said, page = reference.comments(kind), reference.PAGE.read_text()

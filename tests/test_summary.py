@@ -10,7 +10,7 @@ from purifyctl.config import AttackConfig
 from purifyctl.evaluation.chunk import climb
 from purifyctl.evaluation.defences import NONE, PURIFIER, network_defence
 from purifyctl.evaluation.ladder import Rung
-from purifyctl.evaluation.records import Record, Table, part_file, read_tables, write_records
+from purifyctl.evaluation.records import Outcome, Table, part_file, read_tables, write_records
 from purifyctl.evaluation.summary import WORST, summarise
 from tests import tiny
 from tests.evaluating import FGSM, PGD, photographs_of, subject
@@ -60,7 +60,7 @@ def by_hand(
 ) -> None:
     """Rows of a rung on `n` images. By defence, the first `right` of them are right, except those in `wrong`."""
     rows = [
-        Record(
+        Outcome(
             f"{i}.png",
             defence,
             true_index=0,

@@ -143,7 +143,7 @@ class EvaluateOptions:
         None, minimum=1, told_by="photographs", help="Number of photographs, spread over the classes. Default: all."
     )
     expensive_limit: int = option(
-        64, minimum=1, help="Number of photographs on black-box, adaptive and other costly rungs."
+        64, minimum=1, help="Number of photographs on black-box, adaptive and other expensive rungs."
     )
     labels: LabelsFrom = option(
         "folder", help="True labels from the folders' names, or the classifier's own predictions."

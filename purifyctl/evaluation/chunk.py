@@ -15,7 +15,7 @@ from purifyctl.config import AttackConfig
 from purifyctl.evaluation.defences import NONE, Defence
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.masking import are_probabilities
-from purifyctl.evaluation.records import SURROGATE, Record
+from purifyctl.evaluation.records import SURROGATE, Outcome
 from purifyctl.evaluation.subject import SAME, Subject
 from purifyctl.metrics import quality
 from purifyctl.photographs import to_pixels
@@ -60,14 +60,14 @@ class Attacked:
     flags: str | None = None  # what the attack's library warned of
 
 
-def climb(rung: Rung, chunk: Chunk) -> list[Record]:
+def climb(rung: Rung, chunk: Chunk) -> list[Outcome]:
     """The rows of one chunk on one rung. The same for the same seed, whatever was done before."""
     if rung.attack is None:
         return _clean(chunk)
     made = attack_chunk(rung, chunk)
     subject = chunk.subject
     faced = [subject.defences[rung.pipeline]] if rung.pipeline else list(subject.defences.values())
-    rows: list[Record] = []
+    rows: list[Outcome] = []
     for defence in faced:
         rows += _records(chunk, defence, made)
     return rows
@@ -160,7 +160,7 @@ def _classify(subject: Subject, x: Tensor, defence: Defence | None) -> tuple[Ten
     return logits.argmax(1), logits, seen
 
 
-def _records(chunk: Chunk, defence: Defence, made: Attacked) -> list[Record]:
+def _records(chunk: Chunk, defence: Defence, made: Attacked) -> list[Outcome]:
     """The rows of one defence that faces attacked images."""
     prediction, logits, seen = _classify(chunk.subject, made.images, defence)
     rows = _rows(chunk, defence.name, prediction, logits)
@@ -181,36 +181,36 @@ def _classify_floats(subject: Subject, floats: Tensor, defence: Defence) -> Tens
     return _classify(subject, floats, defence if defence.net else None)[0]
 
 
-def _rows(chunk: Chunk, name: str, prediction: Tensor, logits: Tensor) -> list[Record]:
+def _rows(chunk: Chunk, name: str, prediction: Tensor, logits: Tensor) -> list[Outcome]:
     confidence = F.softmax(logits, 1)
     true = confidence.gather(1, chunk.y[:, None])[:, 0]
     columns = (chunk.paths, chunk.y.tolist(), prediction.tolist(), true.tolist(), confidence.amax(1).tolist())
     return [
-        Record(path, name, true_index=label, prediction=index, true_confidence=of_true, top1_confidence=of_top1)
+        Outcome(path, name, true_index=label, prediction=index, true_confidence=of_true, top1_confidence=of_top1)
         for path, label, index, of_true, of_top1 in zip(*columns, strict=True)
     ]
 
 
 @torch.no_grad()
-def _add_scores(rows: Sequence[Record], x: Tensor, defence: Defence) -> None:
+def _add_scores(rows: Sequence[Outcome], x: Tensor, defence: Defence) -> None:
     if defence.score is None:
         return
     for row, score in zip(rows, defence.score(x).tolist(), strict=True):
         row.gate_score = score
 
 
-def _add_quality(rows: Sequence[Record], seen: Tensor, x: Tensor, defence: Defence) -> None:
+def _add_quality(rows: Sequence[Outcome], seen: Tensor, x: Tensor, defence: Defence) -> None:
     if defence.net is None:
         return
     for row, image, reference in zip(rows, to_pixels(seen), to_pixels(x), strict=True):
         row.psnr, row.ssim = quality(image, reference)
 
 
-def _clean(chunk: Chunk) -> list[Record]:
+def _clean(chunk: Chunk) -> list[Outcome]:
     """The clean rung: every defence on unattacked images, with what the masking checks need; and each surrogate."""
     subject = chunk.subject
     _seed(subject, "clean", chunk.number)
-    rows: list[Record] = []
+    rows: list[Outcome] = []
     for defence in subject.defences.values():
         prediction, logits, seen = _classify(subject, chunk.x, defence)
         again = _classify(subject, chunk.x, defence)[1]
@@ -230,8 +230,8 @@ def _clean(chunk: Chunk) -> list[Record]:
     return rows
 
 
-def _note_checks(rows: Sequence[Record], logits: Tensor, model: Model | None, chunk: Chunk) -> None:
-    """Record what masking checks need about the clean images. `model`: None if it has no gradients."""
+def _note_checks(rows: Sequence[Outcome], logits: Tensor, model: Model | None, chunk: Chunk) -> None:
+    """Outcome what masking checks need about the clean images. `model`: None if it has no gradients."""
     for row, probable in zip(rows, are_probabilities(logits.cpu().numpy()).tolist(), strict=True):
         row.probabilities = probable
     if model:

@@ -14,7 +14,7 @@ from purifyctl.errors import PurifyctlError
 from purifyctl.evaluation.chunk import Chunk, climb
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.plan import Photograph, Plan
-from purifyctl.evaluation.records import Record, part_file, unreadable, write_records
+from purifyctl.evaluation.records import Outcome, part_file, unreadable, write_records
 from purifyctl.evaluation.settings import RECORDS
 from purifyctl.evaluation.subject import Subject
 from purifyctl.images import Decoder
@@ -79,7 +79,7 @@ class Loop:
         return Chunk(number, x, y, paths, self._subject, unread)
 
     def climbers(self, rung: Rung, number: int) -> Chunk:
-        """The photographs of a chunk that climb a rung: all of them, or only the first ones if the rung is costly."""
+        """The photographs of a chunk that climb a rung: all, or only the first ones if the rung is expensive."""
         return self._of(rung, self.load(number))
 
     def _of(self, rung: Rung, chunk: Chunk) -> Chunk:
@@ -111,7 +111,7 @@ class Loop:
         climbers = self._of(rung, chunk)
         rows = climb(rung, climbers) if climbers.paths else []
         if rung.attack is None:
-            rows += [Record(path, "", error=why) for path, why in chunk.unreadable.items()]
+            rows += [Outcome(path, "", error=why) for path, why in chunk.unreadable.items()]
         write_records(rows, part_file(self._records, rung.key, chunk.number))
         seconds = time.monotonic() - started
         with self._times.open("a") as log:

@@ -1,6 +1,6 @@
 """One row per image, rung and defence: what the classifier said. Committed in Parquet parts, one per chunk."""
 
-from __future__ import annotations  # keeps Record's types as text, which `parquet.write_part` reads
+from __future__ import annotations  # keeps Outcome's types as text, which `parquet.write_part` reads
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ SURROGATE = "surrogate "  # prefix of `defence` in rows with a surrogate's predi
 
 
 @dataclass
-class Record:
+class Outcome:
     """What became of one image on one rung, behind one defence. Missing values are None."""
 
     path: str  # relative to the photographs' folder
@@ -38,7 +38,7 @@ class Record:
     zero_gradient: bool | None = None  # clean rung: no gradient reaches the image through the defence
 
 
-COLUMNS = tuple(f.name for f in fields(Record))
+COLUMNS = tuple(f.name for f in fields(Outcome))
 Table = dict[str, NDArray[Any]]  # column -> [n]; missing numbers are NaN
 Tables = Mapping[str, Mapping[str, Table]]  # by rung key and defence
 
@@ -48,10 +48,10 @@ def part_file(folder: Path, rung_key: str, chunk: int) -> Path:
     return folder / rung_key / f"part-{chunk:05d}.parquet"
 
 
-def write_records(rows: Sequence[Record], file: Path) -> None:
+def write_records(rows: Sequence[Outcome], file: Path) -> None:
     """Commit a chunk's rows, by one rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_part(rows, Record, file)
+    write_part(rows, Outcome, file)
 
 
 def read_tables(folder: Path, rung_key: str) -> dict[str, Table]:

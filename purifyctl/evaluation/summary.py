@@ -33,7 +33,7 @@ def _right(table: Table) -> NDArray[np.bool_]:
 def summarise(tables: Tables, ladder: Sequence[Rung], seed: int, gate_threshold: float | None = None) -> list[Cell]:
     """Make the cells of all rungs' rows, in the ladder's order.
 
-    An attack's cells compare with the clean rung on the same photographs; costly rungs have fewer photographs. If a
+    An attack's cells compare with the clean rung on the same photographs; expensive rungs have fewer photographs. If a
     threat model has several attacks at one budget, further cells take the worst of them for each image.
     """
     cells = []
