@@ -178,7 +178,7 @@ class PlanRunner:
             )
 
     def capture(self) -> None:
-        """Outcome the network as a CUDA graph with buffers of its own, before other threads use this runner.
+        """Record the network as a CUDA graph with buffers of its own, before other threads use this runner.
 
         From then on it is launched as one piece, instead of kernel by kernel.
         """
