@@ -231,7 +231,7 @@ def _clean(chunk: Chunk) -> list[Outcome]:
 
 
 def _note_checks(rows: Sequence[Outcome], logits: Tensor, model: Model | None, chunk: Chunk) -> None:
-    """Outcome what masking checks need about the clean images. `model`: None if it has no gradients."""
+    """Record what masking checks need about the clean images. `model`: None if it has no gradients."""
     for row, probable in zip(rows, are_probabilities(logits.cpu().numpy()).tolist(), strict=True):
         row.probabilities = probable
     if model:
