@@ -5,7 +5,6 @@ The file holds only the generator. The training itself keeps what it needs to go
 
 import json
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +53,6 @@ class Checkpoint:
                 f"image_size is {pixels}; this purifier takes multiples of {multiple} pixels.",
                 hint="pass another --image-size",
             )
-
-
-def shipped_checkpoint() -> Path:
-    """The small purifier that comes with purifyctl, trained with `train/shipped.toml`; its card lies beside it."""
-    return Path(str(files("purifyctl").joinpath("data/purifier.safetensors")))
 
 
 def save_purifier(path: Path, net: nn.Module, network: NetworkConfig, about: dict[str, Any]) -> None:

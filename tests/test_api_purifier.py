@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import purifyctl
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.config import NetworkConfig
 from purifyctl.errors import (
     InputError,
     WeightsError,
 )
+from purifyctl.shipped import shipped_checkpoint
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=5)  # dropout and batch norm

@@ -6,12 +6,12 @@ import pytest
 
 from purifyctl.bench import BenchOptions, bench, timing
 from purifyctl.bench.peers import networks_of, peer
-from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.metrics import PERCENTILES
 from purifyctl.report.bench import plot_bench, show_bench
+from purifyctl.shipped import shipped_checkpoint
 from tests import tiny
 
 

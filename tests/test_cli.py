@@ -230,3 +230,12 @@ def test_what_is_for_a_gate_is_refused_without_one(words: tuple[str, ...]) -> No
     done = purifyctl(*words)
     assert done.returncode == 2
     assert "add --gate" in done.stderr
+
+
+def test_a_run_on_a_cpu_imports_no_torch_in_either_process(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    words = ("run", photos, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--verbose")
+    done = purifyctl(*words, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"purifyctl.run.worker.stages", "openvino"} <= imported  # the worker's are there, too
+    assert "torch" not in imported

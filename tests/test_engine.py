@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, NetworkConfig, read_recipe
 from purifyctl.engine import parity
 from purifyctl.engine.backends import open_runner
@@ -21,6 +20,7 @@ from purifyctl.engine.parity import Tolerance, gate_scores
 from purifyctl.errors import BackendError, ConfigError, ParityError, WeightsError
 from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
+from purifyctl.shipped import shipped_checkpoint
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from purifyctl.attacks import make
-from purifyctl.checkpoint import save_purifier, shipped_checkpoint
+from purifyctl.checkpoint import save_purifier
 from purifyctl.config import AttackConfig
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
@@ -21,6 +21,7 @@ from purifyctl.evaluation.subject import load_subject
 from purifyctl.evaluation.summary import WORST
 from purifyctl.labels import Labels
 from purifyctl.report.evaluation import describe
+from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import sketch
 from tests import tiny

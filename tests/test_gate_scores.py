@@ -14,11 +14,13 @@ from purifyctl.config import AttackConfig, parse_percent
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.parity import gate_scores
 from purifyctl.errors import ConfigError, WeightsError
-from purifyctl.gate import load_gate, save_gate, shipped_gate, threshold_at, threshold_for
+from purifyctl.gate import load_gate, save_gate
 from purifyctl.metrics import auroc, divergence
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import read_pixels, to_pixels, to_tensor
+from purifyctl.shipped import shipped_gate
 from purifyctl.sources import list_images
+from purifyctl.thresholds import threshold_at, threshold_for
 from purifyctl.training.calibration import platt
 from tests import tiny
 

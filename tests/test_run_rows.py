@@ -139,7 +139,8 @@ def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(ima
     """
     from torchvision.transforms import v2
 
-    from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+    from purifyctl.checkpoint import load_purifier
+    from purifyctl.shipped import shipped_checkpoint
 
     bundle = build_engine(
         EngineConfig(classifier=CLASSIFIER, weights=WEIGHTS), shipped_checkpoint(), tmp_path / "bundle"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.config import TrainConfig, from_dict, read_recipe
+from purifyctl.shipped import shipped_checkpoint
 from purifyctl.training import train_recipe
 from purifyctl.training.phases import plan_phases
 

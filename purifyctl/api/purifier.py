@@ -7,8 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.errors import InputError
+from purifyctl.shipped import shipped_checkpoint
 
 # How far values may lie outside [0, 1]. Bicubic resizing and attacks overshoot by less. Images in [0, 255] or in
 # mean/std units overshoot by more, and would be purified to nonsense.

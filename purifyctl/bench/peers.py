@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier, weights_sha256
 from purifyctl.config import BACKENDS
 from purifyctl.config.bench import Library
@@ -31,6 +31,7 @@ from purifyctl.engine.graphs import (
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.images import encode
 from purifyctl.photographs import Pixels
+from purifyctl.shipped import shipped_checkpoint
 
 
 @dataclass(frozen=True)

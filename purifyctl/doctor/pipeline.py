@@ -67,7 +67,8 @@ def weights(*, needed: bool) -> Iterator[Check]:
 
 
 def _purifier() -> str:
-    from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+    from purifyctl.checkpoint import load_purifier
+    from purifyctl.shipped import shipped_checkpoint
 
     purifier = load_purifier(shipped_checkpoint())
     return f"shipped purifier ({purifier.network.kind}), SHA-256 {purifier.sha256[:12]}"

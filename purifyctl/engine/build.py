@@ -26,11 +26,11 @@ from purifyctl.engine.quantize import quantize_purifier
 from purifyctl.engine.staging import check_out, commit, staged
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
-from purifyctl.gate import thresholds_at
 from purifyctl.labels import Labels
 from purifyctl.photographs import Pixels, read_pixels
 from purifyctl.samples import installed_samples
 from purifyctl.sources import list_images
+from purifyctl.thresholds import thresholds_at
 
 CALIBRATION_IMAGES = 64  # of a folder
 GATE_IMAGES = 2000  # the most clean photographs that thresholds come from: enough for a rate of 0.2 %

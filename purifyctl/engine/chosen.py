@@ -4,14 +4,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import EngineConfig, from_dict, read_recipe
 from purifyctl.config.build import BuildOptions
 from purifyctl.engine.backends import implementation
-from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.errors import ConfigError
+from purifyctl.shipped import shipped_checkpoint
 
 
 def chosen_bundle(engine: Path | None, classifier: str | None = None, weights: str = "", *, trusted: bool) -> Bundle:
@@ -51,6 +50,8 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
     ConfigError
         As `read_recipe` and `build_engine`.
     """
+    from purifyctl.engine.build import build_engine  # imports torch, which `chosen_bundle` does not need
+
     config = _config(options, recipe)
     name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
     return build_engine(

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import purifyctl
 from purifyctl import console
-from purifyctl.checkpoint import shipped_checkpoint
 from purifyctl.config import DEFAULT_BACKEND, EngineConfig, to_dict
 from purifyctl.config.classifier import chosen_classifier
 from purifyctl.engine.backends import implementation
-from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256
-from purifyctl.gate import shipped_gate
 from purifyctl.machine import cache_folder, installed
+from purifyctl.shipped import shipped_checkpoint, shipped_gate
 
 
 def default_engine(classifier: str | None, weights: str) -> Bundle:
@@ -46,6 +44,8 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
         except BundleError as error:
             console.warn(f"The cached engine is not usable and is built again: {error.message}")
             shutil.rmtree(folder)
+    from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
+
     console.note(f"Building the shipped purifier for this machine (once, about 15 s) into {folder} ...")
     return build_engine(config, shipped_checkpoint(), folder)
 

@@ -19,7 +19,8 @@ from purifyctl.engine.graphs import (
 )
 from purifyctl.engine.manifest import Network
 from purifyctl.engine.rewrites import Pass
-from purifyctl.gate import Gate, load_gate, shipped_gate
+from purifyctl.gate import Gate, load_gate
+from purifyctl.shipped import shipped_gate
 
 
 @dataclass(frozen=True)

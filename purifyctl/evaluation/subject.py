@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from purifyctl import console
 from purifyctl.attacks import Model, behind
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
 from purifyctl.config.evaluate import EvaluateOptions
 from purifyctl.errors import ConfigError, WeightsError
@@ -25,9 +25,11 @@ from purifyctl.evaluation.defences import (
     network_defence,
 )
 from purifyctl.evaluation.ladder import Rung
-from purifyctl.gate import load_gate, shipped_gate, threshold_for
+from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import to_tensor
+from purifyctl.shipped import shipped_checkpoint, shipped_gate
+from purifyctl.thresholds import threshold_for
 
 SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by so much
 

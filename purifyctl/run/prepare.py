@@ -13,11 +13,11 @@ from purifyctl.config.run import ALWAYS_WRITTEN, RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
-from purifyctl.gate import threshold_for
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.run.plan import write_plan
 from purifyctl.sources import Source
 from purifyctl.sources.store import RemoteFolder
+from purifyctl.thresholds import threshold_for
 
 
 @dataclass(frozen=True)

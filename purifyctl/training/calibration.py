@@ -12,11 +12,11 @@ from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import AttackConfig, GateConfig, format_eps
 from purifyctl.errors import TrainingError
-from purifyctl.gate import thresholds_at
 from purifyctl.metrics import auroc, mean
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import read_all
 from purifyctl.sources import ImageFile
+from purifyctl.thresholds import thresholds_at
 
 HELD_OUT_ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd"), AttackConfig("mi-fgsm"))
 HELD_OUT_EPS = (4 / 255, 8 / 255)

@@ -24,12 +24,13 @@ from purifyctl import __version__, console
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import GateConfig, to_dict
 from purifyctl.errors import ConfigError
-from purifyctl.gate import CHECKPOINT, FALSE_POSITIVE_RATES, save_gate
+from purifyctl.gate import CHECKPOINT, save_gate
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import to_pixels, to_tensor
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import sketch
+from purifyctl.thresholds import FALSE_POSITIVE_RATES
 from purifyctl.training.attack_sampling import Sampled, attack_each, sample_kinds
 from purifyctl.training.batches import TrainingBatch, TrainingBatches, split
 from purifyctl.training.cache import AttackCache

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from purifyctl import console
-from purifyctl.checkpoint import Checkpoint, load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TrainConfig
 from purifyctl.errors import ConfigError
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.samples import copy_samples
+from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import ImageFile, list_images
 from purifyctl.training.batches import TrainingBatches, split
 from purifyctl.training.cache import AttackCache

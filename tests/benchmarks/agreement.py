@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.graphs import Precision, classifier_graph, export_onnx, purifier_graph
 from purifyctl.photographs import Pixels, read_pixels
+from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images
 
 SIZE, BATCH = 256, 16

@@ -23,7 +23,7 @@ from typing import Any, get_args
 import torch
 
 from purifyctl.bench import BenchOptions, bench
-from purifyctl.checkpoint import save_purifier, shipped_checkpoint
+from purifyctl.checkpoint import save_purifier
 from purifyctl.config import BACKENDS, BackendName, EngineConfig, NetworkConfig
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.backends import implementation, library
@@ -31,6 +31,7 @@ from purifyctl.engine.build import build_engine
 from purifyctl.errors import BackendError, ConfigError, MissingDependencyError, ParityError
 from purifyctl.machine import gpu_capability
 from purifyctl.nn import build_purifier
+from purifyctl.shipped import shipped_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "benchmarks.md"

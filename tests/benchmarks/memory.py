@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from purifyctl.attacks import behind, make_attack
-from purifyctl.checkpoint import load_purifier, shipped_checkpoint
+from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import AttackConfig, TrainConfig, read_recipe
 from purifyctl.machine import keep_freed_memory
+from purifyctl.shipped import shipped_checkpoint
 from purifyctl.training.phases import plan_phases
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.workers import join_workers

@@ -2,12 +2,14 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
-from purifyctl.engine.rewrites import Pass, fold_norms
 from purifyctl.errors import BackendError
+
+if TYPE_CHECKING:  # it imports torch, which running an engine does not need
+    from purifyctl.engine.rewrites import Pass
 
 
 def version() -> str:
@@ -24,7 +26,9 @@ def supports(precision: EnginePrecision) -> bool:
     return "CPUExecutionProvider" in onnxruntime.get_available_providers()
 
 
-def rewrites(precision: EnginePrecision) -> tuple[Pass, ...]:
+def rewrites(precision: EnginePrecision) -> "tuple[Pass, ...]":
+    from purifyctl.engine.rewrites import fold_norms
+
     return (fold_norms,)
 
 

@@ -4,15 +4,17 @@ import functools
 import queue
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
-from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from purifyctl.errors import BackendError
 from purifyctl.machine import cpu_flags
+
+if TYPE_CHECKING:  # it imports torch, which running an engine does not need
+    from purifyctl.engine.rewrites import Pass
 
 
 def version() -> str:
@@ -29,8 +31,10 @@ def supports(precision: EnginePrecision) -> bool:
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or precision != "bf16"
 
 
-def rewrites(precision: EnginePrecision) -> tuple[Pass, ...]:
+def rewrites(precision: EnginePrecision) -> "tuple[Pass, ...]":
     """With AMX, BF16 convolutions are so fast that transposed ones, which run in FP32, are rewritten as such."""
+    from purifyctl.engine.rewrites import deconvs_as_conv3, fold_norms
+
     return (fold_norms, deconvs_as_conv3) if precision == "bf16" and has_amx() else (fold_norms,)
 
 
