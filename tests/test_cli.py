@@ -222,7 +222,10 @@ def test_the_demo_restores_photographs_and_draws_them(tmp_path: Path) -> None:
     "words",
     [
         ("run", "photos", "--out", "out", "--unflagged", "leave"),
+        ("run", "photos", "--out", "out", "--unflagged", "copy"),  # what it would be anyway
         ("run", "photos", "--out", "out", "--gate-fpr", "5%"),
+        ("run", "photos", "--out", "out", "--gate-fpr", "1%"),
+        ("evaluate", "--photos", "photos", "--out", "out", "--gate-fpr", "1%"),
         ("evaluate", "--photos", "photos", "--out", "out", "--gate-fpr", "5%"),
     ],
 )

@@ -13,7 +13,7 @@ from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
 from purifyctl.evaluation import EvaluateOptions, evaluate, loop
 from purifyctl.evaluation.chunk import Chunk, climb
-from purifyctl.evaluation.defences import NONE, PURIFIER
+from purifyctl.evaluation.defences import GATED, NONE, PURIFIER
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.plan import make_plan
 from purifyctl.evaluation.records import read_tables
@@ -189,6 +189,9 @@ def test_what_cannot_work_is_refused_before_anything_is_attacked(
         dataclasses.replace(options, surrogates=(("tests.tiny:animals", ""),))
     with pytest.raises(WeightsError):
         evaluate(photos, out, dataclasses.replace(options, against=(("pix2pix", tmp_path / "nothing"),)))
+    for taken in (PURIFIER, NONE, GATED):
+        with pytest.raises(ConfigError, match="the name is taken"):
+            evaluate(photos, out, dataclasses.replace(options, against=((taken, tmp_path / "nothing"),)))
     assert not out.exists()
     (out / "records").mkdir(parents=True)
     with pytest.raises(ConfigError, match="no evaluation made it"):

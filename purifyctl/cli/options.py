@@ -92,7 +92,6 @@ def _flags(kind: Any) -> Iterator[inspect.Parameter]:
             help=option.help,
             metavar=option.metavar or None,
             min=option.minimum,
-            show_default=option.show_default,
         )
         shown, default = hint, item.default
         if option.parse:

@@ -12,7 +12,6 @@ from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
 from purifyctl.config.options import check_minimums, option
 from purifyctl.config.training import ClassifierConfig
 from purifyctl.config.values import (
-    DEFAULT_GATE_FPR,
     EpsSpace,
     LabelsFrom,
     parse_list,
@@ -100,8 +99,8 @@ class EvaluateOptions:
         told_by="gate",
         help="Also measure the purifier behind this gate: a checkpoint, or [bold]shipped[/].",
     )
-    gate_fpr: float = option(
-        DEFAULT_GATE_FPR,
+    gate_fpr: float | None = option(  # None: DEFAULT_GATE_FPR
+        None,
         parse=parse_percent,
         told_by="gate",
         help="Share of clean images that the gate may flag by mistake, such as 5% or 0.05. Default: 1%.",
@@ -157,7 +156,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_minimums(self)
-        if self.gate is None and self.gate_fpr != DEFAULT_GATE_FPR:
+        if self.gate is None and self.gate_fpr is not None:
             raise ConfigError("--gate-fpr is for --gate.", hint="add --gate shipped")
         names = [name for name, _ in self.surrogates]
         if len(set(names)) < len(names):

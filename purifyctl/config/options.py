@@ -24,7 +24,6 @@ class Option:
     minimum: int | None = None
     parse: Callable[[str], Any] | None = None  # makes the value from the flag's text
     parse_each: Callable[[str], Any] | None = None  # the flag can be repeated, and this makes one element of the tuple
-    show_default: bool = True  # False: the help text names the default itself
     may_change: bool = False  # a call that resumes may give another value
     told_by: str = ""  # the key of the job's settings that tells this field in another form, such as a file's SHA-256
 
@@ -38,12 +37,11 @@ def option(
     minimum: int | None = None,
     parse: Callable[[str], Any] | None = None,
     parse_each: Callable[[str], Any] | None = None,
-    show_default: bool = True,
     may_change: bool = False,
     told_by: str = "",
 ) -> T:
     """A dataclass field that is an option of a command. The parameters are those of `Option`."""
-    about = Option(help, flag, metavar, minimum, parse, parse_each, show_default, may_change, told_by)
+    about = Option(help, flag, metavar, minimum, parse, parse_each, may_change, told_by)
     made: T = field(default=default, metadata={"option": about})
     return made
 

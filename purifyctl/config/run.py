@@ -47,15 +47,14 @@ class RunOptions:
         told_by="gate",
         help="Purify only images that look attacked; pass the others on unchanged.",
     )
-    gate_fpr: float = option(
-        DEFAULT_GATE_FPR,
+    gate_fpr: float | None = option(  # None: DEFAULT_GATE_FPR
+        None,
         parse=parse_percent,
         told_by="gate",
         help="Share of clean images that the gate may flag by mistake, such as 0.2%, 5% or 0.05. Default: 1%.",
     )
-    unflagged: Unflagged = option(
-        "copy",
-        show_default=False,
+    unflagged: Unflagged | None = option(  # None: copy
+        None,
         told_by="unflagged",  # when there is a gate
         help="What --gate does with files that it passes on: copy them into OUT (default), link them, or leave them.",
     )
@@ -115,7 +114,7 @@ class RunOptions:
             raise ConfigError(f"image_timeout is {self.image_timeout}; it must be positive.")
         if self.workers is not None and self.ray is None:
             raise ConfigError("--workers is for a cluster.", hint="pass --ray too")
-        if not self.gated and (self.gate_fpr, self.unflagged) != (DEFAULT_GATE_FPR, "copy"):
+        if not self.gated and (self.gate_fpr, self.unflagged) != (None, None):
             raise ConfigError("--gate-fpr and --unflagged are for --gate.", hint="add --gate")
         if self.images_to and (self.packed or self.image_format is None):
             raise ConfigError("Images go into an object store one by one.", hint="leave out --tar and --format none")
@@ -133,4 +132,4 @@ class RunOptions:
     @property
     def gate(self) -> float | None:
         """The gate's false-positive rate. None: there is no gate, and every image is purified."""
-        return self.gate_fpr if self.gated else None
+        return (DEFAULT_GATE_FPR if self.gate_fpr is None else self.gate_fpr) if self.gated else None

@@ -13,6 +13,7 @@ from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
 from purifyctl.config.evaluate import EvaluateOptions
+from purifyctl.config.values import DEFAULT_GATE_FPR
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     GATED,
@@ -83,15 +84,15 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # the report says FP32
     chosen = options.defended
-    classifier = _placed(load_classifier(chosen.name, chosen.weights), device)
     defences = {defence.name: defence for defence in classical_defences()}
+    if taken := [name for name, _ in options.against if name in ("", PURIFIER, GATED, *defences)]:
+        raise ConfigError(f"--against {taken[0]}=...: the name is taken.", hint="call it something else")
+    classifier = _placed(load_classifier(chosen.name, chosen.weights), device)
     facts: dict[str, Any] = {
         "classifier": {"name": chosen.name, "weights": chosen.weights, "sha256": weights_sha256(classifier)}
     }
     facts["purifiers"], sketches = {}, {}
     for name, file in (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint())):
-        if name in ("", GATED, *defences):
-            raise ConfigError(f"--against {name}=...: the name is taken.", hint="call it something else")
         purifier = load_purifier(file)
         purifier.check_size(options.image_size)
         defences[name] = network_defence(name, _placed(purifier.net, device))
@@ -99,9 +100,10 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         sketches[name] = purifier.photographs
     if options.gate:
         gate = load_gate(shipped_gate() if options.gate == Path("shipped") else options.gate)
-        threshold = threshold_for(gate.thresholds, options.gate_fpr)
+        rate = DEFAULT_GATE_FPR if options.gate_fpr is None else options.gate_fpr
+        threshold = threshold_for(gate.thresholds, rate)
         defences[GATED] = gated_defence(_placed(gate.net, device), threshold, _net_of(defences[PURIFIER]))
-        facts["gate"] = {"sha256": gate.sha256, "threshold": threshold, "false_positive_rate": options.gate_fpr}
+        facts["gate"] = {"sha256": gate.sha256, "threshold": threshold, "false_positive_rate": rate}
     surrogates = {}
     probe = to_tensor(natural_images(2, options.image_size)).to(device)
     for name, weights in options.surrogates:

@@ -106,7 +106,7 @@ def _check_store_apart(source: Source, store: RemoteFolder) -> None:
 
 def _identity(options: RunOptions) -> dict[str, Any]:
     """What resuming must not change, with another form of the fields that are marked `told_by`."""
-    gated = {"gate": options.gate, "unflagged": options.unflagged} if options.gate is not None else {}
+    gated = {"gate": options.gate, "unflagged": options.unflagged or "copy"} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
     stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
     return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored
