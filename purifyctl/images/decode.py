@@ -120,9 +120,10 @@ class Decoder:
     def _build(self) -> Any:
         from nvidia.dali import fn, pipeline_def, types
 
-        def region(shape: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            middle = square(int(shape[0]), int(shape[1]), self._size)
-            return np.array(middle.start, np.float32), np.array(middle.end, np.float32)
+        def regions(shapes: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+            squares = [square(int(shape[0]), int(shape[1]), self._size) for shape in shapes]
+            starts = [np.array(each.start, np.float32) for each in squares]
+            return starts, [np.array(each.end, np.float32) for each in squares]
 
         @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=self._batch_size,
@@ -138,7 +139,8 @@ class Decoder:
             device = "cpu" if self._device_id is None else "mixed"
             images = fn.decoders.image(files, device=device, output_type=types.RGB)
             shape = images.shape()  # of the upright picture: only DALI knows which EXIF tags it follows
-            corners: Any = fn.python_function(shape, function=region, num_outputs=2)
+            # one call for the whole batch: a call for each image would take 20 µs more
+            corners: Any = fn.python_function(shape, function=regions, num_outputs=2, batch_processing=True)
             resized = fn.resize(
                 images,
                 roi_start=corners[0],
