@@ -1,4 +1,4 @@
-"""The gate: a detector in front of the purifier, its checkpoint on disk, and its thresholds.
+"""The gate in front of the purifier: its checkpoint on disk, and its thresholds.
 
 A score is the calibrated probability that an image was attacked, if half of all images were. A threshold belongs to a
 false-positive rate: the share of clean photographs that are flagged, and purified without need.
@@ -40,9 +40,9 @@ class Gate:
 
 
 def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
-    """The lowest threshold that at most `rate` of clean scores reach, counting these scores and one more to come.
+    """The lowest threshold that at most `rate` of clean scores reach: of these scores and one future score.
 
-    With the one to come (conformal prediction; Vovk et al. 2005), the rate also holds on average for new photographs.
+    With the future one (conformal prediction; Vovk et al. 2005), the rate also holds on average for new photographs.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
         Too few scores for such a rate.
     """
     n = len(clean)
-    allowed = math.floor(rate * (n + 1)) - 1  # of these scores; the one to come may be another
+    allowed = math.floor(rate * (n + 1)) - 1  # of these scores; the future one may be another
     if allowed < 0:
         raise ConfigError(
             f"{n} clean photographs are too few for a false-positive rate of {rate:g}.",
@@ -85,8 +85,8 @@ def threshold_for(thresholds: Thresholds, rate: float) -> float:
     if round(rate, 9) not in known:
         raise ConfigError(
             f"The gate has no threshold for a false-positive rate of {rate:g}.",
-            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}; lower ones take more clean "
-            "photographs to tell",
+            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}; lower ones need more clean "
+            "photographs",
         )
     return known[round(rate, 9)]
 
@@ -109,7 +109,7 @@ def load_gate(path: Path) -> Gate:
     Raises
     ------
     WeightsError
-        The file is missing, damaged, or no gate.
+        The file is missing or damaged, or is not a gate.
     """
     if path.is_dir():
         path = path / CHECKPOINT
@@ -120,7 +120,7 @@ def load_gate(path: Path) -> Gate:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format', 'none')!r}, wanted {FORMAT!r}")
+            raise ValueError(f"its format is {metadata.get('format', 'none')!r}, expected {FORMAT!r}")
         net = GateNetwork(width=len(tensors["features.0.weight"]))
         net.load_state_dict(tensors)
         thresholds = {key: float(value) for key, value in json.loads(metadata["thresholds"]).items()}

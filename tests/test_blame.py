@@ -29,7 +29,7 @@ TABLE = [
 
 
 def matches(state: State, pattern: tuple[bool | None, ...]) -> bool:
-    return all(wanted is ANY or wanted == value for value, wanted in zip(state, pattern, strict=True))
+    return all(expected is ANY or expected == value for value, expected in zip(state, pattern, strict=True))
 
 
 @pytest.mark.parametrize(("pattern", "expected"), TABLE)

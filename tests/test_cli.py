@@ -133,7 +133,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         *("classifier", "purifiers", "surrogates", "random", "photographs", "labels", "ladder", "expensive_limit"),
         *("image_size", "batch_size", "seed", "versions", "device"),
     }
-    told = {option.told_by or item.name for item in fields(EvaluateOptions) if (option := about(item))}
+    told = {option.recorded_as or item.name for item in fields(EvaluateOptions) if (option := about(item))}
     assert told - {"gate"} <= set(document["settings"])  # --gate adds this one
     for line in done.stderr.splitlines():
         json.loads(line)

@@ -73,12 +73,12 @@ def test_the_gate_of_a_bundle_gives_the_scores_that_torch_gives(backend: str, tm
     gate = tiny.gate(tmp_path / "gate.safetensors", images)
     checkpoint = tiny.checkpoint(tmp_path / "run")
     bundle = build_engine(config(backend=backend, batch_size=4, gate=str(gate)), checkpoint, tmp_path / "bundle")
-    wanted = gate_scores(load_gate(gate).net, images)
-    assert np.ptp(wanted) > 0.01
+    reference = gate_scores(load_gate(gate).net, images)
+    assert np.ptp(reference) > 0.01
     with bundle.open("gate") as runner:
         found = np.concatenate([runner.infer(part)[0] for part in (images[:4], images[4:])])
     assert found.shape == (6,)
-    assert found == pytest.approx(wanted, abs=1e-4)
+    assert found == pytest.approx(reference, abs=1e-4)
 
 
 def test_explain_says_of_each_network_where_it_begins_to_differ(

@@ -116,11 +116,11 @@ def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, max_errors=0))
     assert stopped.exit_code == 1
     assert run(many, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
-    wanted, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
-    assert found.keys() == wanted.keys()
+    whole, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
+    assert found.keys() == whole.keys()
     for path, row in found.items():
         for column in ("status", "handled", "output", "top_index"):
-            assert row[column] == wanted[path][column]
+            assert row[column] == whole[path][column]
     with pytest.raises(ConfigError, match="another"):
         run(many, tiny_bundle, tmp_path / "out", RunOptions())
 
@@ -137,14 +137,14 @@ def test_two_shards_of_a_gated_run_are_together_what_one_run_is(
     assert merged["finished"]
     assert merged["handled"] == whole.summary["handled"]
     assert merged["gate"]["flagged"] == whole.summary["gate"]["flagged"] == merged["handled"]["purified"]
-    wanted, found = rows_of(tmp_path / "whole"), {out: rows_of(out) for out in shares}
+    whole, found = rows_of(tmp_path / "whole"), {out: rows_of(out) for out in shares}
     assert not found[shares[0]].keys() & found[shares[1]].keys()
-    assert {path for rows in found.values() for path in rows} == wanted.keys()
+    assert {path for rows in found.values() for path in rows} == whole.keys()
     for out, rows in found.items():
         assert len({row["handled"] for row in rows.values()}) == 2
         for path, row in rows.items():
             for column in ("status", "handled", "output", "top_index", "gate_score"):
-                assert row[column] == wanted[path][column]
+                assert row[column] == whole[path][column]
             assert (out / row["output"]).read_bytes() == (tmp_path / "whole" / row["output"]).read_bytes()
 
 

@@ -56,8 +56,8 @@ def test_the_gate_sees_what_a_blur_takes_out_of_each_image() -> None:
     net(x)
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
     noise = x - torch.nn.functional.avg_pool2d(padded, 3, stride=1)
-    wanted = torch.nn.functional.pixel_unshuffle((noise * 255 / 4).clamp(-2, 2), 2)
-    assert torch.allclose(seen[0], wanted, atol=1e-4)
+    expected = torch.nn.functional.pixel_unshuffle((noise * 255 / 4).clamp(-2, 2), 2)
+    assert torch.allclose(seen[0], expected, atol=1e-4)
 
 
 @given(separation=st.floats(2, 100), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
@@ -71,10 +71,10 @@ def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_a
     a, b = platt(clean, attacked)
     assert a > 0
     scores = torch.sigmoid(a * torch.cat([clean, attacked]) + b)
-    wanted = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])
+    expected = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])
     assert float(scores[60:].mean()) > float(scores[:60].mean())
     if separation > 20:
-        assert scores == pytest.approx(wanted, abs=0.1)
+        assert scores == pytest.approx(expected, abs=0.1)
 
 
 def test_a_rate_that_too_few_photographs_can_tell_is_refused() -> None:

@@ -100,7 +100,7 @@ def values(item: Any) -> st.SearchStrategy[Any]:
     return {bool: st.booleans(), int: st.integers(1, 10**9), tuple[str, ...]: globs.map(tuple)}[kind]
 
 
-DECISIVE = [f for f in fields(RunOptions) if not (about(f) and (about(f).may_change or about(f).told_by))]
+DECISIVE = [f for f in fields(RunOptions) if not (about(f) and (about(f).may_change or about(f).recorded_as))]
 
 
 @given(st.data())
@@ -117,7 +117,7 @@ def test_what_resuming_may_change_is_no_more_than_how_a_run_is_gone_about() -> N
     assert free == {
         "csv", "jsonl", "max_errors", "on_existing", "retry_failed", "shard", "image_timeout", "ray", "workers",
     }  # fmt: skip
-    told = {f.name for f in fields(RunOptions) if about(f) and about(f).told_by}
+    told = {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     assert told == {"images_to", "gated", "gate_fpr", "unflagged", "files_from"}
 
 
@@ -160,7 +160,7 @@ def test_what_is_told_in_another_form_must_be_repeated_too(photos: Path, tiny_bu
         "images_to": "memory://store",
         "files_from": None,
     }
-    assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).told_by}
+    assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     for name, value in changes.items():
         with pytest.raises(ConfigError, match=r"a run of something else: options\."):
             run(photos, tiny_bundle, tmp_path / "out", replace(options, **{name: value}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from purifyctl.config import EngineConfig, parse_share
+from purifyctl.config import EngineConfig, parse_shard
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, BusyError, ConfigError
@@ -208,7 +208,7 @@ def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Pat
 @pytest.mark.parametrize("text", ["4/4", "x/4", "1", "-1/2", "0/0"])
 def test_a_shard_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="There is no shard"):
-        RunOptions(shard=parse_share(text))
+        RunOptions(shard=parse_shard(text))
 
 
 def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_folders_that_a_training_would_harm_are_refused(photos: Path, tmp_path: 
     train(config(), photos, tmp_path / "run", max_steps=1)
     (tmp_path / "run" / "state.pt").unlink()
     before = (tmp_path / "run" / "purifier.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match=r"no state\.pt to go on from"):
+    with pytest.raises(ConfigError, match=r"no state\.pt to resume from"):
         train(config(), photos, tmp_path / "run")
     assert (tmp_path / "run" / "purifier.safetensors").read_bytes() == before
 

@@ -16,10 +16,10 @@ Status = Literal["ok", "missing", "failed"]
 class Check:
     """The outcome of one check."""
 
-    id: str  # "subject.name" or "subject.name.item"; the same on every machine
-    status: Status  # missing: something optional is absent or broken; failed: something that `run` needs is
+    id: str  # "subject.name" or "subject.name.detail"; the same on every machine
+    status: Status  # missing: something optional is absent or broken; failed: the same for something that `run` needs
     detail: str
-    fix: str = ""  # the line that installs or mends it
+    fix: str = ""  # the line that installs or repairs it
 
 
 def attempt(check_id: str, action: Callable[..., str], *given: Any, needed: bool = True, fix: str = "") -> Check:
@@ -30,7 +30,7 @@ def attempt(check_id: str, action: Callable[..., str], *given: Any, needed: bool
     needed
         `run` cannot do without it.
     fix
-        The line that mends it, if the error has no hint of its own.
+        The line that repairs it, if the error has no hint of its own.
     """
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Everything that is loaded for an evaluation: classifier, defences, surrogates; and what identifies them."""
+"""Everything that an evaluation loads: classifier, defences and surrogates, and the facts that identify them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ from purifyctl.gate import load_gate, shipped_gate, threshold_for
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import to_tensor
 
-SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by so much
+SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by this much
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     ConfigError
         The purifier cannot take images of that size, or a surrogate does not know the classifier's classes.
     WeightsError
-        Weights cannot be had, read, or fitted to their network.
+        Weights cannot be downloaded, read, or fitted to their network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
