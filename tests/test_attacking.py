@@ -220,7 +220,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_library_is_told_before_anything_is_written(
+def test_a_missing_library_is_reported_before_anything_is_written(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "installed", {}.get)

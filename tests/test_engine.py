@@ -94,7 +94,7 @@ def test_explain_says_of_each_network_where_it_begins_to_differ(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cpu", "int8", "rtx"])
-def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
+def test_the_engine_recipes_build_unchanged(recipe: str, tmp_path: Path) -> None:
     recipe_file = ROOT / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
     assert tuple(bundle.manifest.networks["purifier"].plans) == (
@@ -164,7 +164,7 @@ def test_a_size_that_does_not_suit_the_network_is_refused(tmp_path: Path) -> Non
         build_engine(config(image_size=96), checkpoint, tmp_path / "bundle")
 
 
-def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bad.safetensors"
     file.write_bytes(b"x" * 100)
     with pytest.raises(WeightsError, match="damaged"):

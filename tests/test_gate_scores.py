@@ -77,7 +77,7 @@ def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_a
         assert scores == pytest.approx(expected, abs=0.1)
 
 
-def test_a_rate_that_too_few_photographs_can_tell_is_refused() -> None:
+def test_a_rate_that_needs_more_photographs_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"98 clean photographs are too few .* 0\.01"):
         threshold_at(np.zeros(98), 0.01)
     assert threshold_at(np.zeros(99), 0.01) > 0
@@ -111,7 +111,7 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         parse_percent(text)
 
 
-def test_a_gate_comes_back_from_disk_and_what_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_gate_comes_back_from_disk_and_a_file_that_is_not_a_gate_is_refused(tmp_path: Path) -> None:
     net = GateNetwork(width=6).eval()
     save_gate(tmp_path / "gate.safetensors", net, {"0.01": 0.5}, {})
     x = torch.rand(2, 3, 32, 48)

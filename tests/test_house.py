@@ -1,4 +1,4 @@
-"""The house is in order: files are short, imports run in no circle, and each word has one meaning."""
+"""The house is in order: files are short, imports form no circle, and each word has one meaning."""
 
 import graphlib
 import re
@@ -36,7 +36,7 @@ def test_no_code_file_is_longer_than_a_reader_takes_in_at_once() -> None:
     assert {file: length for file, length in lengths.items() if length > LONGEST} == {}
 
 
-def test_imports_run_in_no_circle() -> None:
+def test_imports_form_no_circle() -> None:
     graph = grimp.build_graph("purifyctl", exclude_type_checking_imports=True)
     below = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(below) > 100

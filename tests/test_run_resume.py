@@ -1,4 +1,4 @@
-"""Calls that go on with a run, share one, or are refused: each ends where an undisturbed run does."""
+"""Calls that resume a run, share one, or are refused: each ends where an undisturbed run does."""
 
 import csv
 import json
@@ -176,7 +176,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         dry_run(many, tiny_bundle, undisturbed, RunOptions(top=3))
 
 
-def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_two_calls_do_not_work_on_the_same_parts(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "out").mkdir()

@@ -1,4 +1,4 @@
-"""Training a gate, on photographs and a classifier that are next to nothing."""
+"""Training a gate, on tiny photographs and with a tiny classifier."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def same(one: Path, other: Path) -> bool:
 def test_a_trained_gate_is_on_disk_with_its_thresholds_its_recipe_and_what_it_finds(trained: Path) -> None:
     gate = load_gate(trained)
     figures = json.loads((trained / "figures.json").read_text())
-    assert set(gate.thresholds) == {"0.1"}  # 12 photographs held out cannot tell 1 in 20
+    assert set(gate.thresholds) == {"0.1"}  # 12 held-out photographs are too few for 1 in 20
     assert gate.thresholds == figures["thresholds"]
     assert gate.about["recipe"] == json.loads(json.dumps(to_dict(CONFIG)))
     assert gate.about["held_out"] == figures
@@ -90,7 +90,7 @@ def test_an_attack_that_changed_no_prediction_has_no_figures_and_the_file_is_sti
         assert found == {"n": 0, "auroc": None, "tpr": {"0.1": None}}
 
 
-def test_a_stopped_training_of_a_gate_goes_on_and_ends_as_if_it_had_not_been(
+def test_a_stopped_training_of_a_gate_is_resumed_and_ends_as_if_it_had_not_been_stopped(
     thirty: Path, trained: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
