@@ -85,7 +85,7 @@ def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_continu
     assert checks["libraries.needed.openvino"]["status"] == "failed"
     assert "libopenvino.so.1: cannot open" in checks["libraries.needed.openvino"]["detail"]
     assert checks["libraries.needed.torch"]["fix"].startswith("pip install --force-reinstall 'torch>=")
-    assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "mend what is wrong under libraries"
+    assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "repair what is wrong under libraries"
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     has = flags[1].split() if flags else []
     said = checks["processor.instructions"]["detail"].split(", ")

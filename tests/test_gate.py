@@ -53,7 +53,7 @@ def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_throu
             assert output == (many / path).read_bytes()
             assert row["mean_change"] is row["purify_ms"] is None
     assert min(counts.values()) > 3
-    assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda item: -item[1]))
+    assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda pair: -pair[1]))
     assert result.summary["gate"]["flagged"] == counts["purified"]
     assert result.summary["gate"]["spared_s"] > 0
 

@@ -49,5 +49,5 @@ def failure(check_id: str, error: Exception, *, needed: bool = True, fix: str = 
         return Check(check_id, status, error.message, error.hint or fix)
     if isinstance(error, ImportError):
         itself = check_id == "libraries"  # purifyctl's metadata is missing, or the library that reads it
-        fix = "pip install --force-reinstall purifyctl" if itself else "mend what is wrong under libraries"
+        fix = "pip install --force-reinstall purifyctl" if itself else "repair what is wrong under libraries"
     return Check(check_id, status, f"{type(error).__name__}: {error}", fix)

@@ -50,7 +50,7 @@ CHECKS = {
     ),
     "label leak": Check(
         "accuracy on attacked images exceeds accuracy on clean ones, through the same defence",
-        "The perturbation tells the defence the true label (Kurakin et al. 2017); the accuracy is not robustness.",
+        "The perturbation shows the defence the true label (Kurakin et al. 2017); the accuracy is not robustness.",
     ),
 }
 

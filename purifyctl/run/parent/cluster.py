@@ -1,8 +1,8 @@
 """`run --ray`: the same supervisor and worker, as actors on the machines of a Ray cluster.
 
 Only the process that the user started commits: it sends each actor a limited number of batches and takes their rows
-back. The actors write images, into the output that all machines share. If an actor is lost, what it had in hand is done
-again by others, or by the actor that takes its place.
+back. The actors write images, into the output that all machines share. If an actor is lost, the batches that it had in
+hand are done again by others, or by the actor that takes its place.
 """
 
 import os
