@@ -25,6 +25,7 @@ RETIRED = {
     r"\bdetections?\b|\bDETECTION|_detection\b|\bdetectors?\b": "gate",
     r"\bwanted\b": "expected, reference",
     r"\bpipeline/": "run/",
+    r"\bcostly\b": "expensive",
     r"\btold_by\b": "recorded_as",
     # plain English
     r"\b[Bb]ut for\b": "except",

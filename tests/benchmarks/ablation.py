@@ -155,7 +155,7 @@ def main() -> None:
         limit=arguments.limit,
     )
     cells = measure(made, arguments.test, arguments.out / "gray-box", options)
-    # attackers who know the purifier too: costly, and only for the variants that were made against them
+    # attackers who know the purifier too: expensive, and only for the variants that were made against them
     adaptive = replace(options, threat_models=("adaptive",), attacks=(AttackConfig("pgd"),), eps=("4/255",), limit=64)
     last = {name: path for name, path in made.items() if "as long again" in name or "adaptive" in name}
     if last:
