@@ -1,4 +1,4 @@
-"""Puts the manual pages into wheels. They are made of the command line as it is, so that they cannot be stale."""
+"""Puts the manual pages into wheels. Each build makes them from the command line, so they are never out of date."""
 
 import sys
 from pathlib import Path

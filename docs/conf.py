@@ -1,4 +1,4 @@
-"""The documentation site: `make docs`. It shows the repository's own Markdown files, where they lie and as they are."""
+"""The documentation site: `make docs`. It shows the repository's own Markdown files, in their places and unchanged."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ include_patterns = [
 exclude_patterns = [".*", "*/.*", "site", "runs", "demo", "dist", "requirements", "tests", "docs/images"]
 root_doc = "README"
 nitpicky = True
-highlight_language = "none"  # of blocks that name none: listings of files
+highlight_language = "none"  # for code blocks that name no language, such as listings of files
 myst_heading_anchors = 4  # links to headings, as code hosts make them
 
 html_theme = "furo"
@@ -39,7 +39,7 @@ templates_path = ["templates"]
 html_show_sphinx = False
 html_copy_source = False
 
-# What is read first comes first. Pages of docs/ that are not named here come at the end of "Using it".
+# Pages that are read first come first. Pages of docs/ that are not named here come at the end of "Using it".
 NAVIGATION = {
     "Beginning": ["docs/install", "docs/tutorial", "docs/threat-model"],
     "Using it": [
@@ -80,9 +80,9 @@ def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "README":
         there = {f"docs/{file.stem}" for file in ROOT.glob("docs/*.md")}
         named = {page for pages in NAVIGATION.values() for page in pages}
-        for part, pages in NAVIGATION.items():
+        for heading, pages in NAVIGATION.items():
             pages = [page for page in pages if (ROOT / f"{page}.md").exists()]
-            source[0] += _contents(part, pages + (sorted(there - named) if part == "Using it" else []))
+            source[0] += _contents(heading, pages + (sorted(there - named) if heading == "Using it" else []))
 
 
 def _contents(caption: str, pages: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""Writes docs/reference.md: fills reference.md.j2 with what the command line, the recipes and the rows say themselves.
+"""Writes docs/reference.md: fills reference.md.j2 with what the code says about commands, recipes and rows.
 
-Also the table of attacks in docs/attacks.md.
+It also writes the table of attacks in docs/attacks.md.
 
 python -m docs.reference
 """

@@ -3,7 +3,7 @@
 From Python (docs/python.md):
 
     Purifier         a torch module, differentiable: in front of a classifier, in any network
-    Engine           a bundle that is open: quick, uint8 in and out, classes too
+    Engine           an open bundle: quick, uint8 in and out, classes too
     PurifyTransform  a torchvision transform
     api.art          a defence for the Adversarial Robustness Toolbox
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when they are asked for: they need torch, and `purifyctl --help` shall not wait for it.
+# These are imported when a program asks for them: they need torch, and `purifyctl --help` must not wait for it.
 _LAZY = {
     "Engine": "purifyctl.api.engine",
     "Purifier": "purifyctl.api.purifier",

@@ -1,6 +1,6 @@
 """A trained purifier on disk: one safetensors file whose metadata says what it is.
 
-The file holds only the generator. The training itself keeps what it needs to go on (discriminator, optimisers, step).
+The file holds only the generator. The training itself keeps what it needs to resume (discriminator, optimisers, step).
 """
 
 import json
@@ -31,7 +31,7 @@ class Checkpoint:
 
     @property
     def guided_by(self) -> list[str]:
-        """The classifiers that guided its training, and that of the purifier it started from; empty: unknown."""
+        """The classifiers that guided its training, or that of the purifier it started from; empty: unknown."""
         recipe = self.about.get("recipe", {})
         return [str(name) for name in self.about.get("guided_by", [c["name"] for c in recipe.get("classifiers", ())])]
 
@@ -68,7 +68,7 @@ def load_purifier(path: Path) -> Checkpoint:
     Raises
     ------
     WeightsError
-        The file is missing, damaged, or no purifier checkpoint.
+        The file is missing or damaged, or is not a purifier checkpoint.
     """
     if path.is_dir():
         path = path / "purifier.safetensors"
@@ -83,7 +83,7 @@ def load_purifier(path: Path) -> Checkpoint:
     if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"{path} is no purifier checkpoint of this version (format {metadata.get('format', 'none')!r}, "
-            f"wanted {FORMAT!r}).",
+            f"expected {FORMAT!r}).",
             hint="use the purifier.safetensors that purifyctl train wrote",
         )
     try:

@@ -87,7 +87,7 @@ def note_once(text: str) -> None:
 
 
 def detail(text: str) -> None:
-    """Something that only those want to know who ask: printed only under `--verbose`."""
+    """Something that few users want to know: printed only under `--verbose`."""
     if _settings.verbose:
         note(text)
 
@@ -169,7 +169,7 @@ def _show(title: str, what: Table) -> None:
 
 
 class Counter:
-    """Progress of one piece of work. Only one thread may call `advance`."""
+    """Progress of one task. Only one thread may call `advance`."""
 
     def __init__(self, total: int, what: str, done: int, bar: Progress | None) -> None:
         self.total, self.what = total, what
@@ -199,7 +199,7 @@ class Counter:
 
 @contextlib.contextmanager
 def progress(total: int, what: str, *, done: int = 0) -> Iterator[Counter]:
-    """Show progress over `total` items: a bar on a terminal, plain lines elsewhere. `done`: by an earlier call."""
+    """Show progress towards `total`: a bar on a terminal, plain lines elsewhere. `done`: by an earlier call."""
     if _settings.json or _settings.quiet or not sys.stderr.isatty():
         yield Counter(total, what, done, None)
         return

@@ -133,7 +133,7 @@ def _show(figures: Mapping[str, Any], strip: Path) -> None:
         (name, cell(f["unpurified_top1"], f["labelled"]), cell(f["top1"], f["labelled"]))
         for name, f in figures["top1"].items()
     ]
-    console.table(f"{CLASSIFIER}, {figures['threat_model']}", ("photographs", "as they are", "purified"), rows)
+    console.table(f"{CLASSIFIER}, {figures['threat_model']}", ("photographs", "unpurified", "purified"), rows)
     engine, machine = figures["engine"], figures["machine"]
     console.note(
         f"Purifying took {figures['purify_ms_p50']:.1f} ms per {SIDE}x{SIDE} image (median, amortised over a batch; "
@@ -146,10 +146,10 @@ def _show(figures: Mapping[str, Any], strip: Path) -> None:
 
 def _draw(out: Path, attack_folder: str, attack: str) -> Image.Image:
     """Draw labelled photographs whose attack succeeded: first those that the purifier restored, then the others."""
-    wanted = ("path", "output", "true_index", "top_label", "top_index", "top_probability")
+    columns = ("path", "output", "true_index", "top_label", "top_index", "top_probability")
     unpurified = ("unpurified_top_label", "unpurified_top_index", "unpurified_top_probability")
     clean, attacked = (
-        read_columns(out / "runs" / folder / "rows", (*wanted, *unpurified)) for folder in ("clean", attack_folder)
+        read_columns(out / "runs" / folder / "rows", (*columns, *unpurified)) for folder in ("clean", attack_folder)
     )
     restored: list[Line] = []
     lost: list[Line] = []

@@ -6,7 +6,7 @@
     ├── WeightsError            weights cannot be downloaded, read, or loaded into their network
     ├── ImageError              one image cannot be read; carries the status its row gets
     ├── InputError              a Python function got images of a wrong shape, type or range; also a ValueError
-    ├── TrainingError           a training cannot go on
+    ├── TrainingError           a training cannot continue
     ├── BackendError            an inference library or device refuses
     ├── BusyError               another call is at work, or a server does not answer; a later try may succeed
     ├── OutputError             results cannot be written: a full or read-only disk
@@ -26,8 +26,8 @@ Status = Literal[
     "unsupported_format",  # an image of a format that is not decoded here
     "too_large",  # more pixels than allowed
     "decode_failed",  # damaged or cut short
-    "crashed",  # the process died with it twice, the second time while it worked on no other image
-    "timeout",  # it took longer than --image-timeout twice, likewise
+    "crashed",  # the worker died with it twice, the second time while it worked on no other image
+    "timeout",  # it took longer than --image-timeout twice, the second time while the worker worked on no other image
     "write_failed",  # the purified image could not be written
 ]
 

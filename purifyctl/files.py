@@ -42,7 +42,7 @@ def link_into_tree(file: Path, target: Path, *, temporary: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.replace(file)
     finally:
-        part.unlink(missing_ok=True)  # it is still there if `file` was such a link already
+        part.unlink(missing_ok=True)  # it is still there if `file` already was a link to `target`
 
 
 def write_json(file: Path, data: Any) -> None:

@@ -41,7 +41,7 @@ def load_gate(path: Path) -> Gate:
     Raises
     ------
     WeightsError
-        The file is missing, damaged, or no gate.
+        The file is missing or damaged, or is not a gate.
     """
     if path.is_dir():
         path = path / CHECKPOINT
@@ -52,7 +52,7 @@ def load_gate(path: Path) -> Gate:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format', 'none')!r}, wanted {FORMAT!r}")
+            raise ValueError(f"its format is {metadata.get('format', 'none')!r}, expected {FORMAT!r}")
         net = GateNetwork(width=len(tensors["features.0.weight"]))
         net.load_state_dict(tensors)
         thresholds = {key: float(value) for key, value in json.loads(metadata["thresholds"]).items()}

@@ -10,7 +10,7 @@ from purifyctl import console
 
 @contextmanager
 def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets. The user is then told `promise`.
+    """Yield an event that the first Ctrl-C or SIGTERM sets. The user then reads `promise`.
 
     The second one raises KeyboardInterrupt. Outside the main thread the event is never set, because Python delivers no
     signals there.

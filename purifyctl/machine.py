@@ -47,8 +47,8 @@ def keep_freed_memory() -> bool:
         return False
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
     largest_block = 1 << 25  # 32 MiB, the most that it accepts
-    wanted = ((mmap_threshold, largest_block), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28))
-    return all(mallopt(option, size) for option, size in wanted)
+    settings = ((mmap_threshold, largest_block), (trim_threshold, (1 << 31) - 1), (top_pad, 1 << 28))
+    return all(mallopt(option, size) for option, size in settings)
 
 
 def _user_folder(ours: str, xdg: str, default: str) -> Path:
@@ -59,7 +59,7 @@ def _user_folder(ours: str, xdg: str, default: str) -> Path:
 
 def gpu_capability() -> str:
     """The current GPU's compute capability, such as "SM86"; empty without a GPU."""
-    import torch  # heavy, and only some machines' business
+    import torch  # heavy, and only machines with a GPU need it
 
     return "SM{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 

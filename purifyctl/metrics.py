@@ -95,7 +95,7 @@ def twice_right(prediction: Classes, clean: Classes, truth: Classes) -> Share:
 
 
 def misclassification_rate(prediction: Classes, clean: Classes) -> Share:
-    """Predictions that differ from the undefended classifier's on the clean image: the paper's Table 3."""
+    """The share of predictions that differ from the undefended classifier's on the clean image: the paper's Table 3."""
     return Share(int((prediction != clean).sum()), len(clean))
 
 

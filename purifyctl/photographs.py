@@ -21,11 +21,11 @@ class Read:
 
     images: Pixels  # the ones that could be read
     positions: list[int]  # their places in the batch
-    errors: dict[int, ImageError]  # by place: why the others could not
+    errors: dict[int, ImageError]  # by place: why the others could not be read
 
 
 def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
-    """Read and decode one batch. What is in a file never raises."""
+    """Read and decode one batch. Nothing in a file makes it raise."""
     data, readable, errors = [], [], {}
     for position, photograph in enumerate(photographs):
         try:
@@ -49,10 +49,10 @@ def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -
     images, kept = [], []
     with Decoder(size=size, batch_size=16, threads=threads) as decoder:
         for start in range(0, len(photographs), 16):
-            part = photographs[start : start + 16]
-            read = read_some(part, decoder)
+            batch = photographs[start : start + 16]
+            read = read_some(batch, decoder)
             images.append(read.images)
-            kept += [part[position] for position in read.positions]
+            kept += [batch[position] for position in read.positions]
     if not kept:
         raise ConfigError(f"None of {len(photographs)} photographs could be read.", hint="check the folder's files")
     return np.concatenate(images), kept

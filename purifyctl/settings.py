@@ -1,4 +1,4 @@
-"""What a command was asked for, as JSON in its folder. A later call may resume the work if it asks for the same."""
+"""The settings of a command, as JSON in its folder. A later call may resume the work if its settings are the same."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,14 @@ def check_same(file: Path, asked: Mapping[str, Any], *, what: str, hint: str) ->
 
 
 def differences(earlier: Any, asked: Any, where: str = "") -> Iterator[str]:
-    """Each setting that differs between two pieces of plain data, such as `seed was 0, is 1`."""
+    """Each setting that differs between two values of plain data, such as `seed was 0, is 1`."""
     if isinstance(earlier, dict) and isinstance(asked, dict):
         for key in dict.fromkeys([*earlier, *asked]):
             yield from differences(earlier.get(key), asked.get(key), f"{where}.{key}" if where else key)
     elif isinstance(earlier, list) and isinstance(asked, list):
-        gone, new = ([item for item in one if item not in other] for one, other in ((earlier, asked), (asked, earlier)))
+        gone, new = (
+            [value for value in one if value not in other] for one, other in ((earlier, asked), (asked, earlier))
+        )
         if gone or new or earlier != asked:
             sides = (f"without {_short(gone)}" if gone else "", f"with {_short(new)} new" if new else "")
             yield f"{where} is now {' and '.join(filter(None, sides)) or 'in another order'}"

@@ -19,9 +19,9 @@ Thresholds = Mapping[str, float]  # by false-positive rate, such as "0.01"
 
 
 def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
-    """The lowest threshold that at most `rate` of clean scores reach, counting these scores and one more to come.
+    """The lowest threshold that at most `rate` of clean scores reach, of these scores and one future score.
 
-    With the one to come (conformal prediction; Vovk et al. 2005), the rate also holds on average for new photographs.
+    With the future one (conformal prediction; Vovk et al. 2005), the rate also holds on average for new photographs.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def threshold_at(clean: NDArray[np.floating[Any]], rate: float) -> float:
         Too few scores for such a rate.
     """
     n = len(clean)
-    allowed = math.floor(rate * (n + 1)) - 1  # of these scores; the one to come may be another
+    allowed = math.floor(rate * (n + 1)) - 1  # of these scores; the future one may be another
     if allowed < 0:
         raise ConfigError(
             f"{n} clean photographs are too few for a false-positive rate of {rate:g}.",
@@ -64,7 +64,7 @@ def threshold_for(thresholds: Thresholds, rate: float) -> float:
     if round(rate, 9) not in known:
         raise ConfigError(
             f"The gate has no threshold for a false-positive rate of {rate:g}.",
-            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}; lower ones take more clean "
-            "photographs to tell",
+            hint=f"there are those for {', '.join(f'{each:g}' for each in sorted(known))}; lower ones need more clean "
+            "photographs",
         )
     return known[round(rate, 9)]

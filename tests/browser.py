@@ -1,4 +1,4 @@
-"""Opens a page in a real browser, Qt WebEngine (Chromium), and prints as JSON what it saw. A process of its own:
+"""Opens a page in a real browser, Qt WebEngine (Chromium), and prints as JSON what it saw. It is a process of its own:
 
 python -m tests.browser PAGE WIDTH [light|dark] [PICTURE.png]
 """
@@ -19,7 +19,7 @@ from PySide6.QtWebEngineWidgets import QWebEngineView  # noqa: E402
 from PySide6.QtWidgets import QApplication  # noqa: E402
 
 TIMEOUT_MS = 60_000
-LOOK = """(() => {
+SCRIPT = """(() => {
   const shown = [...document.querySelectorAll("body *")].filter(e => e.getClientRects().length);
   const edge = document.documentElement.clientWidth;
   return JSON.stringify({
@@ -61,12 +61,12 @@ def main(file: str, width: str, _scheme: str = "light", picture: str = "") -> No
         if picture:
             view.grab().save(picture)
         print(json.dumps({"requests": requests, "messages": messages, "seen": json.loads(found)}), flush=True)
-        os._exit(0)  # Qt's own tidying up may crash
+        os._exit(0)  # Qt's own cleaning up may crash
 
     def loaded(ok: bool) -> None:
         if not ok:
             sys.exit("the page could not be loaded")
-        QTimer.singleShot(300, lambda: page.runJavaScript(LOOK, seen))  # once it is laid out
+        QTimer.singleShot(300, lambda: page.runJavaScript(SCRIPT, seen))  # once it is laid out
 
     page.loadFinished.connect(loaded)
     page.setUrl(QUrl.fromLocalFile(str(Path(file).absolute())))

@@ -1,4 +1,4 @@
-"""What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that want some."""
+"""What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that need some."""
 
 import os
 import tempfile
@@ -13,10 +13,12 @@ from purifyctl.samples import copy_samples
 from tests import tiny
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores, and so do what they start
+if workers := int(
+    os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")
+):  # they share the cores, and so do the processes that they start
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-# what the tests build, keep and trust is not the user's affair
+# what the tests build, keep and trust must not reach the user's folders
 for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
     os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")
 

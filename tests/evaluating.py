@@ -28,5 +28,5 @@ def photographs_of(of: Subject, n: int = 4) -> Chunk:
     """A chunk of `n` photographs, whose labels are the classifier's predictions."""
     generator = torch.Generator().manual_seed(0)
     x = torch.nn.functional.interpolate(torch.rand(n, 3, 4, 4, generator=generator), (SIZE, SIZE), mode="bilinear")
-    x = eight_bits(x).contiguous(memory_format=torch.channels_last)  # as photographs come
+    x = eight_bits(x).contiguous(memory_format=torch.channels_last)  # the order in memory that photographs have
     return Chunk(0, x, of.classifier(x).argmax(1), [f"{i}.png" for i in range(n)], of)

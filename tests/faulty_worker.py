@@ -6,7 +6,7 @@ hang=GLOB         it hangs instead
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
 store-gone=N      the object store does not answer from the N-th image on
-slow-read=S       storage takes so many seconds for each file
+slow-read=S       storage takes S seconds for each file
 gpu-jpeg=cpu      no fault: the CPU encodes whole batches, as a GPU does
 
 With `FILE` appended (segfault=GLOB@FILE) it happens only if there is no such file, and makes the file.

@@ -1,4 +1,4 @@
-"""Kill a run at random points, go on with it, and compare the result with that of an undisturbed run.
+"""Kill a run at random points, resume it, and compare the result with that of an undisturbed run.
 
     python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar | --gate]
 
@@ -27,7 +27,11 @@ from tests import tiny
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("_ms", "finished", "batch_size")  # columns that depend on the clock
-ENDS = (0, 130, *(-number for number in SIGNALS))  # by the signal itself: before the first image, or after the last
+ENDS = (
+    0,
+    130,
+    *(-number for number in SIGNALS),
+)  # the signal itself ended it: before the first image, or after the last
 PART_SIZE = 8  # inputs, for runs over few: two batches
 LONGEST_S = 0.5  # of work between two kills
 
@@ -98,7 +102,7 @@ def children(pid: int) -> list[int]:
 def harass(
     source: Path, bundle: Bundle, folder: Path, undisturbed: Path, *more: str, kills: int, seed: int
 ) -> Counter[str]:
-    """Kill runs so many times, and check that each ends as an undisturbed one does. Counts what was done."""
+    """Kill runs `kills` times, and check that each ends as an undisturbed one does. Counts what was done."""
     chance, done, runs = random.Random(seed), Counter[str](), 0
     while done.total() < kills:
         out = folder / f"run-{runs}"
@@ -110,7 +114,7 @@ def harass(
             if what.startswith("nothing"):
                 break
             done[what] += 1
-            if code == 0:  # only the worker was hit, and the run went on to its end
+            if code == 0:  # only the worker was hit, and the run continued to its end
                 break
         assert subprocess.run(words, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
         assert_same(out, undisturbed)

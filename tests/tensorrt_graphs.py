@@ -40,7 +40,7 @@ def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def check(made: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> None:
     """FP16 lies within 2 grey levels or a hundredth of a probability of FP32."""
-    for output, wanted in zip(made, reference, strict=True):
-        assert output.shape == wanted.shape
-        assert output.dtype == wanted.dtype
-        assert np.abs(output.astype(float) - wanted).max() <= (2 if wanted.dtype == np.uint8 else 0.01)
+    for output, expected in zip(made, reference, strict=True):
+        assert output.shape == expected.shape
+        assert output.dtype == expected.dtype
+        assert np.abs(output.astype(float) - expected).max() <= (2 if expected.dtype == np.uint8 else 0.01)

@@ -41,7 +41,7 @@ def test_without_art_its_module_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_the_code_in_the_docs_runs_as_it_is_written(
+def test_the_code_in_the_docs_runs_unchanged(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(), re.M | re.S)

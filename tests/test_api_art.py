@@ -87,7 +87,7 @@ def test_arts_pgd_finds_through_the_defence_what_it_does_not_find_without_knowin
     assert (loss["adaptive"] > loss["gray-box"]).all()
 
 
-def test_the_defence_purifies_when_it_is_told_to(art_purifier: type) -> None:
+def test_the_defence_purifies_when_it_is_asked_to(art_purifier: type) -> None:
     x = tiny.batch(4).numpy()
     purified = art_purifier(tiny.module(), device_type="cpu")(x)[0]
     assert np.array_equal(purified, tiny.module()(tiny.batch(4)).numpy())

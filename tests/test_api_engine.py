@@ -104,7 +104,7 @@ def test_what_is_classified_is_what_was_purified(engine: purifyctl.Engine) -> No
         assert np.allclose(found.probabilities, graph(torch.from_numpy(reference)).detach().numpy(), atol=1e-4)
 
 
-def test_an_engine_tells_how_much_each_image_looks_attacked(engine: purifyctl.Engine, tiny_bundle: Bundle) -> None:
+def test_an_engine_says_how_much_each_image_looks_attacked(engine: purifyctl.Engine, tiny_bundle: Bundle) -> None:
     images = natural_images(6, tiny.SIZE)
     gate = load_gate(tiny_bundle.path.parent / "gate.safetensors")
     reference = torch.sigmoid(gate.net(to_tensor(images))).numpy()

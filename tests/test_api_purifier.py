@@ -56,9 +56,7 @@ def test_at_multiples_it_is_exactly_the_network(kind: str, n: int, rows: int, co
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70), multiple=st.sampled_from([1, 4, 32]))
 @settings(deadline=None)
-def test_other_sizes_are_continued_by_their_mirror_image_and_cut_off_again(
-    height: int, width: int, multiple: int
-) -> None:
+def test_other_sizes_are_extended_by_their_mirror_image_and_cut_back(height: int, width: int, multiple: int) -> None:
     seen = []
 
     class Net(nn.Module):
@@ -74,7 +72,7 @@ def test_other_sizes_are_continued_by_their_mirror_image_and_cut_off_again(
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
 @settings(deadline=None, max_examples=20)
-def test_any_size_comes_back_as_it_is_within_the_range(height: int, width: int) -> None:
+def test_an_image_of_any_size_keeps_its_size_and_its_range(height: int, width: int) -> None:
     x = torch.rand(2, 3, height, width)
     purified = tiny.module()(x)
     assert purified.shape == x.shape
@@ -101,7 +99,7 @@ def test_its_gradients_are_those_of_the_network() -> None:
     assert gradients[0].abs().min(dim=0).values.any()
 
 
-def test_gradients_flow_through_the_continuation_too() -> None:
+def test_gradients_flow_through_the_mirror_image_too() -> None:
     """Against finite differences, in double precision."""
     x = (torch.rand(1, 3, 5, 6, dtype=torch.float64) * 0.5 + 0.25).requires_grad_()
     purifier = tiny.module().double()
@@ -183,7 +181,7 @@ def test_images_that_it_does_not_take_are_refused(x: Tensor, message: str) -> No
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), InputError)
 
 
-def test_a_little_overshoot_as_of_bicubic_resizing_is_taken_as_it_is() -> None:
+def test_a_little_overshoot_such_as_that_of_bicubic_resizing_is_accepted() -> None:
     x = v2.functional.resize((torch.rand(2, 3, 9, 9) > 0.5).float(), [64, 64], v2.InterpolationMode.BICUBIC)
     assert x.min() < 0
     assert x.max() > 1

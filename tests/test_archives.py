@@ -66,7 +66,7 @@ def test_rows_name_images_as_a_run_over_the_archives_would(undisturbed: Path) ->
     assert all(bytes(read_file(image)).startswith(b"\x89PNG") for image in found)
 
 
-def test_a_run_that_is_stopped_goes_on_and_ends_with_the_same_archives(
+def test_a_run_that_is_stopped_is_resumed_and_ends_with_the_same_archives(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match="device is gone"):

@@ -98,7 +98,7 @@ from purifyctl.attacks.budget import project
 def grain(model, x, y, eps, *, steps, targeted=False, eot=1, generator=None):
     return project(x + eps * torch.empty_like(x).uniform_(-1, 1, generator=generator).sign(), x, eps)
 """
-LOOK = """
+SCRIPT = """
 import json
 from docs import reference
 from purifyctl.config import TrainingAttack, from_dict
@@ -128,7 +128,7 @@ def test_a_new_attack_takes_a_record_and_a_function(photos: Path, tmp_path: Path
             [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
         ).stdout
 
-    found = json.loads(python("-c", LOOK))
+    found = json.loads(python("-c", SCRIPT))
     option, key = found["reference"]
     assert option.startswith("| `--attack` | `fgsm` `bim`")
     assert "`autoattack` `grain` |" in option

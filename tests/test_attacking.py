@@ -83,12 +83,12 @@ def test_the_tree_is_mirrored_and_the_manifest_is_true(photos: Path, tmp_path: P
 def test_every_input_gets_its_row_whatever_is_in_it(tmp_path: Path) -> None:
     source, out = tmp_path / "hostile", tmp_path / "out"
     source.mkdir()
-    wanted = tiny.hostile_files()
-    for name, (data, _) in wanted.items():
+    hostile = tiny.hostile_files()
+    for name, (data, _) in hostile.items():
         (source / name).write_bytes(data)
     result = attack_folder(source, out, OPTIONS)
     assert result.exit_code == 3
-    assert {row["path"]: row["status"] for row in rows(out)} == {name: status for name, (_, status) in wanted.items()}
+    assert {row["path"]: row["status"] for row in rows(out)} == {name: status for name, (_, status) in hostile.items()}
     outputs = [row["output"] for row in rows(out) if row["status"] == "ok"]
     assert len(set(outputs)) == len(outputs) == len(contents(out / "images"))
     assert {"images/photo.jpg.png", "images/photo.png"} <= set(outputs)
@@ -220,7 +220,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_library_is_told_before_anything_is_written(
+def test_a_missing_library_is_reported_before_anything_is_written(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make, "installed", {}.get)

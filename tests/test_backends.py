@@ -71,7 +71,7 @@ def test_targets_are_for_backends_that_build_ahead_of_time() -> None:
 
 
 def compared(tree: ast.AST) -> list[str]:
-    """Strings that are compared, or looked up among others, or that a `match` tells apart."""
+    """Strings that are compared with something, searched for in something, or named by a case of a `match`."""
     found = []
     for node in ast.walk(tree):
         sides: list[ast.AST] = []
@@ -86,7 +86,7 @@ def compared(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_nothing_else_in_the_package_tells_backends_apart_by_name() -> None:
+def test_nothing_else_in_the_package_distinguishes_backends_by_name() -> None:
     guilty = {
         file.relative_to(PACKAGE).as_posix(): sorted(set(BACKENDS) & set(compared(ast.parse(file.read_text()))))
         for file in PACKAGE.rglob("*.py")

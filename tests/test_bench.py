@@ -52,7 +52,7 @@ def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
 
 
 @pytest.mark.slow
-def test_a_compiled_peer_leaves_the_uncompiled_one_as_it_was(
+def test_a_compiled_peer_leaves_the_uncompiled_one_unchanged(
     tiny_bundle: Bundle, own_checkpoint: Path, photos: Path
 ) -> None:
     networks = networks_of(tiny_bundle, own_checkpoint)
@@ -94,7 +94,7 @@ def test_a_latency_counts_the_windows_that_agree_and_not_the_warm_up(monkeypatch
     assert found.ms == {f"p{p}": pytest.approx(20) for p in PERCENTILES}
 
 
-def test_times_that_never_stand_still_are_said_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_that_never_become_steady_are_reported_as_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     now, step = 0.0, 0.02
 
     def call() -> None:

@@ -29,7 +29,7 @@ TABLE = [
 
 
 def matches(state: State, pattern: tuple[bool | None, ...]) -> bool:
-    return all(wanted is ANY or wanted == value for value, wanted in zip(state, pattern, strict=True))
+    return all(expected is ANY or expected == value for value, expected in zip(state, pattern, strict=True))
 
 
 @pytest.mark.parametrize(("pattern", "expected"), TABLE)
@@ -68,7 +68,9 @@ def held(number: int, *, stage: str | None = None, since: float = 0.0, n: int = 
         ([held(0, since=1.0), held(1, stage="write", since=2.0)], 2.0, [1]),
     ],
 )
-def test_who_may_have_done_it(in_hand: list[InHand], late_since: float | None, expected: list[int]) -> None:
+def test_which_batches_may_have_killed_the_worker(
+    in_hand: list[InHand], late_since: float | None, expected: list[int]
+) -> None:
     assert [suspect.batch.number for suspect in blamed(in_hand, late_since)] == expected
 
 

@@ -69,7 +69,7 @@ def test_a_damaged_plan_is_refused_whichever_gpu_it_is_for(target: str, rtx: Bun
         load_bundle(path)
 
 
-def test_a_gpu_that_a_bundle_has_no_plan_for_is_told_with_those_that_it_has(
+def test_a_gpu_that_a_bundle_has_no_plan_for_is_named_with_those_that_it_has(
     rtx: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_module, "_gpu", lambda: ("NVIDIA RTX 6000", "SM120"))  # there may be none here
@@ -80,7 +80,7 @@ def test_a_gpu_that_a_bundle_has_no_plan_for_is_told_with_those_that_it_has(
     assert rtx._file(rtx.manifest.networks["purifier"]) == "plans/SM86/purifier.plan"
 
 
-def test_plans_that_were_timed_on_another_gpu_are_refused_though_it_is_of_the_same_generation(
+def test_plans_that_were_timed_on_another_gpu_are_refused_although_it_is_of_the_same_generation(
     rtx: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def timed(manifest: dict[str, Any]) -> None:

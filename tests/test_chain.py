@@ -47,9 +47,9 @@ def test_a_fused_chain_gives_what_two_graphs_give(bundle: Bundle, apart: Chain) 
     with open_chain(bundle) as fused:
         images, probabilities = fused.run(IMAGES)
         assert fused.purify(IMAGES)[1] is not None
-    wanted_images, wanted = apart.run(IMAGES)
-    assert np.abs(images.astype(int) - wanted_images).max() <= 1
-    assert np.abs(probabilities - wanted).max() < 0.002
+    expected_images, expected = apart.run(IMAGES)
+    assert np.abs(images.astype(int) - expected_images).max() <= 1
+    assert np.abs(probabilities - expected).max() < 0.002
 
 
 def test_purifying_and_classifying_apart_is_what_run_does(apart: Chain) -> None:

@@ -133,8 +133,8 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         *("classifier", "purifiers", "surrogates", "random", "photographs", "labels", "ladder", "expensive_limit"),
         *("image_size", "batch_size", "seed", "versions", "device"),
     }
-    told = {option.told_by or item.name for item in fields(EvaluateOptions) if (option := about(item))}
-    assert told - {"gate"} <= set(document["settings"])  # --gate adds this one
+    recorded = {option.recorded_as or f.name for f in fields(EvaluateOptions) if (option := about(f))}
+    assert recorded - {"gate"} <= set(document["settings"])  # --gate adds this one
     for line in done.stderr.splitlines():
         json.loads(line)
     again = purifyctl(*words, OMP_NUM_THREADS="1")
@@ -172,7 +172,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
         (["build-engine", "--backend", "onnxruntime", "--precision", "bf16", "--out", "OUT"], 2, "does not run bf16"),
     ],
 )
-def test_mistakes_are_told_in_one_message_with_their_exit_code(
+def test_mistakes_are_reported_in_one_message_with_their_exit_code(
     words: list[str], code: int, said: str, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     places = {"OUT": str(tmp_path / "out"), "BUNDLE": str(tiny_bundle.path), "TINY": "tests.tiny:classifier"}

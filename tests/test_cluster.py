@@ -85,7 +85,7 @@ def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
     assert list((tmp_path / "out" / "images").glob(".*")) == []
 
 
-def test_an_actor_that_is_killed_in_its_midst_changes_nothing(
+def test_an_actor_that_is_killed_during_its_work_changes_nothing(
     on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     out, killed = tmp_path / "out", []
@@ -139,7 +139,7 @@ def test_a_machine_that_is_lost_for_good_leaves_its_work_to_the_others(
         time.sleep(0.1)
 
 
-def test_what_fails_in_a_worker_far_away_is_told_here(
+def test_what_fails_in_a_worker_far_away_is_reported_here(
     on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match=r"No module named tests\.no_such"):
@@ -173,7 +173,7 @@ def test_a_cluster_that_is_busy_is_given_up_with_the_reason(
     ray.kill(others)
 
 
-def test_rays_client_is_refused_since_it_cannot_stream(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_rays_client_is_refused_because_it_cannot_stream(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is for Ray's client") as caught:
         run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="ray://head:10001"))
     assert "--ray auto" in caught.value.hint

@@ -77,8 +77,8 @@ def test_the_image_runs_as_a_user_without_rights_and_its_entry_point_is_the_comm
 
 def test_every_lock_file_that_the_image_may_be_built_from_exists() -> None:
     text = RECIPE.read_text()
-    (told,) = re.findall(r"^# Which lock file: (.*)\.$", text, re.M)
-    names = re.findall(r"(\w+) \(", told)
+    (listed,) = re.findall(r"^# Which lock file: (.*)\.$", text, re.M)
+    names = re.findall(r"(\w+) \(", listed)
     assert "ARG LOCK=" + names[0] in text
     assert all((ROOT / "requirements" / f"{name}.lock").is_file() for name in names)
     assert names == ["demo", "tensorrt", "rtx"]
@@ -93,7 +93,7 @@ def test_the_images_python_is_one_that_the_package_takes() -> None:
 
 @pytest.mark.parametrize("lock", ["demo", "rtx"])
 def test_the_locked_packages_are_those_that_the_tests_run_with(lock: str, context: Path) -> None:
-    """The install step itself, with pip told to fetch nothing: it goes well where all is here, in these versions."""
+    """The install step itself, without downloads: it succeeds if everything is here, in these versions."""
     offline = {"PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1", "LOCK": lock}
     done = run_step("--require-hashes", context, Path(sys.executable), **offline)
     assert done.returncode == 0, done.stderr

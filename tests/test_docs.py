@@ -41,7 +41,7 @@ def check_external(link: str, where: Path) -> None:
     assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), f"{where}: {link}"
 
 
-# --- as it is read on a code host
+# --- the pages on a code host
 
 
 def slug(heading: str) -> str:
@@ -241,7 +241,7 @@ def test_every_key_of_an_evaluation_is_in_the_reference(photos: Path, tmp_path: 
     )
     document, known = json.loads(done.stdout), documented("### Files of evaluate")
     assert {*document, *document["settings"]["gate"]} <= known
-    shares = re.compile(r"_(interval|hits|n)$")  # told once, for all of them
+    shares = re.compile(r"_(interval|hits|n)$")  # the reference explains these endings once, for all of them
     for key in {key for cell in document["cells"] for key in cell}:
         assert key in known or shares.sub("", key) in known, key
     text = section("### Files of evaluate").replace("`.csv`", "`OUT/evaluation.csv`")

@@ -78,14 +78,14 @@ def test_a_machine_on_which_the_tests_run_is_one_on_which_run_works(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_go_on(tmp_path: Path) -> None:
+def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_continue(tmp_path: Path) -> None:
     broken = broken_packages(tmp_path / "path", "openvino", "torch")
     code, checks, errors = run_doctor("--out", tmp_path, PYTHONPATH=str(broken))
     assert code == 1
     assert checks["libraries.needed.openvino"]["status"] == "failed"
     assert "libopenvino.so.1: cannot open" in checks["libraries.needed.openvino"]["detail"]
     assert checks["libraries.needed.torch"]["fix"].startswith("pip install --force-reinstall 'torch>=")
-    assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "mend what is wrong under libraries"
+    assert checks["gpu"]["fix"] == checks["weights.purifier"]["fix"] == "repair what is wrong under libraries"
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     has = flags[1].split() if flags else []
     said = checks["processor.instructions"]["detail"].split(", ")
@@ -139,7 +139,7 @@ def test_a_bundle_that_runs_here_is_enough_without_what_ships(
     assert checks["engine.runs.purifier"]["status"] == checks["engine.runs.classifier"]["status"] == "ok"
 
 
-def test_a_damaged_bundle_and_a_folder_that_cannot_be_written_to_fail_with_what_mends_them(
+def test_a_damaged_bundle_and_a_folder_that_cannot_be_written_to_fail_with_what_repairs_them(
     tiny_bundle: Bundle, tmp_path: Path, few_libraries: dict[str, str]
 ) -> None:
     damaged = tmp_path / "bundle"
@@ -171,7 +171,9 @@ def test_a_bundle_for_a_gpu_that_is_not_here_fails(tmp_path: Path, few_libraries
 
 
 @pytest.mark.slow
-def test_a_driver_that_does_not_answer_is_told_and_is_no_failure(tmp_path: Path, few_libraries: dict[str, str]) -> None:
+def test_a_driver_that_does_not_answer_is_reported_and_is_not_a_failure(
+    tmp_path: Path, few_libraries: dict[str, str]
+) -> None:
     tool = tmp_path / "nvidia-smi"  # what it says after the driver's files were updated under a running kernel
     tool.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n")
     tool.chmod(0o755)
@@ -183,7 +185,7 @@ def test_a_driver_that_does_not_answer_is_told_and_is_no_failure(tmp_path: Path,
     assert checks["gpu.driver"]["fix"]
 
 
-def test_checks_that_ended_alike_share_a_row_and_failures_are_told_again_in_whole_lines(
+def test_checks_that_ended_alike_share_a_row_and_failures_are_repeated_in_whole_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "_settings", console._Settings())

@@ -1,4 +1,4 @@
-"""README and tutorial tell a newcomer what to type. The tests type it, line by line.
+"""README and tutorial show a newcomer what to type. The tests type it, line by line.
 
 The tests bring what the reader owns: three photographs in `photos`, twenty with labels in `DIR`, the tutorial's own
 mynet.py, and in `runs/mine` a tiny checkpoint instead of one that takes hours to train.
@@ -77,7 +77,7 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.M | re.S)
 
 
 def steps(file: str) -> list[tuple[str, str]]:
-    """What a page tells the reader to type, in order: ("bash", a line without its comment) or ("python", a block)."""
+    """What a page asks the reader to type, in order: ("bash", a line without its comment) or ("python", a block)."""
     found = []
     for language, text in BLOCK.findall((ROOT / file).read_text()):
         lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines() if language == "bash" else [text]
@@ -116,7 +116,7 @@ def clone(tmp_path: Path, samples: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [README, TUTORIAL])
-def test_everything_that_the_page_tells_to_type_works_in_order(file: str, clone: Path, cache: Path) -> None:
+def test_every_line_that_a_page_asks_to_type_works_in_order(file: str, clone: Path, cache: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PURIFYCTL_CACHE": str(cache), "NO_COLOR": "1"}
     for language, text in steps(file):

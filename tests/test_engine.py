@@ -73,12 +73,12 @@ def test_the_gate_of_a_bundle_gives_the_scores_that_torch_gives(backend: str, tm
     gate = tiny.gate(tmp_path / "gate.safetensors", images)
     checkpoint = tiny.checkpoint(tmp_path / "run")
     bundle = build_engine(config(backend=backend, batch_size=4, gate=str(gate)), checkpoint, tmp_path / "bundle")
-    wanted = gate_scores(load_gate(gate).net, images)
-    assert np.ptp(wanted) > 0.01
+    reference = gate_scores(load_gate(gate).net, images)
+    assert np.ptp(reference) > 0.01
     with bundle.open("gate") as runner:
         found = np.concatenate([runner.infer(part)[0] for part in (images[:4], images[4:])])
     assert found.shape == (6,)
-    assert found == pytest.approx(wanted, abs=1e-4)
+    assert found == pytest.approx(reference, abs=1e-4)
 
 
 def test_explain_says_of_each_network_where_it_begins_to_differ(
@@ -94,7 +94,7 @@ def test_explain_says_of_each_network_where_it_begins_to_differ(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cpu", "int8", "rtx"])
-def test_the_engine_recipes_build_as_they_stand(recipe: str, tmp_path: Path) -> None:
+def test_the_engine_recipes_build_unchanged(recipe: str, tmp_path: Path) -> None:
     recipe_file = ROOT / "engines" / f"{recipe}.toml"
     bundle = build_engine(read_recipe(recipe_file, EngineConfig), shipped_checkpoint(), tmp_path / "bundle")
     assert tuple(bundle.manifest.networks["purifier"].plans) == (
@@ -164,7 +164,7 @@ def test_a_size_that_does_not_suit_the_network_is_refused(tmp_path: Path) -> Non
         build_engine(config(image_size=96), checkpoint, tmp_path / "bundle")
 
 
-def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bad.safetensors"
     file.write_bytes(b"x" * 100)
     with pytest.raises(WeightsError, match="damaged"):

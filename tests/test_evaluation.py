@@ -107,7 +107,7 @@ def test_true_labels_come_from_the_folders(photos: Path, options: EvaluateOption
 
 
 class _Interrupt:
-    """Presses Ctrl-C after so many chunks of rungs."""
+    """Presses Ctrl-C when `after` chunks have climbed a rung."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -119,7 +119,7 @@ class _Interrupt:
         return climb(rung, of)
 
 
-def test_an_interrupted_evaluation_goes_on_to_the_same_rows(
+def test_an_interrupted_evaluation_continues_to_the_same_rows(
     photos: Path, options: EvaluateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(photos, tmp_path / "whole", options)
@@ -213,9 +213,12 @@ def test_the_report_says_how_many_photographs_the_purifier_was_trained_with(
     options = dataclasses.replace(options, checkpoint=file, attacks=(FGSM,), threat_models=("gray_box",))
     some = list_images(photos)[:3]
     for about, said in (
-        ({"photographs": sketch(some)}, "3 of these photographs have name and size of ones that it was trained or"),
+        (
+            {"photographs": sketch(some)},
+            "3 of these photographs have the name and size of photographs that it was trained or",
+        ),
         ({"photographs": ""}, "trained with none of these photographs."),
-        ({}, "its checkpoint does not tell its photographs."),
+        ({}, "its checkpoint does not name its photographs."),
     ):
         save_purifier(file, tiny.purifier(), tiny.NETWORK, about)
         document = evaluate(photos, tmp_path / str(len(about.get("photographs", "-"))), options).document

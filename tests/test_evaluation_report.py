@@ -89,8 +89,8 @@ def test_a_warning_stands_beside_the_number_it_concerns(evaluated: tuple[Evaluat
     document: dict[str, Any] = json.loads(json.dumps(evaluated[0].document))
     for cell in document["cells"]:
         cell["warnings"] = []
-    wanted = ("gray_box", "FGSM", "4/255", "JPEG-75")
-    (cell,) = (c for c in document["cells"] if (c["threat_model"], c["attack"], c["eps_text"], c["defence"]) == wanted)
+    shown = ("gray_box", "FGSM", "4/255", "JPEG-75")
+    (cell,) = (c for c in document["cells"] if (c["threat_model"], c["attack"], c["eps_text"], c["defence"]) == shown)
     cell["warnings"] = [{"check": "label leak", "text": "6 of 6 are right when attacked, 3 of 6 when clean"}]
     text = as_markdown(document)
     marked = [line for line in text.splitlines() if line.startswith("|") and "†1" in line]

@@ -64,7 +64,7 @@ def test_an_fp16_purifier_adds_its_correction_in_fp32_which_halves_its_differenc
     assert (made != reference).float().mean() < 0.5 * (in_fp16 != reference).float().mean()
 
 
-def test_exporting_leaves_the_network_as_it_was() -> None:
+def test_exporting_leaves_the_network_unchanged() -> None:
     net = tiny.purifier()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     purifier_graph(net, "fp16", passes=(fold_norms, deconvs_as_conv3))

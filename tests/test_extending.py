@@ -70,7 +70,7 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("section", BILL)
-def test_an_example_works_as_it_stands(section: str, copy: Path, work: Path) -> None:
+def test_an_example_works_unchanged(section: str, copy: Path, work: Path) -> None:
     for change in blocks(section, "diff"):
         applied = subprocess.run(
             ["git", "apply", "--whitespace=error", "-"],
@@ -83,14 +83,14 @@ def test_an_example_works_as_it_stands(section: str, copy: Path, work: Path) -> 
         assert applied.returncode == 0, applied.stderr
     python = Path(sys.executable).parent
     for check in (["format", "--check"], ["check"]):
-        looked = subprocess.run(
+        checked = subprocess.run(
             [python / "ruff", *check, "--config", "pyproject.toml", *touched(section)],
             cwd=copy,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert looked.returncode == 0, looked.stdout
+        assert checked.returncode == 0, checked.stdout
     environment = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(copy), "NO_COLOR": "1"}
     assert commands(section)
     for command in commands(section):

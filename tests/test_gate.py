@@ -53,7 +53,7 @@ def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_throu
             assert output == (many / path).read_bytes()
             assert row["mean_change"] is row["purify_ms"] is None
     assert min(counts.values()) > 3
-    assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda item: -item[1]))
+    assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda pair: -pair[1]))
     assert result.summary["gate"]["flagged"] == counts["purified"]
     assert result.summary["gate"]["spared_s"] > 0
 
@@ -92,7 +92,7 @@ def test_a_dry_run_names_both_places_where_a_file_may_end(
     assert "first_unflagged" not in dry_run(many, tiny_bundle, tmp_path / "other", RunOptions())
 
 
-def test_a_second_opinion_stands_in_the_rows_where_both_images_are_classified(
+def test_rows_have_both_predictions_where_both_images_are_classified(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     run(many, tiny_bundle, tmp_path / "gated", RunOptions(gated=True, compare=True))
@@ -108,7 +108,7 @@ def test_a_second_opinion_stands_in_the_rows_where_both_images_are_classified(
             assert row["top_index"] == row["unpurified_top_index"]
 
 
-def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
+def test_a_gated_run_that_is_stopped_is_resumed_and_ends_as_if_it_had_not_been_stopped(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     (many / "broken.jpg").write_bytes(b"\xff\xd8 no more")
@@ -116,11 +116,11 @@ def test_a_gated_run_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, max_errors=0))
     assert stopped.exit_code == 1
     assert run(many, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
-    wanted, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
-    assert found.keys() == wanted.keys()
+    whole, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
+    assert found.keys() == whole.keys()
     for path, row in found.items():
         for column in ("status", "handled", "output", "top_index"):
-            assert row[column] == wanted[path][column]
+            assert row[column] == whole[path][column]
     with pytest.raises(ConfigError, match="another"):
         run(many, tiny_bundle, tmp_path / "out", RunOptions())
 
@@ -130,21 +130,21 @@ def test_two_shards_of_a_gated_run_are_together_what_one_run_is(
 ) -> None:
     monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
     whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
-    shares = [tmp_path / "one", tmp_path / "two"]
-    for i, out in enumerate(shares):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for i, out in enumerate(folders):
         assert run(many, tiny_bundle, out, replace(GATED_RUN, shard=(i, 2))).summary["inputs"] < 30
-    merged = merge(shares)
+    merged = merge(folders)
     assert merged["finished"]
     assert merged["handled"] == whole.summary["handled"]
     assert merged["gate"]["flagged"] == whole.summary["gate"]["flagged"] == merged["handled"]["purified"]
-    wanted, found = rows_of(tmp_path / "whole"), {out: rows_of(out) for out in shares}
-    assert not found[shares[0]].keys() & found[shares[1]].keys()
-    assert {path for rows in found.values() for path in rows} == wanted.keys()
+    whole, found = rows_of(tmp_path / "whole"), {out: rows_of(out) for out in folders}
+    assert not found[folders[0]].keys() & found[folders[1]].keys()
+    assert {path for rows in found.values() for path in rows} == whole.keys()
     for out, rows in found.items():
         assert len({row["handled"] for row in rows.values()}) == 2
         for path, row in rows.items():
             for column in ("status", "handled", "output", "top_index", "gate_score"):
-                assert row[column] == wanted[path][column]
+                assert row[column] == whole[path][column]
             assert (out / row["output"]).read_bytes() == (tmp_path / "whole" / row["output"]).read_bytes()
 
 

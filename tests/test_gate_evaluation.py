@@ -29,7 +29,7 @@ def test_thresholds_come_from_ones_own_clean_photographs_where_some_are_given(
     config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate=str(gate))
     checkpoint = tiny.checkpoint(tmp_path / "run")
     bundle = build_engine(config, checkpoint, tmp_path / "bundle", gate_photos=many)
-    assert set(bundle.manifest.gate_thresholds) == {"0.05", "0.1"}  # 30 photographs cannot tell 1 in 100
+    assert set(bundle.manifest.gate_thresholds) == {"0.05", "0.1"}  # 30 photographs are too few for 1 in 100
     assert f"--gate-photos {many}" in bundle.manifest.rebuild
     assert (
         run(many, bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.1)).summary["gate"]["flagged"] <= 2
@@ -54,9 +54,7 @@ def gate(tmp_path: Path) -> Path:
     return tiny.gate(tmp_path / "gate.safetensors", np.stack(shown))
 
 
-def test_evaluate_tells_what_a_gate_finds_and_attacks_all_three_together(
-    many: Path, gate: Path, tmp_path: Path
-) -> None:
+def test_evaluate_says_what_a_gate_finds_and_attacks_all_three_together(many: Path, gate: Path, tmp_path: Path) -> None:
     options = EvaluateOptions(
         checkpoint=tiny.checkpoint(tmp_path / "run"),
         classifier="tests.tiny:animals",

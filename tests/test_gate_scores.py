@@ -58,8 +58,8 @@ def test_the_gate_sees_what_a_blur_takes_out_of_each_image() -> None:
     net(x)
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
     noise = x - torch.nn.functional.avg_pool2d(padded, 3, stride=1)
-    wanted = torch.nn.functional.pixel_unshuffle((noise * 255 / 4).clamp(-2, 2), 2)
-    assert torch.allclose(seen[0], wanted, atol=1e-4)
+    expected = torch.nn.functional.pixel_unshuffle((noise * 255 / 4).clamp(-2, 2), 2)
+    assert torch.allclose(seen[0], expected, atol=1e-4)
 
 
 @given(separation=st.floats(2, 100), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 2**16))
@@ -73,13 +73,13 @@ def test_calibration_keeps_the_order_and_stays_finite_however_well_the_two_are_a
     a, b = platt(clean, attacked)
     assert a > 0
     scores = torch.sigmoid(a * torch.cat([clean, attacked]) + b)
-    wanted = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])
+    expected = torch.cat([torch.full((60,), 1 / 62), torch.full((40,), 41 / 42)])
     assert float(scores[60:].mean()) > float(scores[:60].mean())
     if separation > 20:
-        assert scores == pytest.approx(wanted, abs=0.1)
+        assert scores == pytest.approx(expected, abs=0.1)
 
 
-def test_a_rate_that_too_few_photographs_can_tell_is_refused() -> None:
+def test_a_rate_that_needs_more_photographs_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"98 clean photographs are too few .* 0\.01"):
         threshold_at(np.zeros(98), 0.01)
     assert threshold_at(np.zeros(99), 0.01) > 0
@@ -113,7 +113,7 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         parse_percent(text)
 
 
-def test_a_gate_comes_back_from_disk_and_what_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_gate_comes_back_from_disk_and_a_file_that_is_not_a_gate_is_refused(tmp_path: Path) -> None:
     net = GateNetwork(width=6).eval()
     save_gate(tmp_path / "gate.safetensors", net, {"0.01": 0.5}, {})
     x = torch.rand(2, 3, 32, 48)

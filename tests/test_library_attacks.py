@@ -61,7 +61,7 @@ def test_jsma_and_one_pixel_reach_a_target_when_values_may_move_freely() -> None
         assert (MODEL(x_adv).argmax(1) == target).any(), kind
 
 
-def test_a_missing_library_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = few()
     for kind, module in (("cw", "foolbox"), ("jsma", "art.estimators.classification"), ("autoattack", "pyautoattack")):
         monkeypatch.setitem(sys.modules, module, None)

@@ -52,7 +52,7 @@ def test_nothing_is_found_in_nothing() -> None:
     assert masking.label_leak(nothing, nothing) is None
 
 
-def test_probabilities_are_told_from_logits() -> None:
+def test_probabilities_are_distinguished_from_logits() -> None:
     logits = np.array([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]], np.float32)
     exponentials = np.exp(logits)
     assert not masking.are_probabilities(logits).any()

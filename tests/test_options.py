@@ -1,4 +1,4 @@
-"""A command's options are told once: flags, help and what resuming must repeat follow from the dataclass's fields."""
+"""A command's options are defined once: the dataclass's fields give flags, help and what resuming must repeat."""
 
 import json
 import pickle
@@ -56,17 +56,17 @@ class WithMore(RunOptions):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_flag_of_a_command_says_what_its_field_says(name: str) -> None:
     shown = {parameter.name: parameter for parameter in COMMANDS[name].params}
-    for item in fields(OPTIONS[name]):
-        said = about(item)
+    for own in fields(OPTIONS[name]):
+        said = about(own)
         if said is None:
-            assert (name, item.name) == ("run", "classify")  # --classifier none
+            assert (name, own.name) == ("run", "classify")  # --classifier none
             continue
-        flag = said.flag or f"--{item.name.replace('_', '-')}"
-        assert "/".join([*shown[item.name].opts, *shown[item.name].secondary_opts]) == flag
-        assert shown[item.name].help == said.help
-        assert shown[item.name].multiple == (isinstance(item.default, tuple) and said.parse is None)
-        if shown[item.name].default is not None and not shown[item.name].multiple:
-            assert shown[item.name].default == item.default
+        flag = said.flag or f"--{own.name.replace('_', '-')}"
+        assert "/".join([*shown[own.name].opts, *shown[own.name].secondary_opts]) == flag
+        assert shown[own.name].help == said.help
+        assert shown[own.name].multiple == (isinstance(own.default, tuple) and said.parse is None)
+        if shown[own.name].default is not None and not shown[own.name].multiple:
+            assert shown[own.name].default == own.default
 
 
 def test_a_field_more_is_a_flag_more_and_part_of_the_identity_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,34 +91,34 @@ def test_a_field_more_is_a_flag_more_and_part_of_the_identity_by_itself(monkeypa
         WithMore(sharpness=0)
 
 
-def values(item: Any) -> st.SearchStrategy[Any]:
+def values(own: Any) -> st.SearchStrategy[Any]:
     """Values of a field of RunOptions that may stand alone."""
-    if item.name == "image_format":
+    if own.name == "image_format":
         return st.sampled_from(["png", "webp", "jpeg", None])
-    kind = int if int in get_args(item.type) else item.type
+    kind = int if int in get_args(own.type) else own.type
     globs = st.lists(st.sampled_from(["a/*", "b/*", "*.png"]))
     return {bool: st.booleans(), int: st.integers(1, 10**9), tuple[str, ...]: globs.map(tuple)}[kind]
 
 
-DECISIVE = [f for f in fields(RunOptions) if not (about(f) and (about(f).may_change or about(f).told_by))]
+DECISIVE = [f for f in fields(RunOptions) if not (about(f) and (about(f).may_change or about(f).recorded_as))]
 
 
 @given(st.data())
 def test_changing_any_option_that_is_not_marked_otherwise_changes_the_identity(data: st.DataObject) -> None:
-    item = data.draw(st.sampled_from(DECISIVE))
-    one, two = (replace(RunOptions(), **{item.name: data.draw(values(item))}) for _ in range(2))
-    same = getattr(one, item.name) == getattr(two, item.name)
+    decisive = data.draw(st.sampled_from(DECISIVE))
+    one, two = (replace(RunOptions(), **{decisive.name: data.draw(values(decisive))}) for _ in range(2))
+    same = getattr(one, decisive.name) == getattr(two, decisive.name)
     for always in ((), ALWAYS_WRITTEN):
         assert (identity(one, always=always) == identity(two, always=always)) == same
 
 
-def test_what_resuming_may_change_is_no_more_than_how_a_run_is_gone_about() -> None:
+def test_resuming_may_only_change_how_a_run_is_done() -> None:
     free = {f.name for f in fields(RunOptions) if about(f) and about(f).may_change}
     assert free == {
         "csv", "jsonl", "max_errors", "on_existing", "retry_failed", "shard", "image_timeout", "ray", "workers",
     }  # fmt: skip
-    told = {f.name for f in fields(RunOptions) if about(f) and about(f).told_by}
-    assert told == {"images_to", "gated", "gate_fpr", "unflagged", "files_from"}
+    elsewhere = {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
+    assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from"}
 
 
 def test_a_run_writes_its_options_as_version_0_1_0_did(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -148,7 +148,9 @@ def test_a_folder_of_version_0_1_0_is_resumed_with_the_same_options_only(
         run(photos, tiny_bundle, out, RunOptions(gated=True))
 
 
-def test_what_is_told_in_another_form_must_be_repeated_too(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_what_is_recorded_in_another_form_must_be_repeated_too(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
     listed = tmp_path / "list"
     listed.write_text("\n".join(sorted(str(file.relative_to(photos)) for file in photos.rglob("*.jpg"))[:4]))
     options = RunOptions(gated=True, files_from=listed)
@@ -160,7 +162,7 @@ def test_what_is_told_in_another_form_must_be_repeated_too(photos: Path, tiny_bu
         "images_to": "memory://store",
         "files_from": None,
     }
-    assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).told_by}
+    assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     for name, value in changes.items():
         with pytest.raises(ConfigError, match=r"a run of something else: options\."):
             run(photos, tiny_bundle, tmp_path / "out", replace(options, **{name: value}))

@@ -7,7 +7,7 @@ from purifyctl.engine import parity
 from purifyctl.engine.backends import Batch
 from purifyctl.engine.backends.torch import TorchRunner
 from purifyctl.engine.graphs import FusedGraph, classifier_graph, gate_graph, purifier_graph
-from purifyctl.engine.parity import TOLERANCES, Tolerance, check_parity, compare, reference
+from purifyctl.engine.parity import TOLERANCES, Tolerance, check_parity, compare, compute_reference
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.nn.gate import GateNetwork
@@ -31,8 +31,8 @@ def moved(net: nn.Module, by: float) -> nn.Module:
 
 
 def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
-    networks, chains = check_parity(wanted, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 16))
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    networks, chains = check_parity(reference, runners(tiny.purifier(), tiny.classifier()), "fp32", (1, 16))
     alone = networks["purifier"]["batch_1"]  # sums in another order than in a batch, on some processors
     assert alone["images"] == 4
     assert alone["mean_grey"] < 1e-3
@@ -45,37 +45,37 @@ def test_torch_agrees_with_itself_alone_chained_and_fused() -> None:
 
 
 def test_the_attacked_photographs_are_attacked_within_the_budget() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
-    change = np.abs(wanted.attacked.astype(int) - IMAGES)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    change = np.abs(reference.attacked.astype(int) - IMAGES)
     assert change.max() == 4
     assert change.mean() > 2
 
 
 def test_without_a_classifier_the_pixels_are_compared_and_nothing_else() -> None:
-    wanted = reference(tiny.purifier(), None, None, IMAGES)
-    networks, chains = check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
+    reference = compute_reference(tiny.purifier(), None, None, IMAGES)
+    networks, chains = check_parity(reference, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
     assert set(networks) == {"purifier"}
     assert not chains
 
 
 def test_a_purifier_that_is_a_grey_level_off_is_refused_in_fp32() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     with pytest.raises(ParityError, match=r"purifier at batch 4 has mean_grey"):
-        check_parity(wanted, runners(moved(tiny.purifier(), 1 / 255), tiny.classifier()), "fp32", (4,))
+        check_parity(reference, runners(moved(tiny.purifier(), 1 / 255), tiny.classifier()), "fp32", (4,))
 
 
 def test_other_classes_are_refused_even_where_each_network_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     chain = runners(tiny.purifier(), tiny.classifier())
     other = tiny.classifier()
     with torch.no_grad():
         list(other.parameters())[-1].copy_(torch.arange(10.0))
     chain["fused"] = TorchRunner(FusedGraph(purifier_graph(tiny.purifier()), classifier_graph(other)))
     with pytest.raises(ParityError, match="fused, beside the classifier alone has max_probability"):
-        check_parity(wanted, chain, "bf16", (4,))
+        check_parity(reference, chain, "bf16", (4,))
     monkeypatch.setitem(parity.TOLERANCES, "bf16", Tolerance(255, 255, 1, agreement=0.99))
     with pytest.raises(ParityError, match="the chain has top1_agreement"):
-        check_parity(wanted, chain, "bf16", (4,))
+        check_parity(reference, chain, "bf16", (4,))
 
 
 class Stale(TorchRunner):
@@ -94,44 +94,44 @@ class Stale(TorchRunner):
 
 
 def test_an_engine_that_is_right_on_clean_photographs_and_not_on_attacked_ones_is_refused() -> None:
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
-    labels = wanted.probabilities.argmax(1)
-    clean, attacked = wanted.purified_probabilities.argmax(1), wanted.attacked_probabilities.argmax(1)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    labels = reference.probabilities.argmax(1)
+    clean, attacked = reference.purified_probabilities.argmax(1), reference.attacked_probabilities.argmax(1)
     difference = (clean == labels).mean() - (attacked == labels).mean()
     assert difference > 2 / len(IMAGES)
     engine = runners(tiny.purifier(), tiny.classifier())
     del engine["fused"]
     engine["purifier"] = Stale(purifier_graph(tiny.purifier()), len(IMAGES) // 4)
     with pytest.raises(ParityError, match=f"the chain has change of attacked_accuracy {difference:.4g}, allowed is"):
-        check_parity(wanted, engine, "fp32", (4,))
+        check_parity(reference, engine, "fp32", (4,))
 
 
 def test_a_gate_is_compared_too_and_refused_where_its_scores_are_others() -> None:
     torch.manual_seed(0)
     gate = GateNetwork(width=6).eval()
-    wanted = reference(tiny.purifier(), None, gate, IMAGES)
+    reference = compute_reference(tiny.purifier(), None, gate, IMAGES)
     purifier = TorchRunner(purifier_graph(tiny.purifier()))
-    networks, _ = check_parity(wanted, {"purifier": purifier, "gate": TorchRunner(gate_graph(gate))}, "fp32", (4,))
+    networks, _ = check_parity(reference, {"purifier": purifier, "gate": TorchRunner(gate_graph(gate))}, "fp32", (4,))
     assert networks["gate"]["batch_4"]["max_probability"] < 1e-6
     other = TorchRunner(gate_graph(moved(gate, 1)))
     with pytest.raises(ParityError, match="gate at batch 4 has max_probability"):
-        check_parity(wanted, {"purifier": purifier, "gate": other}, "fp32", (4,))
+        check_parity(reference, {"purifier": purifier, "gate": other}, "fp32", (4,))
 
 
 def test_a_handful_of_photographs_is_not_enough() -> None:
-    wanted = reference(tiny.purifier(), None, None, IMAGES[:5])
+    reference = compute_reference(tiny.purifier(), None, None, IMAGES[:5])
     with pytest.raises(ConfigError, match="too few"):
-        check_parity(wanted, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
+        check_parity(reference, {"purifier": TorchRunner(purifier_graph(tiny.purifier()))}, "fp32", (4,))
 
 
 def test_nan_is_outside_every_tolerance() -> None:
     nan = np.full((12, 10), np.nan, np.float32)
     assert np.isnan(compare("classifier", nan, nan)["max_probability"])
     broken = moved(tiny.classifier(), float("nan"))
-    wanted = reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), None, IMAGES)
     for precision in TOLERANCES:
         with pytest.raises(ParityError, match="nan"):
-            check_parity(wanted, runners(tiny.purifier(), broken), precision, (4,))
+            check_parity(reference, runners(tiny.purifier(), broken), precision, (4,))
 
 
 class Overflowing(nn.Module):
@@ -149,13 +149,13 @@ class Overflowing(nn.Module):
 def test_infinity_is_outside_every_tolerance_even_where_both_have_it(network: str) -> None:
     torch.manual_seed(0)
     gate = GateNetwork(width=6).eval()
-    wanted = reference(tiny.purifier(), tiny.classifier(), gate, IMAGES)
+    reference = compute_reference(tiny.purifier(), tiny.classifier(), gate, IMAGES)
     engine = {**runners(tiny.purifier(), tiny.classifier()), "gate": TorchRunner(gate_graph(gate))}
     graphs = {"classifier": classifier_graph(tiny.classifier()), "gate": gate_graph(gate)}
     engine[network] = TorchRunner(Overflowing(graphs[network]))
     for precision in TOLERANCES:
         with pytest.raises(ParityError, match=f"{network} at batch 4 has max_probability inf"):
-            check_parity(wanted, engine, precision, (4,))
+            check_parity(reference, engine, precision, (4,))
     infinite = np.full((12, 10), np.inf, np.float32)
     with np.errstate(invalid="ignore"):
         assert np.isnan(compare(network, infinite, infinite)["max_probability"])

@@ -59,7 +59,7 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(given: str) 
     ("command", "kind", "name"),
     [("train", "train", "paper"), ("train-gate", "train", "gate"), ("build-engine", "engines", "rtx")],
 )
-def test_a_built_in_recipe_is_printed_as_it_is(command: str, kind: str, name: str, tmp_path: Path) -> None:
+def test_a_built_in_recipe_is_printed_unchanged(command: str, kind: str, name: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "purifyctl", command, name, "--print"]
     done = subprocess.run(words, capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.stdout == (ROOT / kind / f"{name}.toml").read_bytes()
@@ -121,8 +121,8 @@ def test_the_shell_is_offered_engine_bundles_and_no_other_folders(tiny_bundle: B
 
 
 def test_completion_imports_nothing_heavy() -> None:
-    looked = "import sys; from purifyctl.cli.completion import *; training_recipes(''), bundles('')"
-    code = f"{looked}; print([m for m in ('torch', 'numpy', 'PIL', 'purifyctl.engine.bundle') if m in sys.modules])"
+    completed = "import sys; from purifyctl.cli.completion import *; training_recipes(''), bundles('')"
+    code = f"{completed}; print([m for m in ('torch', 'numpy', 'PIL', 'purifyctl.engine.bundle') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -167,7 +167,9 @@ def test_a_folder_that_holds_no_run_or_a_damaged_one_is_refused(
         write_report(out)
 
 
-def test_the_command_prints_json_and_writes_where_it_is_told(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_the_command_prints_json_and_writes_where_it_is_asked_to(
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
     out, file = tmp_path / "out", tmp_path / "page.html"
     run(photos, tiny_bundle, out)
     words = [sys.executable, "-m", "purifyctl", "report", str(out), "--out", str(file), "--json"]

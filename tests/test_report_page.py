@@ -41,10 +41,10 @@ def test_the_pictures_of_a_report_show_only_what_the_purifier_changed(labelled_b
     out = tmp_path / "out"
     run(tmp_path / "photos", labelled_bundle, out)
     decoder = Decoder(size=tiny.SIZE, batch_size=1, threads=1)
-    for item in plan.Plan(out / "plan.parquet").part(0).inputs:
-        seen = decoder.decode([read_file(item.image)]).images[0]
-        (out / item.output).write_bytes(encode(seen, "png"))
-        pictures = thumbnails(item, out, decoder, unwritten="")
+    for planned in plan.Plan(out / "plan.parquet").part(0).inputs:
+        seen = decoder.decode([read_file(planned.image)]).images[0]
+        (out / planned.output).write_bytes(encode(seen, "png"))
+        pictures = thumbnails(planned, out, decoder, unwritten="")
         before, after, change = (
             np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
             for uri in (pictures.before, pictures.after, pictures.change)

@@ -130,7 +130,7 @@ def test_a_norm_in_training_is_no_fixed_function_and_refused() -> None:
         fold_norms(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)))
 
 
-def test_a_variance_that_fp16_cannot_hold_is_no_matter_once_it_is_folded() -> None:
+def test_a_variance_that_fp16_cannot_hold_does_no_harm_once_it_is_folded() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     net[1].running_var.fill_(1e6)
     x = 1000 * torch.randn(1, 3, 8, 8)
@@ -163,7 +163,7 @@ def test_a_rewritten_unet_has_neither_norm_nor_transposed_convolution_and_is_the
 
 
 @pytest.mark.parametrize("rewrite", [fold_norms, deconvs_as_conv3], ids=lambda rewrite: rewrite.__name__)
-def test_a_rewrite_leaves_the_network_as_it_was(rewrite: Pass) -> None:
+def test_a_rewrite_leaves_the_network_unchanged(rewrite: Pass) -> None:
     net = unet()
     before, kinds = {k: v.clone() for k, v in net.state_dict().items()}, [type(m) for m in net.modules()]
     rewrite(net)

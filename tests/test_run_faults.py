@@ -1,4 +1,4 @@
-"""Runs in which something goes wrong: whatever it was, another call goes on, and ends where an undisturbed run does."""
+"""Runs in which something goes wrong: another call resumes them, and ends where an undisturbed run does."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("small_parts")
     ("fault", "status", "why"),
     [("segfault", "crashed", "SIGSEGV"), ("oom", "crashed", "memory"), ("hang", "timeout", "3 s")],
 )
-def test_an_image_that_takes_the_worker_along_gets_its_row_and_the_run_goes_on(
+def test_an_image_that_kills_the_worker_gets_its_row_and_the_run_continues(
     fault: str, status: str, why: str, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     result = run(
@@ -63,7 +63,7 @@ def test_what_happens_once_costs_no_image(
     assert_same(tmp_path / "out", undisturbed)
 
 
-def test_an_engine_that_fails_stops_the_run_and_another_call_goes_on(
+def test_an_engine_that_fails_stops_the_run_and_another_call_resumes_it(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match="device is gone"):
@@ -73,7 +73,7 @@ def test_an_engine_that_fails_stops_the_run_and_another_call_goes_on(
     assert_same(tmp_path / "out", undisturbed)
 
 
-def test_a_full_disk_stops_the_run_and_another_call_goes_on(
+def test_a_full_disk_stops_the_run_and_another_call_resumes_it(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(OutputError, match="No space left") as caught:
@@ -145,7 +145,7 @@ def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(
         assert np.abs(one - two).mean() < 0.5
 
 
-def test_a_file_system_quota_stops_the_run_and_another_call_goes_on(
+def test_a_file_system_quota_stops_the_run_and_another_call_resumes_it(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     undisturbed = tmp_path / "whole"

@@ -1,4 +1,4 @@
-"""Calls that go on with a run, share one, or are refused: each ends where an undisturbed run does."""
+"""Calls that resume a run, share one, or are refused: each ends where an undisturbed run does."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from purifyctl.config import EngineConfig, parse_share
+from purifyctl.config import EngineConfig, parse_shard
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BackendError, BusyError, ConfigError
@@ -176,7 +176,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         dry_run(many, tiny_bundle, undisturbed, RunOptions(top=3))
 
 
-def test_two_calls_are_not_at_work_on_the_same(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_two_calls_do_not_work_on_the_same_parts(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "out").mkdir()
@@ -208,7 +208,7 @@ def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Pat
 @pytest.mark.parametrize("text", ["4/4", "x/4", "1", "-1/2", "0/0"])
 def test_a_shard_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="There is no shard"):
-        RunOptions(shard=parse_share(text))
+        RunOptions(shard=parse_shard(text))
 
 
 def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_all_lock_files_share_their_versions() -> None:
     assert "tensorrt-cu13" in locked["tensorrt"]
 
 
-def test_the_extras_that_users_are_told_of_exist() -> None:
+def test_the_extras_that_users_are_asked_to_install_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"demo", "tensorrt", "rtx", "attacks", "ray", "cloud", "track", "docs", "dev"} <= set(extras)
     for file in (ROOT / "purifyctl").rglob("*.py"):

@@ -89,7 +89,7 @@ def test_an_s3_prefix_gives_the_rows_and_images_of_the_same_folder(
         list(open_source("s3://no-such-bucket").inputs())
 
 
-def test_keys_that_no_folder_could_have_are_told_apart(bucket: Any) -> None:
+def test_keys_that_no_folder_could_have_are_distinguished(bucket: Any) -> None:
     for key in ("a", "a/1.jpg", "b//2.jpg", "b/../3.jpg", "x.tar", "x.tar/4.jpg", "c.png", "c.png/5.jpg", "z/", ".h"):
         bucket(key, b"")
     source = open_source("s3://photos")
@@ -128,7 +128,7 @@ def keys_of(prefix: str) -> dict[str, bytes]:
     return {key.removeprefix(prefix): data for key, data in found.items()}
 
 
-def test_images_go_into_a_bucket_and_a_run_that_stops_goes_on(
+def test_images_go_into_a_bucket_and_a_run_that_stops_is_resumed(
     photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     (photos / "zero.jpg").touch()
@@ -148,7 +148,7 @@ def test_images_go_into_a_bucket_and_a_run_that_stops_goes_on(
             assert row["output"].removeprefix("s3://photos/clean/") in written
 
 
-def test_a_bucket_that_cannot_be_written_to_is_told_before_anything_is_done(
+def test_a_bucket_that_cannot_be_written_to_is_reported_before_anything_is_done(
     photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="s3://no-such-bucket/clean cannot be written to"):

@@ -108,7 +108,7 @@ def test_a_plan_without_a_gpu_says_what_to_do_instead(tmp_path: Path) -> None:
         open_runner("tensorrt-rtx", tmp_path / "x.plan", precision="fp16", image_size=64, batch_size=1)
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(
+def test_a_cache_that_cannot_be_written_is_reported_and_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

@@ -71,8 +71,8 @@ def test_a_plan_is_its_torch_reference_at_every_batch(
         full = [to_host(output) for output in runner.infer(images)]
         check(full, reference)
         for n in (1, BATCH - 1):
-            for output, wanted in zip(runner.infer(images[:n]), full, strict=True):
-                assert np.array_equal(to_host(output), wanted[:n])
+            for output, expected in zip(runner.infer(images[:n]), full, strict=True):
+                assert np.array_equal(to_host(output), expected[:n])
 
 
 @tiny.needs_gpu

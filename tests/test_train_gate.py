@@ -1,4 +1,4 @@
-"""Training a gate, on photographs and a classifier that are next to nothing."""
+"""Training a gate, on tiny photographs and with a tiny classifier."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def same(one: Path, other: Path) -> bool:
 def test_a_trained_gate_is_on_disk_with_its_thresholds_its_recipe_and_what_it_finds(trained: Path) -> None:
     gate = load_gate(trained)
     figures = json.loads((trained / "figures.json").read_text())
-    assert set(gate.thresholds) == {"0.1"}  # 12 photographs held out cannot tell 1 in 20
+    assert set(gate.thresholds) == {"0.1"}  # 12 held-out photographs are too few for 1 in 20
     assert gate.thresholds == figures["thresholds"]
     assert gate.about["recipe"] == json.loads(json.dumps(to_dict(CONFIG)))
     assert gate.about["held_out"] == figures
@@ -79,7 +79,7 @@ def test_a_trained_gate_is_on_disk_with_its_thresholds_its_recipe_and_what_it_fi
     assert np.load(trained / "attacked" / "made.npy").sum() >= 15  # of 18: the last few do not fill a batch
 
 
-def test_an_attack_that_turned_no_photograph_has_no_figures_and_the_file_is_still_json(trained: Path) -> None:
+def test_an_attack_that_changed_no_prediction_has_no_figures_and_the_file_is_still_json(trained: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
@@ -90,7 +90,7 @@ def test_an_attack_that_turned_no_photograph_has_no_figures_and_the_file_is_stil
         assert found == {"n": 0, "auroc": None, "tpr": {"0.1": None}}
 
 
-def test_a_stopped_training_of_a_gate_goes_on_and_ends_as_if_it_had_not_been(
+def test_a_stopped_training_of_a_gate_is_resumed_and_ends_as_if_it_had_not_been_stopped(
     thirty: Path, trained: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -164,7 +164,7 @@ def constant() -> torch.nn.Module:
 
 def test_a_gate_is_not_calibrated_on_attacks_none_of_which_succeeded(thirty: Path, tmp_path: Path) -> None:
     recipe = {**RECIPE, "epochs": 1, "classifiers": [{"name": "tests.test_train_gate:constant"}]}
-    with pytest.raises(TrainingError, match="No attack turned"):
+    with pytest.raises(TrainingError, match="No attack changed a prediction"):
         train_gate(from_dict(GateConfig, recipe), thirty, tmp_path / "run")
     assert not (tmp_path / "run" / "gate.safetensors").exists()
 
@@ -180,5 +180,5 @@ def test_train_gate_on_the_command_line_says_what_the_gate_finds(thirty: Path, t
     answer = json.loads(done.stdout)
     assert answer["checkpoint"] == str(tmp_path / "run" / "gate.safetensors")
     assert answer["held_out"]["thresholds"] == load_gate(tmp_path / "run").thresholds
-    assert "FGSM 4/255: turned no photograph" in done.stderr
+    assert "FGSM 4/255: it changed no prediction" in done.stderr
     assert "PGD-10 8/255: AUROC" in done.stderr

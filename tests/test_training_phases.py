@@ -112,7 +112,7 @@ def test_a_training_that_was_stopped_in_any_phase_ends_like_one_that_was_not(
 
 
 @pytest.mark.parametrize(("last_saved", "killed_at"), [(4, 7), (12, 14), (9, 11)])
-def test_a_training_that_was_killed_in_any_phase_goes_on_as_if_it_had_not_been(
+def test_a_training_that_was_killed_in_any_phase_is_resumed_as_if_it_had_not_been_killed(
     last_saved: int, killed_at: int, ten: Path, in_one_go: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

@@ -33,7 +33,7 @@ def test_the_shipped_purifier_was_made_with_the_recipe_in_the_folder() -> None:
     assert (made.start, phases[-1].goes_on_from) == ("purifier.safetensors", "best")
     # where files lie depends on the machine
     assert replace(made, start="", classifiers=last.classifiers) == last
-    # what was not told in the file is the same all along
+    # keys that the file leaves out have the same value throughout
     changes = ("epochs", "learning_rate", "identity_share", "validate_every", "classifiers", "objective")
     for phase in phases:
         assert replace(phase.config, **{name: getattr(last, name) for name in changes}) == last

@@ -1,4 +1,4 @@
-"""A training that is stopped or killed goes on as if it had not been."""
+"""A training that is stopped or killed is resumed as if it had not been stopped."""
 
 import json
 import signal
@@ -31,7 +31,9 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tm
 
 
 @pytest.mark.parametrize("cached", [0, 1])
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(photos: Path, tmp_path: Path, cached: int) -> None:
+def test_a_training_that_was_killed_is_resumed_as_if_it_had_not_been_killed(
+    photos: Path, tmp_path: Path, cached: int
+) -> None:
     settings = config(cached_attacks=cached, attacks=(TrainingAttack("pgd", eps=(4 / 255, 8 / 255), steps=2),))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(settings, photos, whole)
@@ -50,7 +52,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(photos: Path, 
     assert [line for line in logged if line["step"] % 4 == 0] == [line for line in losses(whole) if "held_out" in line]
 
 
-def test_a_finished_training_is_not_gone_on_with(photos: Path, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_continued(photos: Path, tmp_path: Path) -> None:
     settings = config(learning_rate=1e-12, epochs=20, patience=1, ema=0.0)
     first = train(settings, photos, tmp_path / "run")
     again = train(settings, photos, tmp_path / "run")
@@ -80,7 +82,7 @@ def test_a_purifier_that_a_stop_shows_to_be_better_is_not_kept_between_validatio
     assert result.held_out["step"] == load_purifier(tmp_path / "run").about["step"] == 4
 
 
-def test_a_training_goes_on_after_recipes_have_got_new_keys_and_names_those_that_differ(
+def test_a_training_is_resumed_after_recipes_have_got_new_keys_and_names_those_that_differ(
     photos: Path, tmp_path: Path
 ) -> None:
     train(config(), photos, tmp_path / "run", max_steps=2)
@@ -97,7 +99,7 @@ def test_a_training_goes_on_after_recipes_have_got_new_keys_and_names_those_that
         train(config(), photos, tmp_path / "run")
 
 
-def test_a_call_that_has_nothing_to_do_still_tells_the_figures(photos: Path, tmp_path: Path) -> None:
+def test_a_call_that_has_nothing_to_do_still_returns_the_figures(photos: Path, tmp_path: Path) -> None:
     first = train(config(), photos, tmp_path / "run", max_steps=2)
     again = train(config(), photos, tmp_path / "run", max_steps=2)
     assert again.held_out == first.held_out != {}

@@ -47,9 +47,7 @@ def test_a_training_writes_a_checkpoint_that_says_how_it_was_made(photos: Path, 
     }
 
 
-def test_a_purifier_that_starts_from_another_owns_up_to_its_photographs_and_guides(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_a_purifier_that_starts_from_another_names_its_photographs_and_guides(photos: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(photos, elsewhere)
     for n, file in enumerate(list_images(elsewhere)):
@@ -74,12 +72,12 @@ def test_folders_that_a_training_would_harm_are_refused(photos: Path, tmp_path: 
     train(config(), photos, tmp_path / "run", max_steps=1)
     (tmp_path / "run" / "state.pt").unlink()
     before = (tmp_path / "run" / "purifier.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match=r"no state\.pt to go on from"):
+    with pytest.raises(ConfigError, match=r"no state\.pt to resume from"):
         train(config(), photos, tmp_path / "run")
     assert (tmp_path / "run" / "purifier.safetensors").read_bytes() == before
 
 
-def test_a_run_folder_goes_on_only_with_its_own_recipe_and_photographs(photos: Path, tmp_path: Path) -> None:
+def test_a_run_folder_is_resumed_only_with_its_own_recipe_and_photographs(photos: Path, tmp_path: Path) -> None:
     train(config(), photos, tmp_path / "run", max_steps=1)
     with pytest.raises(ConfigError, match="another recipe"):
         train(config(learning_rate=1e-3), photos, tmp_path / "run")
@@ -123,7 +121,7 @@ def test_averaged_weights_are_what_a_training_keeps(photos: Path, tmp_path: Path
     for step in range(2):
         one.step(tiny_images(2), step)
         made.append({name: value.detach().clone() for name, value in one.generator.named_parameters()})
-    for name, value in one.averaged.module.named_parameters():  # torch takes the first weights as they are
+    for name, value in one.averaged.module.named_parameters():  # torch takes the first weights unchanged
         torch.testing.assert_close(value, (made[0][name] + made[1][name]) / 2)
     for name, value in kept.items():
         assert torch.equal(value, state["averaged"][f"module.{name}"]), name
@@ -153,7 +151,7 @@ def test_a_training_reads_archives(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path) -> None:
-    """Nothing random but the attack's choice and the identity share, which are sampled for the whole batch."""
+    """Only the attack's choice and the identity share are random, and they are sampled for the whole batch."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         "resize = 48\nimage_size = 32\nbatch_size = 4\nepochs = 3\nidentity_share = 0.3\nema = 0.5\n"

@@ -1,4 +1,4 @@
-"""Web servers as sources: one on this machine, which stumbles when it is told to."""
+"""Web servers as sources. The server runs on this machine, and fails when a test asks it to."""
 
 import gc
 import os
@@ -70,7 +70,7 @@ def test_a_web_servers_folder_gives_the_rows_and_images_of_the_folder(
         (b"<a href='caf\xc3\xa9.jpg'><a href='caf%e9.jpg'>", {(b"caf\xc3\xa9.jpg", False), (b"caf\xe9.jpg", False)}),
     ],
 )
-def test_of_an_index_page_the_links_to_what_lies_in_the_folder_count(
+def test_only_those_links_of_an_index_page_count_that_lead_into_its_own_folder(
     page: bytes, children: set[tuple[bytes, bool]]
 ) -> None:
     assert set(_children(page, "http://host/photos/cats/")) == children
@@ -97,7 +97,7 @@ def test_one_file_and_folders_with_and_without_a_slash_are_sources(photos: Path,
         list(open_source(f"{server.url}/dog").inputs())
 
 
-def test_of_an_archive_only_headers_and_members_are_fetched(photos: Path, server: Server) -> None:
+def test_only_headers_and_members_of_an_archive_are_fetched(photos: Path, server: Server) -> None:
     large = os.urandom(1 << 20)
     archive(photos / "part.tar", {f"{i}.jpg": large for i in range(8)})
     archive(photos / "cut.tar", {"1.jpg": large})
@@ -117,7 +117,7 @@ def test_of_an_archive_only_headers_and_members_are_fetched(photos: Path, server
     assert "does not send parts" in refused.problem
 
 
-def test_servers_that_stumble_are_asked_again_and_what_stays_unread_gets_its_row(
+def test_servers_that_fail_for_a_moment_are_asked_again_and_what_stays_unread_gets_its_row(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     server.faults = {
@@ -144,7 +144,7 @@ def test_servers_that_stumble_are_asked_again_and_what_stays_unread_gets_its_row
     assert (again.exit_code, again.summary["statuses"]) == (0, {"ok": 10})
 
 
-def test_a_server_that_goes_away_leaves_rows_and_when_it_is_back_they_are_mended(
+def test_a_server_that_goes_away_leaves_rows_of_failures_which_are_tried_again_when_it_is_back(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -163,7 +163,7 @@ def test_a_server_that_goes_away_leaves_rows_and_when_it_is_back_they_are_mended
         run(f"{url}/cats", tiny_bundle, out)
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
+def test_nobody_waits_forever_for_a_server_that_does_not_answer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("purifyctl.sources.web.STALLED_S", 0.1)

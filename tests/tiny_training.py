@@ -1,4 +1,4 @@
-"""A training recipe with every term of the objective, in seconds; and what tests look at."""
+"""A training recipe with every term of the objective, which takes seconds; and helpers for the tests of trainings."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A web server for a folder, on this machine. It misbehaves if it is told to."""
+"""A web server for a folder, on this machine. It misbehaves if a test asks it to."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 
 class Server(ThreadingHTTPServer):
-    """What it is to do may be changed while it runs. `faults` belong to a path, and each is used up by one request:
+    """Its behaviour may be changed while it runs. `faults` belong to a path, and each is used up by one request:
     a status to answer with, a path to be sent to, "reset", "truncate", or "endless" (a body without a length).
     """
 
@@ -100,7 +100,7 @@ class Handler(SimpleHTTPRequestHandler):
 
     def _send(self, data: bytes, status: int, fault: Any) -> None:
         span = self.headers.get("Range") if self.server.ranges else None
-        told = None
+        content_range = None
         if span:
             first, last = span.removeprefix("bytes=").split("-")
             if int(first) >= len(data):
@@ -109,11 +109,11 @@ class Handler(SimpleHTTPRequestHandler):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            told = f"bytes {first}-{min(int(last), len(data) - 1)}/{len(data)}"
+            content_range = f"bytes {first}-{min(int(last), len(data) - 1)}/{len(data)}"
             data, status = data[int(first) : int(last) + 1], 206
         self.send_response(status)
-        if told:
-            self.send_header("Content-Range", told)
+        if content_range:
+            self.send_header("Content-Range", content_range)
         if fault == "endless":
             self.send_header("Connection", "close")
         else:

@@ -1,6 +1,6 @@
 """Makes manual pages from the command line itself: purifyctl(1), and one page for each command.
 
-python tools/manual.py build/man        needs only those dependencies of purifyctl that its --help needs
+python tools/manual.py build/man        needs only the dependencies that purifyctl --help needs
 """
 
 import re
@@ -24,7 +24,7 @@ EXIT_CODES = [
     ("1", "It failed; a message says why, and what to do next."),
     ("2", "An option, a recipe or a folder cannot work."),
     ("3", "It is finished; some inputs failed, and their rows say why."),
-    ("130", "It was interrupted. The same command goes on."),
+    ("130", "It was interrupted. The same command continues."),
 ]
 ENVIRONMENT = [
     ("PURIFYCTL_CACHE", "Folder for engines that are built on first use. Default: purifyctl in the user's cache."),
@@ -101,20 +101,20 @@ def _options(command: TyperCommand | TyperGroup, root: TyperGroup | None = None)
     found = [p for p in command.get_params(context) if isinstance(p, TyperOption) and not p.hidden]
     records = [p.get_help_record(context) for p in found]
     return _definitions(
-        (f"[bold]{_as_it_is(names)}[/]", _DEFAULTS.sub(r"  \\[", text)) for names, text in filter(None, records)
+        (f"[bold]{_escaped(names)}[/]", _DEFAULTS.sub(r"  \\[", text)) for names, text in filter(None, records)
     )
 
 
-def _as_it_is(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
 
 
 def _definitions(pairs: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> nodes.definition_list:
     found = nodes.definition_list()
     for term, text in pairs:
-        item = nodes.definition_list_item("", nodes.term("", "", *_inline(term)))
-        item += nodes.definition("", _paragraph(text))
-        found += item
+        definition = nodes.definition_list_item("", nodes.term("", "", *_inline(term)))
+        definition += nodes.definition("", _paragraph(text))
+        found += definition
     return found
 
 

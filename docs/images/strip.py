@@ -1,10 +1,10 @@
-"""Draws docs/images/strip.jpg, the README's picture, from what a demo left.
+"""Draws docs/images/strip.jpg, the README's picture, from the folder of a demo.
 
 purifyctl demo --out demo && python -m docs.images.strip demo
 
-The demo's own strip shows photographs of ImageNet, which are their photographers'. This one shows others of its
-photographs, those of scikit-image whose licences let them be passed on: coffee (Rachel Michetti) and camera (Lav
-Varshney), CC0; rocket (SpaceX), public domain. One of the three is not restored.
+The demo's own strip shows photographs of ImageNet, whose rights belong to their photographers. This strip shows other
+photographs of the demo. They come from scikit-image, and their licences let anybody pass them on: coffee (Rachel
+Michetti) and camera (Lav Varshney), CC0; rocket (SpaceX), public domain. One of the three is not restored.
 """
 
 import sys
@@ -21,9 +21,9 @@ WIDTH = 820  # pixels
 
 
 def draw(demo: Path) -> Image.Image:
-    """The strip of PGD-10 at 4/255. Right is what the classifier says of the clean photograph."""
-    wanted = ("path", "output", "top_label", "top_probability", "unpurified_top_label", "unpurified_top_probability")
-    clean, attacked = (read_columns(demo / "runs" / name / "rows", wanted) for name in ("clean", "pgd-10"))
+    """The strip of PGD-10 at 4/255. The class that the classifier gives the clean photograph counts as right."""
+    names = ("path", "output", "top_label", "top_probability", "unpurified_top_label", "unpurified_top_probability")
+    clean, attacked = (read_columns(demo / "runs" / name / "rows", names) for name in ("clean", "pgd-10"))
     lines = []
     for name in PHOTOGRAPHS:
         path = f"unlabelled/{name}.png"

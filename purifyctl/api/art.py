@@ -33,14 +33,14 @@ class ArtPurifier(PreprocessorPyTorch):  # type: ignore[misc]
     channels_first
         True: images are NCHW, as in PyTorchClassifier; False: NHWC.
     apply_fit, apply_predict
-        Purify the images that the estimator is trained with; those that it predicts, or is attacked with.
+        Purify the images that the estimator is trained with; the images that it predicts, or is attacked with.
     device_type
         "gpu", which is the CPU on a machine without a GPU, or "cpu". The same as the estimator's.
 
     Raises
     ------
     ConfigError
-        `clip_values` are no range.
+        `clip_values` are not a range.
 
     Examples
     --------

@@ -57,7 +57,7 @@ class Engine:
         The bundle's folder. None: the shipped purifier and its classifier, as an engine that is built at first use and
         kept in the user's cache.
     trust
-        Run a bundle that was built elsewhere, now and later. Engines are native code.
+        Run this bundle, now and later, although it was built elsewhere. Engines are native code.
     batch_size
         Number of images in one call to the library, from 1 to the bundle's own batch size, which is the default.
         Smaller batches are filled up. So with 1, a single image takes a fraction of the time, and several images are
@@ -231,8 +231,8 @@ class Engine:
         def infer(start: int) -> list[NDArray[Any]]:
             return [to_host(output) for output in call(images[start : start + most])]
 
-        parts = list(self._threads.map(infer, range(0, len(images), most)))
-        return tuple(np.concatenate(outputs)[:n] for outputs in zip(*parts, strict=True))
+        results = list(self._threads.map(infer, range(0, len(images), most)))
+        return tuple(np.concatenate(outputs)[:n] for outputs in zip(*results, strict=True))
 
     def _batch(self, images: Images) -> tuple[Pixels, bool]:
         """The images as RGB uint8 [n, size, size, 3], and whether one image was given alone."""

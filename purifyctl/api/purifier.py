@@ -19,8 +19,8 @@ OVERSHOOT = 0.5
 class Purifier(nn.Module):
     """RGB NCHW float in [0, 1] -> the purified images: same shape, range and type. Differentiable.
 
-    Images may have any height and width. If a side is no multiple of what the network needs, the image is continued
-    to the right or below by its mirror image, and the result is cut off again. At multiples it is exactly the network.
+    Images may have any height and width. If a side is not a multiple of `multiple`, the mirror image is added to the
+    right or below, and cut off again from the result. Otherwise the result is exactly the network's.
 
     It is frozen and in eval mode. As long as no parameter requires gradients, it stays in eval mode even if `train()`
     is called on a module that contains it: no dropout, and no batch statistics. To train it, call `requires_grad_()`
@@ -56,7 +56,7 @@ class Purifier(nn.Module):
         Raises
         ------
         WeightsError
-            The file is missing, damaged, or no purifier checkpoint.
+            The file is missing or damaged, or is not a purifier checkpoint.
         """
         checkpoint = load_purifier(Path(path) if path is not None else shipped_checkpoint())
         return cls(checkpoint.net, checkpoint.network.size_multiple).eval()
@@ -122,7 +122,7 @@ def _check(x: Tensor) -> None:
 
 
 def _mirrored(n: int, more: int, device: torch.device) -> Tensor:
-    """Indices 0 1 ... n-1, then `more` that go back and forth: n-2 n-3 ... 0 1 ... If n is 1: 0 0 0 ..."""
+    """Indices 0 1 ... n-1, then `more` indices that go back and forth: n-2 n-3 ... 0 1 ... If n is 1: 0 0 0 ..."""
     period = max(2 * (n - 1), 1)
     i = torch.arange(n + more, device=device) % period
     return torch.minimum(i, period - i)

@@ -1,6 +1,6 @@
 """One batch of `attack`: read, decode, attack, judge, write; a row for each input.
 
-Attacked images are judged in 8 bits, as they are written.
+Attacked images are judged in 8 bits, because files hold 8 bits.
 """
 
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ class Row:
     error: str | None = None  # the same in words
     output: str | None = None  # relative to the output folder
     label: int | None = None  # index of the class that counts as right
-    target: int | None = None  # index of the class to reach, if there is one
+    target: int | None = None  # index of the class that the attack should reach, if there is one
     clean_prediction: int | None = None  # index
-    attacked_prediction: int | None = None  # index, of the file as written, in 8 bits
-    clean_label: str | None = None  # names of the predictions
-    attacked_label: str | None = None  # likewise
-    max_delta_255: int | None = None  # how far the value that moved most has moved, in grey levels
-    changed_pixels: int | None = None  # how many moved at all
-    success: bool | None = None  # None: it was wrong, or on target, when clean
+    attacked_prediction: int | None = None  # index; of the written file, in 8 bits
+    clean_label: str | None = None  # name of the class predicted for the clean image
+    attacked_label: str | None = None  # name of the class predicted for the attacked image
+    max_delta_255: int | None = None  # the largest change of any value, in grey levels
+    changed_pixels: int | None = None  # number of pixels with a changed value
+    success: bool | None = None  # None: the clean image already was wrong, or on target
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Setup:
     judged: Model  # whose predictions count
     attacked: Model  # whose gradients are followed
     labels: Labels
-    label_source: str  # "predicted" when clean, or by the "folder"
+    label_source: (
+        str  # "predicted": the prediction on the clean image; "folder": the class that a folder is named after
+    )
     target: str | int | None  # "least-likely", "random", or a class's index
     out: Path
     decoder: Decoder
@@ -69,7 +71,7 @@ class Setup:
 
 
 def attack_batch(setup: Setup, inputs: Sequence[Input]) -> list[Row]:
-    """Read, decode, attack, judge and write one batch. Never raises for what is in a file."""
+    """Read, decode, attack, judge and write one batch. Nothing in a file makes it raise."""
     rows = [Row(printable(one.image.path)) for one in inputs]
     read = read_some([one.image for one in inputs], setup.decoder)
     for i, error in read.errors.items():

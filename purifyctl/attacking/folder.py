@@ -1,6 +1,6 @@
 """`attack`: a folder of images in, the same tree of attacked images out, with a row per image and a manifest.
 
-Images are written as PNG (JPEG would change the perturbation), and judged as they are written: in 8 bits.
+Images are written as PNG (JPEG would change the perturbation), and judged in 8 bits, as files hold them.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
 
     out/images/...      attacked images, in the tree of the source
     out/rows.jsonl      one row per input
-    out/attack.json     what was asked for; marks the folder as ours
+    out/attack.json     the options; it marks the folder as that of an attack
     out/manifest.json   what this returns
 
     Raises
@@ -70,7 +70,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     ConfigError
         The source holds nothing or is the output, `out` holds an earlier attack, or the options do not fit each other.
     WeightsError
-        The classifier's or the purifier's weights cannot be had.
+        The classifier's or the purifier's weights cannot be loaded.
     MissingDependencyError
         The classifier or the attack comes from a package that is not installed.
     """

@@ -19,7 +19,7 @@ def count(row: Row, tally: Counter[str]) -> None:
 
 
 def success(tally: Counter[str], *, targeted: bool) -> dict[str, Any]:
-    """Counts and rates of success; a rate is None if there is no image to take it of."""
+    """Counts and rates of success; a rate is None if there are no images to compute it from."""
 
     def rate(part: str, whole: str) -> float | None:
         return round(tally[part] / tally[whole], 4) if tally[whole] else None

@@ -13,7 +13,7 @@ from purifyctl.attacks.budget import project
 from purifyctl.attacks.library import AsModule, for_library, logits_of, missing
 from purifyctl.attacks.model import Model
 
-CANDIDATES = 10  # the universal perturbation's DeepFool looks at the boundaries of so many classes; 10 in the paper
+CANDIDATES = 10  # the universal perturbation's DeepFool considers this many classes; 10 in the paper
 
 
 def jsma(

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce and Hein 2020), by pyautoattack, and what it warns of."""
+"""AutoAttack (Croce and Hein 2020), by pyautoattack, and its warnings."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from purifyctl.attacks.library import AsModule, for_library, logits_of, missing
 from purifyctl.attacks.model import Model
 from purifyctl.errors import ConfigError
 
-TARGET_CLASSES = 9  # AutoAttack's targeted attacks try so many
+TARGET_CLASSES = 9  # AutoAttack's targeted attacks try this many
 
 
 def autoattack(

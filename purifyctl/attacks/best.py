@@ -8,7 +8,7 @@ from purifyctl.attacks.model import Model
 
 
 class Best:
-    """For each image the best of several attacked versions: success counts first, then the loss.
+    """Holds the best of several attacked versions of each image: success counts first, then the loss.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Best:
 
     @torch.no_grad()
     def offer(self, x_adv: Tensor, at: Tensor | None = None) -> None:
-        """Keep the versions that are better. `at`: the numbers of their images; None: all images."""
+        """Keep the versions that are better. `at`: the indices of their images; None: all images."""
         at = torch.arange(len(self.images), device=x_adv.device) if at is None else at
         success, loss = self._judge(x_adv, self._y[at])
         better = (success > self.success[at]) | ((success == self.success[at]) & (loss > self._loss[at]))

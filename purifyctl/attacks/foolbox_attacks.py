@@ -10,7 +10,7 @@ from purifyctl.attacks.library import AsModule, for_library, missing
 from purifyctl.attacks.model import Model
 
 CW_CONSTANTS = 9  # binary search steps for the constant between distance and loss; as in the authors' code
-CANDIDATES = 10  # DeepFool looks at the boundaries of so many classes, the likeliest ones; 10 in the paper
+CANDIDATES = 10  # DeepFool considers the boundaries of this many classes, the likeliest ones; 10 in the paper
 
 
 def deepfool(

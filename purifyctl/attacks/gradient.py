@@ -39,7 +39,7 @@ def fgsm(
     steps, generator
         Unused: there is one step, and nothing is random.
     eot
-        Each gradient is the mean over so many passes: expectation over transformation (Athalye et al. 2018), for
+        Each gradient is the mean over this many passes: expectation over transformation (Athalye et al. 2018), for
         models that are random.
     """
     return project(x + eps * ascent(model, x, y, targeted, eot).sign(), x, eps)
@@ -62,7 +62,7 @@ def bim(
     Parameters are those of `fgsm`, and:
 
     step_size
-        In [0, 1]; by default 1.25 * eps / steps: Kurakin's single grey level, when taken his 1.25 * eps * 255 times.
+        In [0, 1]; by default 1.25 * eps / steps: with Kurakin's 1.25 * eps * 255 steps, each is one grey level.
     """
     step_size = 1.25 * eps / steps if step_size is None else step_size
     return pgd(
@@ -165,7 +165,7 @@ def dim(
     probability: float = 0.5,
     smallest: float = 0.9,
 ) -> Tensor:
-    """MI-FGSM on randomly shrunk and padded images, against classifiers whose gradients are not known.
+    """MI-FGSM on randomly shrunk and padded images; it transfers better to classifiers whose gradients are unknown.
 
     Parameters are those of `mi_fgsm`, and:
 

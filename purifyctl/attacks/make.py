@@ -100,8 +100,8 @@ def make_attack(
     generator
         On `x`'s device; None: torch's global one.
     eight_bit
-        Round the result to whole grey levels, as it is in a file. The budget is then `eps` cut to whole grey levels (at
-        least one), so that rounding cannot leave it.
+        Round the result to whole grey levels, as a file holds them. The budget is then `eps` cut to whole grey levels
+        (at least one), so that rounding cannot leave it.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _run(
     generator: torch.Generator | None,
     eight_bit: bool,
 ) -> Tensor:
-    """One run, without restarts, of what `make_attack` is asked for."""
+    """Run the attack of `make_attack` once, without restarts."""
     record = attack.record
     x_adv = function_of(record)(
         of_rounded(model) if eight_bit and record.sees_rounding else model,

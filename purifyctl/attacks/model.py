@@ -22,5 +22,5 @@ def behind(net: Model, classifier: Model) -> Model:
 
 
 def of_rounded(model: Model) -> Model:
-    """`model`, as it sees images that are rounded to 8 bits first."""
+    """`model` behind rounding: its images are rounded to 8 bits first."""
     return lambda x: model(round_straight_through(x))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from purifyctl.attacks.model import Model
 
-# After so many of 10,000 queries, the share of the image that a square covers is halved (the paper's schedule).
+# After each of these numbers of queries, out of 10,000, a square covers half as much of the image (the paper's
+# schedule).
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 

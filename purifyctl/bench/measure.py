@@ -89,25 +89,25 @@ def bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
     }
 
 
-def _batch_sizes(bundle: Bundle, wanted: tuple[int, ...]) -> tuple[int, ...]:
+def _batch_sizes(bundle: Bundle, asked: tuple[int, ...]) -> tuple[int, ...]:
     most = bundle.manifest.batch_size
     if bundle.device == "cuda":  # a plan has one batch size: a smaller batch is padded, and takes as long
         possible: tuple[int, ...] = (most,)
     else:
         possible = tuple(range(1, most + 1))
-    if unfit := [size for size in wanted if size not in possible]:
+    if unfit := [size for size in asked if size not in possible]:
         raise ConfigError(
             f"Batch size {unfit[0]}: {bundle.path} takes {possible[0]} to {most}.",
             hint="purifyctl build-engine --batch-size N makes a bundle for others",
         )
-    return wanted or tuple(size for size in possible if size == most or size & (size - 1) == 0)
+    return asked or tuple(size for size in possible if size == most or size & (size - 1) == 0)
 
 
 @contextmanager
 def _peers(
     bundle: Bundle, networks: Networks, images: Pixels, files: Sequence[ImageFile], options: BenchOptions
 ) -> Iterator[dict[str, Callable[[], float]]]:
-    """Calls that return images/s: of each peer, and of our engine ("engine, one batch") on the same batch."""
+    """Calls that return images/s: those of each peer, and of our engine ("engine, one batch") on the same batch."""
     n = len(images)
     with ExitStack() as stack:
         chain = stack.enter_context(open_chain(bundle))

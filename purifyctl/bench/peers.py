@@ -43,7 +43,7 @@ class Networks:
 
     @property
     def together(self) -> Graph:
-        """All that one image goes through, as one graph."""
+        """All networks that one image goes through, as one graph."""
         return FusedGraph(self.purifier, self.classifier) if self.classifier else self.purifier
 
 
@@ -53,7 +53,7 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
     Parameters
     ----------
     checkpoint
-        Of the purifier. None: the shipped one.
+        The purifier's checkpoint. None: the shipped one.
 
     Raises
     ------

@@ -55,8 +55,8 @@ def stages(bundle: Bundle, folder: Path, image_format: ImageFormat) -> Iterator[
                 raise KeyboardInterrupt
             return float(result.summary["this_call"]["images_per_s"])  # from ready to the last row committed
 
-        works = dict(zip(STAGES, (decode, infer, encode_all), strict=True))
-        yield {name: partial(_rate, work, len(files)) for name, work in works.items()} | {"run": run_all}
+        calls = dict(zip(STAGES, (decode, infer, encode_all), strict=True))
+        yield {name: partial(_rate, call, len(files)) for name, call in calls.items()} | {"run": run_all}
 
 
 def open_decoder(bundle: Bundle) -> Decoder:
@@ -87,7 +87,7 @@ def ceiling(bundle: Bundle, rates: Mapping[str, Sequence[float]]) -> dict[str, A
     }
 
 
-def _rate(work: Callable[[], object], n: int) -> float:
+def _rate(call: Callable[[], object], n: int) -> float:
     start = time.perf_counter()
-    work()
+    call()
     return n / (time.perf_counter() - start)

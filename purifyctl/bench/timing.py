@@ -45,7 +45,7 @@ def latency(call: Callable[[], Any]) -> Latency:
 
 
 def throughput(call: Callable[[], Any], threads: int) -> Throughput:
-    """Calls per second of `call` from so many threads, once the windows' figures are steady."""
+    """Calls per second of `call` from `threads` threads, once the windows' figures are steady."""
     rates: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
         while len(rates) < MOST_WINDOWS and not _steady(rates):

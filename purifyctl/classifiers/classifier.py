@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         return self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits of RGB NCHW in [0, 1] at the size it has: no crop, no resize. Training crops come this way."""
+        """Logits of RGB NCHW in [0, 1] at any size: no crop, no resize. Training crops come this way."""
         out: Tensor = self.net((x - self.mean) / self.std)
         return out
 
@@ -84,7 +84,7 @@ def fold_batch_norms(classifier: Classifier) -> None:
     x = torch.rand(2, 3, *(classifier.input_size or (224, 224)), generator=torch.Generator().manual_seed(0))
     x = (x - classifier.mean) / classifier.std
     with torch.no_grad():
-        wanted, got = before(x), classifier.net(x)
-    if not torch.allclose(got, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max())):
+        expected, got = before(x), classifier.net(x)
+    if not torch.allclose(got, expected, rtol=0, atol=1e-4 * float(expected.abs().max())):
         console.detail(f"The batch norms of {classifier.name} are not folded: its layers run in another order.")
         classifier.net = before

@@ -130,7 +130,7 @@ def _from_timm(name: str, weights: str) -> Classifier:
 
 def _from_factory(name: str, weights: str) -> Classifier:
     module_name, _, attribute = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # a factory beside the job's own files
+    sys.path.insert(0, str(Path.cwd()))  # the factory may lie in the current folder
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:

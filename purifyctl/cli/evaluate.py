@@ -22,7 +22,7 @@ def evaluate(
 
     Measure a purifier under attack: gray-box, transfer, black-box and adaptive, beside cheaper defences.
 
-    Writes OUT/evaluation.md, .json, .csv and figures. The same command goes on where it stopped.
+    Writes OUT/evaluation.md, .json, .csv and figures. The same command continues where it stopped.
     The whole ladder takes hours on a CPU; [bold]--limit 64 --rungs gray-box --attack pgd-10[/] takes minutes.
     """
     from purifyctl.evaluation import evaluate as climb_ladder

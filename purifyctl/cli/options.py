@@ -85,47 +85,47 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _flags(kind: Any) -> Iterator[inspect.Parameter]:
     """The flags of an options dataclass, as parameters that typer understands."""
-    for item, hint, option in _options_of(kind):
-        flag = option.flag or "--" + item.name.replace("_", "-")
+    for field, hint, option in _options_of(kind):
+        flag = option.flag or "--" + field.name.replace("_", "-")
         info = typer.Option(
             flag,
             help=option.help,
             metavar=option.metavar or None,
             min=option.minimum,
         )
-        shown, default = hint, item.default
+        shown, default = hint, field.default
         if option.parse:
             shown, default = str | None, None
         elif typing.get_origin(hint) is tuple:
             shown, default = list[str if option.parse_each else typing.get_args(hint)[0]] | None, None  # type: ignore[misc]
         elif _none_is_a_word(hint, default):
             shown = Literal[(*typing.get_args(typing.get_args(hint)[0]), "none")]
-        yield _keyword(item.name, Annotated[shown, info], default)
+        yield _keyword(field.name, Annotated[shown, info], default)
 
 
 def _read(kind: Any, given: dict[str, Any]) -> Any:
     """Make an options dataclass of what was typed, and take that out of `given`."""
     values = {}
-    for item, hint, option in _options_of(kind):
-        value = given.pop(item.name)
+    for field, hint, option in _options_of(kind):
+        value = given.pop(field.name)
         if value is None:
-            value = item.default
+            value = field.default
         elif option.parse:
             value = option.parse(value)
         elif typing.get_origin(hint) is tuple:
             value = tuple(option.parse_each(each) if option.parse_each else each for each in value)
-        elif value == "none" and _none_is_a_word(hint, item.default):
+        elif value == "none" and _none_is_a_word(hint, field.default):
             value = None
-        values[item.name] = value
+        values[field.name] = value
     return kind(**values)
 
 
 def _options_of(kind: Any) -> Iterator[tuple[Field[Any], Any, Option]]:
     """The fields of a dataclass that have a flag: each with its type, and with what it says about the flag."""
     hints = typing.get_type_hints(kind)
-    for item in fields(kind):
-        if option := about(item):
-            yield item, hints[item.name], option
+    for field in fields(kind):
+        if option := about(field):
+            yield field, hints[field.name], option
 
 
 def _none_is_a_word(hint: Any, default: Any) -> bool:

@@ -55,21 +55,22 @@ def run(
     in an object store, or on a web server that lists its folders ([bold]pip install 'purifyctl\\[cloud]'[/]).
 
     Writes OUT/images (the purified tree), OUT/rows (Parquet, one row per input) and OUT/summary.json. An input
-    that cannot be read becomes a row that says why, and the exit code is then 3. The same command goes on where an
-    earlier call stopped.
+    that cannot be read becomes a row that says why, and the exit code is then 3. The same command continues where
+    an earlier call stopped.
     """
-    from purifyctl import run as job
     from purifyctl.engine.chosen import chosen_bundle
     from purifyctl.report.table import show_dry_run, show_summary
+    from purifyctl.run import dry_run as preview
+    from purifyctl.run import run as run_source
 
     options = replace(options, classify=classifier != "none")
     bundle = chosen_bundle(engine, classifier, weights, trusted=trust)
     if dry_run:
-        would = job.dry_run(source, bundle, out, options)
+        would = preview(source, bundle, out, options)
         show_dry_run(would, out)
         console.result(would)
         return
-    result = job.run(source, bundle, out, options)
+    result = run_source(source, bundle, out, options)
     show_summary(result.summary, out)
     console.result(result.summary)
     raise typer.Exit(result.exit_code)

@@ -31,7 +31,7 @@ def train(
 
     A word without / and . names a recipe that comes with purifyctl, anything else a file; [bold]--print[/] shows it.
 
-    The same command goes on from the last saved step. On several GPUs:
+    The same command continues from the last saved step. On several GPUs:
     [bold]torchrun --nproc-per-node 8 -m purifyctl train RECIPE ...[/]
     """
     file = find_recipe(recipe, "train")

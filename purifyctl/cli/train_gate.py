@@ -13,7 +13,7 @@ from purifyctl.config.train import TrainGateOptions
 from purifyctl.errors import ConfigError
 
 
-@command("train-gate", short_help="Train a gate, which tells attacked images.", panel=TRAINING)
+@command("train-gate", short_help="Train a gate, which flags attacked images.", panel=TRAINING)
 def train_gate(
     *,
     recipe: Annotated[
@@ -27,9 +27,9 @@ def train_gate(
 ) -> None:
     """[bold]purifyctl train-gate gate --photos DIR[/]
 
-    Train a gate: a small network that tells which images look attacked; [bold]run --gate[/] purifies only those.
+    Train a gate: a small network that says which images look attacked; [bold]run --gate[/] purifies only those.
 
-    Attacked crops are made once and kept in the run folder. The same command after a stop goes on with them.
+    Attacked crops are made once and kept in the run folder. After a stop, the same command continues with them.
     """
     file = find_recipe(recipe, "train-gate")
     if print_recipe:
@@ -44,7 +44,7 @@ def train_gate(
         raise typer.Exit(130)
     for name, found in result.figures["attacked"].items():
         if not found["n"]:
-            console.note(f"{name}: turned no photograph.")
+            console.note(f"{name}: it changed no prediction.")
             continue
         shares = ", ".join(f"{value:.1%} at {float(rate):.1%}" for rate, value in found["tpr"].items())
         console.note(f"{name}: AUROC {found['auroc']:.4f}; found {shares} of clean ones (n = {found['n']})")

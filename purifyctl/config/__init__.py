@@ -6,7 +6,7 @@ when the dataclass is made.
 attacks.py, backends.py              the list of attacks, and the list of backends
 engine.py, training.py               what recipes hold
 run.py, attack.py, evaluate.py, ...  the options of each command; options.py: what a field says about its flag
-values.py, reading.py, recipes.py    values as they are written; TOML; the recipes that come with purifyctl
+values.py, reading.py, recipes.py    how values are written; TOML; the recipes that come with purifyctl
 """
 
 from purifyctl.config.attack_config import AttackConfig
@@ -48,7 +48,7 @@ from purifyctl.config.values import (
     parse_eps,
     parse_list,
     parse_percent,
-    parse_share,
+    parse_shard,
 )
 from purifyctl.config.weights import with_classifier_weights
 
@@ -81,7 +81,7 @@ __all__ = [
     "parse_eps",
     "parse_list",
     "parse_percent",
-    "parse_share",
+    "parse_shard",
     "read_recipe",
     "to_dict",
     "with_classifier_weights",

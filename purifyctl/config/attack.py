@@ -17,7 +17,7 @@ OnExisting = Literal["error", "overwrite"]
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """What `purifyctl attack` can be told, beyond source and output."""
+    """The options of `purifyctl attack`, beyond source and output."""
 
     kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
     eps: str = option("8/255", help="Budget: no pixel value changes by more than this.")

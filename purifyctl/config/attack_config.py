@@ -14,7 +14,7 @@ class AttackConfig:
     kind: AttackKind  # what each does: purifyctl.attacks
     steps: int = 0  # 0: the attack's usual number
     restarts: int = 1  # runs from different random starts; each image keeps its most successful one
-    eot: int = 1  # gradients averaged over so many passes, for models that are random; AutoAttack: version "rand"
+    eot: int = 1  # passes that each gradient is averaged over, for models that are random; AutoAttack: version "rand"
     targeted: bool = False  # towards the label it is given, not away from it
 
     def __post_init__(self) -> None:

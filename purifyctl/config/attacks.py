@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 Family = Literal[
     "gradient sign",  # steps along the sign of the loss's gradient
     "queries",  # asks the model for its outputs only, as a black-box attacker does
-    "nearest boundary",  # searches without a budget; what it finds is cut to the budget
+    "nearest boundary",  # searches without a budget; the result is cut to the budget
     "other",
 ]
 

@@ -13,7 +13,7 @@ EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class Backend:
-    """What is known of one backend. How it works is in its module."""
+    """What is known about one backend. Its module says how it works."""
 
     name: BackendName
     module: str  # implements `purifyctl.engine.backends.Implementation`, or `PlanBuilder` if it builds plans
@@ -73,6 +73,10 @@ _RECORDS = (
     ),
 )
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _RECORDS}
-DEFAULT_BACKEND: BackendName = "openvino"  # of recipes, and of the engine that is built if the user names no engine
-REFERENCE_BACKEND: BackendName = "onnxruntime"  # runs any graph on any machine: graphs whose backend cannot, run on it
-AHEAD_OF_TIME = tuple(backend.name for backend in _RECORDS if backend.plans == "ahead")  # that take targets
+DEFAULT_BACKEND: BackendName = "openvino"  # for recipes, and for the engine that is built if the user names no engine
+REFERENCE_BACKEND: BackendName = (
+    "onnxruntime"  # runs any graph on any machine; where a graph's own backend cannot run, this one runs it
+)
+AHEAD_OF_TIME = tuple(
+    backend.name for backend in _RECORDS if backend.plans == "ahead"
+)  # the backends that take targets

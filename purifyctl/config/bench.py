@@ -21,7 +21,7 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What `purifyctl bench` can be told, beyond the bundle."""
+    """The options of `purifyctl bench`, beyond the bundle."""
 
     photos: Path | None = option(None, help="Photographs to run over. Default: those inside packages.")
     against: tuple[Peer, ...] = option(

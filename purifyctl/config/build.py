@@ -14,9 +14,9 @@ Precision = Literal["auto", EnginePrecision]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What `purifyctl build-engine` can be told, beyond the recipe.
+    """The options of `purifyctl build-engine`, beyond the recipe.
 
-    A field that a recipe has too wins over the recipe. It is None, or empty, when the recipe decides.
+    An option wins over the recipe's key of the same name. It is None, or empty, when the recipe decides.
     """
 
     checkpoint: Path | None = option(

@@ -8,7 +8,7 @@ from purifyctl.config.values import require
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """An engine recipe: what `purifyctl build-engine` makes of a checkpoint."""
+    """An engine recipe: what `purifyctl build-engine` makes from a checkpoint."""
 
     backend: BackendName = DEFAULT_BACKEND  # what runs it
     precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that int8 leaves it in fp32
@@ -21,10 +21,13 @@ class EngineConfig:
     gate: str = "shipped"  # checkpoint of the gate; "shipped": the one that comes with purifyctl; "none": no gate
 
     def __post_init__(self) -> None:
-        require(bool(self.classifier) or not self.fused, "fused is asked for, but no classifier to fuse with.")
+        require(bool(self.classifier) or not self.fused, "fused is asked for, but there is no classifier to fuse with.")
         require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
         require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
-        require(bool(self.classifier) or not self.weights, "weights are given, but no classifier they belong to.")
+        require(
+            bool(self.classifier) or not self.weights,
+            "weights are given, but there is no classifier that they belong to.",
+        )
         require(
             not self.targets or self.backend in AHEAD_OF_TIME,
             f"targets are for {' or '.join(AHEAD_OF_TIME)}; {self.backend} builds for the machine it runs on.",

@@ -23,7 +23,7 @@ from purifyctl.errors import ConfigError
 ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
 THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
 
-# Version 0.1.0 wrote these into settings.json whatever their value; see the same name in `config/run.py`.
+# Version 0.1.0 always wrote these into settings.json; see the same name in `config/run.py`.
 ALWAYS_WRITTEN = ("labels", "expensive_limit", "image_size", "batch_size", "seed")
 
 
@@ -69,47 +69,47 @@ def parse_against(text: str) -> tuple[str, Path]:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What `purifyctl evaluate` can be told, beyond photographs and output.
+    """The options of `purifyctl evaluate`, beyond photographs and output.
 
     To resume an evaluation, a call must repeat all of it.
     """
 
     checkpoint: Path | None = option(
         None,
-        told_by="purifiers",
+        recorded_as="purifiers",
         help="purifier.safetensors or its run folder. Default: the shipped purifier.",
     )
     classifier: str | None = option(
         None,
-        told_by="classifier",
+        recorded_as="classifier",
         help="torchvision or timm name, or [bold]module:factory[/]. Default: the shipped one.",
     )
-    weights: str = option("", told_by="classifier", help=WEIGHTS_HELP)
+    weights: str = option("", recorded_as="classifier", help=WEIGHTS_HELP)
     surrogates: tuple[tuple[str, str], ...] = option(  # (name, weights)
         (),
         flag="--surrogate",
         metavar="NAME[=WEIGHTS]",
         parse_each=parse_surrogate,
-        told_by="surrogates",
+        recorded_as="surrogates",
         help="Classifier to make transfer examples on; repeatable.",
     )
     gate: Path | None = option(  # Path("shipped"): the one that comes with purifyctl
         None,
         parse=Path,
-        told_by="gate",
+        recorded_as="gate",
         help="Also measure the purifier behind this gate: a checkpoint, or [bold]shipped[/].",
     )
     gate_fpr: float | None = option(  # None: DEFAULT_GATE_FPR
         None,
         parse=parse_percent,
-        told_by="gate",
+        recorded_as="gate",
         help="Share of clean images that the gate may flag by mistake, such as 5% or 0.05. Default: 1%.",
     )
     against: tuple[tuple[str, Path], ...] = option(  # (name, checkpoint)
         (),
         metavar="NAME=CHECKPOINT",
         parse_each=parse_against,
-        told_by="purifiers",
+        recorded_as="purifiers",
         help="Another purifier to compare with; repeatable. Call the paper's baseline pix2pix.",
     )
     threat_models: tuple[ThreatModel, ...] = option(
@@ -117,7 +117,7 @@ class EvaluateOptions:
         flag="--rungs",
         metavar="LIST",
         parse=parse_threat_models,
-        told_by="ladder",
+        recorded_as="ladder",
         help="Some of clean,gray-box,transfer,black-box,adaptive. Default: all; transfer needs --surrogate.",
     )
     attacks: tuple[AttackConfig, ...] = option(
@@ -125,21 +125,21 @@ class EvaluateOptions:
         flag="--attack",
         metavar="KIND[-STEPS][xRESTARTS]",
         parse_each=parse_attack,
-        told_by="ladder",
+        recorded_as="ladder",
         help="Attack to make, such as pgd-100x5; repeatable. Default: the protocol's attacks.",
     )
     eps: tuple[str, ...] = option(  # such as "8/255", in units of `eps_space`
         (),
         metavar="LIST",
         parse=parse_texts,
-        told_by="ladder",
+        recorded_as="ladder",
         help="L-infinity budgets. Default: 2/255,4/255,8/255,16/255 of [0, 1].",
     )
     eps_space: EpsSpace = option(  # the paper's eps of 0.3 is read in it first, too
-        "unit", told_by="ladder", help="Range that --eps is given in: unit is [0, 1], signed is [-1, 1]."
+        "unit", recorded_as="ladder", help="Range that --eps is given in: unit is [0, 1], signed is [-1, 1]."
     )
     limit: int | None = option(
-        None, minimum=1, told_by="photographs", help="Number of photographs, spread over the classes. Default: all."
+        None, minimum=1, recorded_as="photographs", help="Number of photographs, spread over the classes. Default: all."
     )
     expensive_limit: int = option(
         64, minimum=1, help="Number of photographs on black-box, adaptive and other expensive rungs."
@@ -151,7 +151,7 @@ class EvaluateOptions:
     batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
     image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
     paper: bool = option(
-        False, told_by="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."
+        False, recorded_as="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."
     )
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ class Format:
 
     name: str  # as `--format` names it
     endings: tuple[str, ...]  # of file names, in lower case; we write the first one
-    lossless: bool  # the file keeps what was classified, to the bit
+    lossless: bool  # the file keeps the classified image, bit for bit
     options: Mapping[str, Any]  # of Pillow's `Image.save`
 
 

@@ -25,7 +25,7 @@ class Option:
     parse: Callable[[str], Any] | None = None  # makes the value from the flag's text
     parse_each: Callable[[str], Any] | None = None  # the flag can be repeated, and this makes one element of the tuple
     may_change: bool = False  # a call that resumes may give another value
-    told_by: str = ""  # the key of the job's settings that tells this field in another form, such as a file's SHA-256
+    recorded_as: str = ""  # the key of the settings that records this field in another form, such as a file's SHA-256
 
 
 def option(
@@ -38,33 +38,33 @@ def option(
     parse: Callable[[str], Any] | None = None,
     parse_each: Callable[[str], Any] | None = None,
     may_change: bool = False,
-    told_by: str = "",
+    recorded_as: str = "",
 ) -> T:
     """A dataclass field that is an option of a command. The parameters are those of `Option`."""
-    about = Option(help, flag, metavar, minimum, parse, parse_each, may_change, told_by)
+    about = Option(help, flag, metavar, minimum, parse, parse_each, may_change, recorded_as)
     made: T = field(default=default, metadata={"option": about})
     return made
 
 
-def about(item: Field[Any]) -> Option | None:
+def about(entry: Field[Any]) -> Option | None:
     """What a field says about its flag. None: the command line does not set this field by a flag of its own."""
-    found: Option | None = item.metadata.get("option")
+    found: Option | None = entry.metadata.get("option")
     return found
 
 
 def check_minimums(options: Any) -> None:
     """Raises ConfigError when a field is below its minimum."""
-    for item in fields(options):
-        said, value = about(item), getattr(options, item.name)
+    for entry in fields(options):
+        said, value = about(entry), getattr(options, entry.name)
         if said and said.minimum is not None and value is not None and value < said.minimum:
-            raise ConfigError(f"{item.name} is {value}; it must be at least {said.minimum}.")
+            raise ConfigError(f"{entry.name} is {value}; it must be at least {said.minimum}.")
 
 
 def identity(options: Any, *, always: Collection[str] = ()) -> dict[str, Any]:
     """The values that a call must repeat to resume an earlier one: those of every field that is not marked otherwise.
 
-    Fields marked `may_change` or `told_by` are left out; the job adds what tells the latter. A value that is the
-    default is left out too: so a version with a new option can resume the folder of a version without it.
+    Fields marked `may_change` or `recorded_as` are left out; the caller adds the keys that `recorded_as` names. A value
+    that is the default is left out too: so a version with a new option can resume the folder of a version without it.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def identity(options: Any, *, always: Collection[str] = ()) -> dict[str, Any]:
         Names of fields whose value is never left out.
     """
     values = {}
-    for item in fields(options):
-        said, value = about(item), getattr(options, item.name)
-        if not (said and (said.may_change or said.told_by)) and (value != item.default or item.name in always):
-            values[item.name] = value
+    for entry in fields(options):
+        said, value = about(entry), getattr(options, entry.name)
+        if not (said and (said.may_change or said.recorded_as)) and (value != entry.default or entry.name in always):
+            values[entry.name] = value
     return values

@@ -42,8 +42,8 @@ def from_dict(config: type[T], data: Mapping[str, Any], where: str = "") -> T:
         replaced: Mapping[str, str] = getattr(config, "REPLACED", {})
         hint = replaced.get(str(unknown[0]), f"keys here: {', '.join(fields)}")
         raise ConfigError(f"unknown key {where}{unknown[0]!s}.", hint=hint)
-    for name, item in fields.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
             raise ConfigError(f"the key {where}{name} is missing.")
     return config(**{name: _convert(hints[name], value, where + name) for name, value in data.items()})
@@ -62,9 +62,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(typing.cast("type[Any]", hint), value, f"{where}.")
     if origin is tuple and isinstance(value, list | tuple):
-        items = args[:1] * len(value) if args[-1] is Ellipsis else args
-        if len(items) == len(value):
-            return tuple(_convert(item, v, where) for item, v in zip(items, value, strict=True))
+        hints = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(hints) == len(value):
+            return tuple(_convert(each, v, where) for each, v in zip(hints, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {str(k): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin is Literal and isinstance(value, str) and value in args:
@@ -83,10 +83,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         and not (hint is int and isinstance(value, bool))
     ):
         return value
-    raise ConfigError(f"{where} is {value!r}; it must be {_wanted(hint)}.")
+    raise ConfigError(f"{where} is {value!r}; it must be {_expected(hint)}.")
 
 
-def _wanted(hint: Any) -> str:
+def _expected(hint: Any) -> str:
     """What a value of this type looks like in TOML."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):

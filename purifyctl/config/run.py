@@ -6,15 +6,15 @@ from typing import Literal
 
 from purifyctl.config.formats import LOSSLESS, ImageFormat
 from purifyctl.config.options import check_minimums, option
-from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, parse_percent, parse_share
+from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, parse_percent, parse_shard
 from purifyctl.errors import ConfigError
 
 IMAGE_TIMEOUT_S = 60.0
 OnExisting = Literal["resume", "overwrite", "error"]
 Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
 
-# Version 0.1.0 wrote these into run.json whatever their value. Options that came later are there unless they have
-# their default.
+# Version 0.1.0 always wrote these into run.json. Options that came later are written only if they differ from their
+# default.
 ALWAYS_WRITTEN = (
     "image_format", "packed", "classify", "compare", "top", "include", "exclude", "limit", "max_pixels",
 )  # fmt: skip
@@ -22,7 +22,7 @@ ALWAYS_WRITTEN = (
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `purifyctl run` can be told, beyond source, engine and output.
+    """The options of `purifyctl run`, beyond source, engine and output.
 
     To resume a run, a call must repeat the value of every field that is not marked `may_change`.
     """
@@ -36,7 +36,7 @@ class RunOptions:
     images_to: str | None = option(
         None,
         metavar="URL",
-        told_by="images_to",  # without the password
+        recorded_as="images_to",  # without the password
         help="Write the purified images into an object store, such as s3://bucket/folder, and not into OUT.",
     )
     classify: bool = True  # `--classifier none` makes it False
@@ -44,25 +44,25 @@ class RunOptions:
     gated: bool = option(
         False,
         flag="--gate",
-        told_by="gate",
+        recorded_as="gate",
         help="Purify only images that look attacked; pass the others on unchanged.",
     )
     gate_fpr: float | None = option(  # None: DEFAULT_GATE_FPR
         None,
         parse=parse_percent,
-        told_by="gate",
+        recorded_as="gate",
         help="Share of clean images that the gate may flag by mistake, such as 0.2%, 5% or 0.05. Default: 1%.",
     )
     unflagged: Unflagged | None = option(  # None: copy
         None,
-        told_by="unflagged",  # when there is a gate
+        recorded_as="unflagged",  # when there is a gate
         help="What --gate does with files that it passes on: copy them into OUT (default), link them, or leave them.",
     )
     top: int = option(5, minimum=1, help="Number of classes in each row.")
     files_from: Path | None = option(
         None,
         metavar="LIST",
-        told_by="files_from",  # its SHA-256
+        recorded_as="files_from",  # its SHA-256
         help="File that names the files in SRC to take, one per line. SRC is then not listed.",
     )
     include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
@@ -72,17 +72,17 @@ class RunOptions:
     max_errors: int | None = option(
         None, minimum=0, may_change=True, help="Stop when more inputs than this have failed."
     )
-    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse images with more pixels. Their header tells.")
+    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse images with more pixels. The header says how many.")
     on_existing: OnExisting = option(
         "resume",
         may_change=True,
-        help="What to do when OUT holds an earlier run. resume: continue it, if it was asked for the same.",
+        help="What to do when OUT holds an earlier run. resume: continue it, if the options are the same.",
     )
     retry_failed: bool = option(False, may_change=True, help="Try again the inputs that failed in earlier calls.")
     shard: tuple[int, int] = option(  # this call does every n-th part of the plan, beginning with part i
         (0, 1),
         metavar="I/N",
-        parse=parse_share,
+        parse=parse_shard,
         may_change=True,
         help="N calls share this run; this call is number I, counted from 0.",
     )

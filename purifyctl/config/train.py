@@ -15,7 +15,7 @@ _WEIGHTS = "Weights of a classifier that the recipe names; repeatable."
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `purifyctl train` can be told, beyond the recipe."""
+    """The options of `purifyctl train`, beyond the recipe."""
 
     photos: Path | None = option(
         None, help="Folder tree of clean photographs, or of tar archives. Default: what the recipe names."
@@ -52,7 +52,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainGateOptions:
-    """What `purifyctl train-gate` can be told, beyond the recipe."""
+    """The options of `purifyctl train-gate`, beyond the recipe."""
 
     photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar archives.")
     out: Path | None = option(None, help=_OUT)

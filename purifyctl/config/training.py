@@ -88,9 +88,9 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a training: what differs in it. For each key that it leaves out, the recipe's own value holds.
+    """One phase of a training: what differs in it. If it leaves a key out, the recipe's own value holds.
 
-    A phase begins with new optimisers and a new discriminator, and goes on with a purifier of the phase before.
+    A phase begins with new optimisers and a new discriminator, and with a purifier of the phase before.
     """
 
     name: str  # log.jsonl and the held-out figures name the phase
@@ -100,7 +100,7 @@ class Phase:
     learning_rate: float | None = None  # Adam's
     schedule: Schedule | None = None  # of the learning rate; cosine: down to 0 within this phase
     identity_share: float | None = None  # share of each batch that is left clean
-    growth_epochs: int | None = None  # budgets of attacks through the purifier grow from nothing over so many epochs
+    growth_epochs: int | None = None  # budgets of attacks through the purifier grow from nothing over this many epochs
     validate_every: int | None = None  # epochs; each phase also ends with a validation
     classifiers: tuple[str, ...] = ()  # names of the recipe's classifiers that are attacked and guide; empty: all
     attacks: tuple[TrainingAttack, ...] = ()  # empty: the recipe's
@@ -133,12 +133,12 @@ class TrainConfig:
     attacks: tuple[TrainingAttack, ...]  # for each image, one of them is sampled, and a budget
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # weights of the loss terms
     phases: tuple[Phase, ...] = ()  # one after the other; none: the whole training is one phase
-    classifier_sees: Literal["all", "centre"] = "all"  # the whole training image, or its own crop, as when it is used
+    classifier_sees: Literal["all", "centre"] = "all"  # the whole training image; or the crop that it takes in use
     resize: int = 286  # pixels; photographs are resized to squares of this side (pix2pix: 286)
     image_size: int = 256  # pixels; the side of the square that is cut from them at random
     batch_size: int = 16  # photographs per step, over all GPUs
     epochs: int = 1  # passes over the photographs; with phases, each of them has its own
-    growth_epochs: int = 0  # over so many epochs, budgets of attacks through the purifier grow from nothing
+    growth_epochs: int = 0  # over this many epochs, budgets of attacks through the purifier grow from nothing
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
     beta2: float = 0.999  # Adam, torch's default; lower: the scale of the losses is forgotten sooner when they change
@@ -148,10 +148,10 @@ class TrainConfig:
     identity_share: float = 0.0  # share of each batch that is left clean, so that clean images stay unchanged
     cached_attacks: int = 0  # attacked variants of each photograph, made once and used again; 0: new ones every time
     held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
-    validation_images: int = 256  # at most so many held-out photographs are used
+    validation_images: int = 256  # at most this many held-out photographs are used
     validate_every: int = 1  # epochs between two validations
     validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # budgets that held-out photographs are attacked with
-    patience: int = 0  # a phase ends after so many validations in a row without a better purifier; 0: never
+    patience: int = 0  # a phase ends after this many validations in a row without a better purifier; 0: never
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
     learns: Learns = "all"  # redraw: which of its two parts learns; for phases
     seed: int = 0  # of everything that is sampled at random
@@ -165,7 +165,7 @@ class TrainConfig:
             self._check_phases()
 
     def in_phase(self, phase: Phase) -> "TrainConfig":
-        """The recipe as it holds in `phase`: one phase, all of whose keys are told.
+        """The recipe of `phase` alone, in which every key has the value that it has in this phase.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class TrainConfig:
 
     def _check_phases(self) -> None:
         names = [phase.name for phase in self.phases]
-        require(len(set(names)) == len(names), f"phases: two have the same name, of {', '.join(names)}.")
+        require(len(set(names)) == len(names), f"phases: two of {', '.join(names)} have the same name.")
         require(self.epochs == 1, "epochs: each phase has its own; leave it out at the top of the recipe.")
         require(self.learns == "all", "learns: each phase has its own; leave it out at the top of the recipe.")
         first = self.phases[0]
@@ -259,7 +259,7 @@ class TrainConfig:
         )
         require(
             any(phase.learns != "draw" for phase in self.phases),
-            "phases: there is none in which anything is learned under attack.",
+            "phases: no phase learns anything under attack.",
         )
         resolved = [self.in_phase(phase) for phase in self.phases]
         same = all((r.attacks, r.classifiers) == (resolved[0].attacks, resolved[0].classifiers) for r in resolved)

@@ -1,4 +1,4 @@
-"""Values as they are written on the command line and in recipes: budgets, shares, lists of names."""
+"""Values in the form that the command line and recipes use: budgets, shares, lists of names."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def parse_texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
-def parse_share(text: str | None) -> tuple[int, int]:
+def parse_shard(text: str | None) -> tuple[int, int]:
     """Read which one of several calls this is, such as `"0/4"`; they count from 0. None: it is the only one.
 
     Raises

@@ -1,7 +1,7 @@
-"""`purifyctl doctor`: what works on this machine, what is missing, and the line that mends it.
+"""`purifyctl doctor`: what works on this machine, what is missing, and the line that repairs it.
 
 Checks do the real thing on a small scale: import the library, decode an image, load the weights, rename a file. Each
-check is independent: if a broken library raises, that is the check's result, and the others go on.
+check is independent: if a broken library raises, that is the check's result, and the other checks continue.
 
     check.py      one check, and what became of it
     hardware.py   memory, processor, GPUs

@@ -16,10 +16,10 @@ Status = Literal["ok", "missing", "failed"]
 class Check:
     """The outcome of one check."""
 
-    id: str  # "subject.name" or "subject.name.item"; the same on every machine
-    status: Status  # missing: something optional is absent or broken; failed: something that `run` needs is
+    id: str  # "subject.name" or "subject.name.detail"; the same on every machine
+    status: Status  # missing: something optional is absent or broken; failed: the same for something that `run` needs
     detail: str
-    fix: str = ""  # the line that installs or mends it
+    fix: str = ""  # the line that installs or repairs it
 
 
 def attempt(check_id: str, action: Callable[..., str], *given: Any, needed: bool = True, fix: str = "") -> Check:
@@ -30,7 +30,7 @@ def attempt(check_id: str, action: Callable[..., str], *given: Any, needed: bool
     needed
         `run` cannot do without it.
     fix
-        The line that mends it, if the error has no hint of its own.
+        The line that repairs it, if the error has no hint of its own.
     """
     try:
         with warnings.catch_warnings():
@@ -49,5 +49,5 @@ def failure(check_id: str, error: Exception, *, needed: bool = True, fix: str = 
         return Check(check_id, status, error.message, error.hint or fix)
     if isinstance(error, ImportError):
         itself = check_id == "libraries"  # purifyctl's metadata is missing, or the library that reads it
-        fix = "pip install --force-reinstall purifyctl" if itself else "mend what is wrong under libraries"
+        fix = "pip install --force-reinstall purifyctl" if itself else "repair what is wrong under libraries"
     return Check(check_id, status, f"{type(error).__name__}: {error}", fix)

@@ -34,7 +34,7 @@ def _available_memory() -> str:
     lines = Path("/proc/meminfo").read_text().splitlines()
     kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
     total, available = kib["MemTotal"] // 1024, kib["MemAvailable"] // 1024
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
+    limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
     if limit.exists() and (text := limit.read_text().strip()) != "max":
         total = min(total, int(text) >> 20)
         taken = int(limit.with_name("memory.current").read_text()) >> 20
@@ -76,7 +76,7 @@ def gpus() -> Iterator[Check]:
     yield driver
     import torch
 
-    with warnings.catch_warnings(record=True) as said:  # torch warns if the driver is too old
+    with warnings.catch_warnings(record=True) as caught:  # torch warns if the driver is too old
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0 and driver.status == "ok" and driver.detail != NO_GPU:
@@ -86,7 +86,7 @@ def gpus() -> Iterator[Check]:
         elif torch.version.cuda is None:
             reason, fix = f"torch {torch.__version__} is built without CUDA", "install torch with CUDA"
         else:
-            reason = "; ".join(str(w.message) for w in said) or "it does not say why"
+            reason = "; ".join(str(w.message) for w in caught) or "it does not say why"
             fix = f"install a driver for CUDA {torch.version.cuda}"
         yield Check("gpu.torch", "missing", f"torch uses no GPU: {reason}", fix)
     for i in range(count):

@@ -15,7 +15,7 @@ from purifyctl.machine import installed
 if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
     from packaging.requirements import Requirement
 
-_MODULES = {  # by package, if it is imported by another name
+_MODULES = {  # by package, if its module has another name
     "adversarial-robustness-toolbox": "art",
     "nvidia-dali-cuda130": "nvidia.dali",
     "pillow": "PIL",
@@ -25,7 +25,7 @@ _MODULES = {  # by package, if it is imported by another name
 
 
 def libraries() -> Iterator[Check]:
-    """Every library imports: those that purifyctl needs, and under an extra's name those that the extra installs."""
+    """Every library imports: the libraries that purifyctl needs, and those of each extra under its name."""
     from packaging.requirements import Requirement
 
     about = metadata.metadata("purifyctl")
@@ -44,30 +44,30 @@ def _asks(extra: str, requirement: "Requirement") -> bool:
     return requirement.marker.evaluate({"extra": extra})
 
 
-def _python(wanted: str) -> str:
+def _python(required: str) -> str:
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
-    if version not in SpecifierSet(wanted):
-        raise PurifyctlError(f"python {version}", hint=f"install Python {wanted}")
+    if version not in SpecifierSet(required):
+        raise PurifyctlError(f"python {version}", hint=f"install Python {required}")
     return f"python {version}"
 
 
 def _library(requirement: "Requirement", extra: str) -> str:
     name, version = requirement.name, installed(requirement.name)
-    wanted = shlex.quote(f"{name}{requirement.specifier}")
+    required = shlex.quote(f"{name}{requirement.specifier}")
     if version is None:
         raise PurifyctlError(
-            f"no {name}", hint=f"pip install 'purifyctl[{extra}]'" if extra else f"pip install {wanted}"
+            f"no {name}", hint=f"pip install 'purifyctl[{extra}]'" if extra else f"pip install {required}"
         )
     if not requirement.specifier.contains(version, prereleases=True):
-        raise PurifyctlError(f"{name} {version} is not {requirement.specifier}", hint=f"pip install {wanted}")
+        raise PurifyctlError(f"{name} {version} is not {requirement.specifier}", hint=f"pip install {required}")
     try:
         importlib.import_module(module_of(name))
     except Exception as error:
         raise PurifyctlError(
             f"{name} {version} does not import: {type(error).__name__}: {error}",
-            hint=f"pip install --force-reinstall {wanted}",
+            hint=f"pip install --force-reinstall {required}",
         ) from error
     return f"{name} {version}"
 

@@ -17,14 +17,16 @@ from purifyctl.machine import gpu_capability
 EXPLAINED = 4  # images that layers are compared on
 
 
-def check_agreement(folder: Path, config: EngineConfig, networks: Mapping[str, Network], wanted: Reference) -> Parity:
+def check_agreement(
+    folder: Path, config: EngineConfig, networks: Mapping[str, Network], reference: Reference
+) -> Parity:
     """Compare an engine with torch, at batch size 1 and at its own.
 
     Parameters
     ----------
     folder
         Holds the networks' files.
-    wanted
+    reference
         What torch FP32 computes.
 
     Raises
@@ -46,13 +48,13 @@ def check_agreement(folder: Path, config: EngineConfig, networks: Mapping[str, N
             )
             for name, file in files.items()
         }
-        figures, chains = check_parity(wanted, runners, config.precision, (1, config.batch_size))
+        figures, chains = check_parity(reference, runners, config.precision, (1, config.batch_size))
     library = f"{backend} {implementation(backend).version()}"
-    return Parity(library, f"{covers}, on {len(wanted.images)} photographs", figures, chains)
+    return Parity(library, f"{covers}, on {len(reference.images)} photographs", figures, chains)
 
 
 def _what_runs_here(config: EngineConfig, networks: Mapping[str, Network]) -> tuple[str, dict[str, str], str]:
-    """The backend that can run the engine here, the file of each network, and what of the engine that covers."""
+    """The backend that can run the engine here, the file of each network, and which part of the engine this covers."""
     graphs = {name: network.onnx for name, network in networks.items()}
     plans = networks["purifier"].plans
     if not plans:
@@ -68,7 +70,9 @@ def _what_runs_here(config: EngineConfig, networks: Mapping[str, Network]) -> tu
     )
 
 
-def explain_differences(folder: Path, config: EngineConfig, references: Mapping[str, Graph], wanted: Reference) -> None:
+def explain_differences(
+    folder: Path, config: EngineConfig, references: Mapping[str, Graph], reference: Reference
+) -> None:
     """Say where each network begins to differ from FP32. Plans do not show their layers: their graphs stand for them.
 
     Parameters
@@ -81,6 +85,6 @@ def explain_differences(folder: Path, config: EngineConfig, references: Mapping[
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / "fp32.onnx"
             export_onnx(graph, file, config.image_size)
-            images = wanted.images[:EXPLAINED]
+            images = reference.images[:EXPLAINED]
             layers = compare_layers(file, folder / f"{name}.onnx", images, backend=backend, precision=config.precision)
         console.note(f"{name}, {backend} {config.precision} against FP32: {describe_layers(layers, config.precision)}.")

@@ -21,7 +21,7 @@ from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.graphs import OPSET, Precision, export_onnx
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
 from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks
-from purifyctl.engine.parity import gate_scores, reference
+from purifyctl.engine.parity import compute_reference, gate_scores
 from purifyctl.engine.quantize import quantize_purifier
 from purifyctl.engine.staging import check_out, commit, staged
 from purifyctl.errors import ConfigError
@@ -79,7 +79,7 @@ def build_engine(
         plans_for.check_targets(config.targets)
     started = time.monotonic()
     nets = _with_thresholds(load_networks(config, checkpoint), gate_photos, config.image_size)
-    wanted = reference(
+    reference = compute_reference(
         nets.purifier.net,
         nets.classifier,
         nets.gate.net if nets.gate else None,
@@ -99,7 +99,7 @@ def build_engine(
                 quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
             networks[name] = replace(about[name], plans=_build_plans(work, name, config))
         if explain:
-            explain_differences(work, config, graphs_of(nets, "fp32", passes, fused=config.fused), wanted)
+            explain_differences(work, config, graphs_of(nets, "fp32", passes, fused=config.fused), reference)
         labels = nets.classifier.labels if nets.classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -116,7 +116,7 @@ def build_engine(
             gate_thresholds=dict(nets.gate.thresholds) if nets.gate else {},
             class_names=labels.names,
             class_wnids=labels.wnids,
-            parity=check_agreement(work, config, networks, wanted),
+            parity=check_agreement(work, config, networks, reference),
             rebuild=_command(
                 config,
                 out,
@@ -146,7 +146,9 @@ def _check_photos(config: EngineConfig, *, calibration_photos: Path | None, gate
             hint="leave out --calibration-photos, or add --precision int8",
         )
     if gate_photos is not None and config.gate == "none":
-        raise ConfigError("Photographs for a gate's thresholds, and no gate.", hint="leave out --gate-photos")
+        raise ConfigError(
+            "Photographs for a gate's thresholds are given, but there is no gate.", hint="leave out --gate-photos"
+        )
 
 
 def _with_thresholds(networks: Networks, clean: Path | None, image_size: int) -> Networks:

@@ -89,7 +89,9 @@ class Bundle:
         _check_version(self)
 
     def open(self, network: str, batch_size: int | None = None) -> Runner:
-        """Load one of the manifest's networks on this machine, for batches of up to `batch_size` (default: its own).
+        """Load one of the manifest's networks on this machine, for batches of up to `batch_size`.
+
+        `batch_size` None: the bundle's own batch size.
 
         Raises
         ------

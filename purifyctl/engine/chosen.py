@@ -68,7 +68,7 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
 
 def _config(options: BuildOptions, recipe: Path | None) -> EngineConfig:
     """The recipe, where options win over it."""
-    asked: dict[str, Any] = {item.name: getattr(options, item.name, None) for item in fields(EngineConfig)}
+    asked: dict[str, Any] = {key.name: getattr(options, key.name, None) for key in fields(EngineConfig)}
     asked = {name: value for name, value in asked.items() if value not in (None, "", ())}
     if options.classifier is not None:  # a recipe's weights are for its own classifier
         asked |= {"classifier": "" if options.classifier == "none" else options.classifier, "weights": options.weights}

@@ -63,7 +63,8 @@ def compare_layers(
             with open_runner(runs_it, file, precision=kind, image_size=size, batch_size=n) as runner:
                 values.append([to_host(output) for output in runner.infer(images)][-len(shared) :])
     return [
-        Layer(name, kinds[name], _relative(wanted, made)) for name, wanted, made in zip(shared, *values, strict=True)
+        Layer(name, kinds[name], _relative(expected, made))
+        for name, expected, made in zip(shared, *values, strict=True)
     ]
 
 
@@ -111,6 +112,6 @@ def _expose(graph: onnx.ModelProto, names: Sequence[str], file: Path) -> None:
     onnx.save(exposed, file)
 
 
-def _relative(wanted: NDArray[Any], made: NDArray[Any]) -> float:
-    largest = np.abs(wanted.astype(np.float64)).max() or 1.0
-    return float(np.abs(made.astype(np.float64) - wanted).max() / largest)
+def _relative(expected: NDArray[Any], made: NDArray[Any]) -> float:
+    largest = np.abs(expected.astype(np.float64)).max() or 1.0
+    return float(np.abs(made.astype(np.float64) - expected).max() / largest)

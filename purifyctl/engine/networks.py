@@ -40,7 +40,7 @@ def load_networks(config: EngineConfig, checkpoint: Path) -> Networks:
     ConfigError
         The purifier cannot take images of the recipe's size.
     WeightsError
-        A checkpoint is missing or damaged, or weights cannot be had.
+        A checkpoint is missing or damaged, or weights cannot be loaded.
     """
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
@@ -72,7 +72,7 @@ def graphs_of(networks: Networks, precision: Precision, passes: Sequence[Pass], 
 def describe_networks(
     networks: Networks, config: EngineConfig, checkpoint: Path, passes: Sequence[Pass]
 ) -> dict[str, Network]:
-    """What the manifest says of each network, without its plans. Sizes are of the networks as they were trained."""
+    """What the manifest says of each network, without its plans. Sizes are those of the trained networks."""
 
     def network(graph: Graph, **known: Any) -> Network:
         parameters = sum(p.numel() for p in graph.parameters())
@@ -119,5 +119,5 @@ def describe_networks(
 
 
 def absolute(weights: str) -> str:
-    """A file's absolute path; the name of weights that are no file, unchanged."""
+    """A file's absolute path; a name of weights that is not a file is returned unchanged."""
     return str(Path(weights).absolute()) if Path(weights).is_file() else weights

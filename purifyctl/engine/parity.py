@@ -27,7 +27,7 @@ Figures = dict[str, dict[str, dict[str, float]]]  # network -> "batch_N" -> figu
 ATTACK, EPS = AttackConfig("fgsm"), 4 / 255
 LEAST = 12  # photographs
 FEW = 4  # images for batch sizes other than the largest
-BATCH = 16  # of torch's own passes
+BATCH = 16  # images in one pass of torch
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class Reference:
     scores: NDArray[np.float32]  # the gate's, [n]; empty without one
 
 
-def reference(purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module | None, images: Pixels) -> Reference:
+def compute_reference(
+    purifier: nn.Module, classifier: nn.Module | None, gate: nn.Module | None, images: Pixels
+) -> Reference:
     """Run torch FP32. FGSM attacks at 4/255, away from the classifier's prediction; it does not know the purifier."""
     purify = TorchRunner(purifier_graph(purifier))
     purified = _infer(purify, images, BATCH)[0]
@@ -101,7 +103,7 @@ def _attack(classifier: nn.Module, images: Pixels, predicted: NDArray[np.int64])
 
 
 def check_parity(
-    wanted: Reference, runners: Mapping[str, Runner], precision: EnginePrecision, batch_sizes: Sequence[int]
+    reference: Reference, runners: Mapping[str, Runner], precision: EnginePrecision, batch_sizes: Sequence[int]
 ) -> tuple[Figures, dict[str, dict[str, float]]]:
     """Compare an engine with torch.
 
@@ -110,7 +112,7 @@ def check_parity(
     runners
         "purifier", and "classifier", "fused" and "gate" if the bundle has them.
     batch_sizes
-        Each is tried; all except the largest with a few photographs.
+        Each is tried; every one except the largest with only a few photographs.
 
     Returns
     -------
@@ -122,10 +124,10 @@ def check_parity(
     ConfigError
         Too few photographs.
     ParityError
-        Something lies outside `TOLERANCES`, or is no number.
+        Something lies outside `TOLERANCES`, or is not a number.
     """
     tolerance, full = TOLERANCES[precision], max(batch_sizes)
-    n = len(wanted.images)
+    n = len(reference.images)
     if n < LEAST:
         raise ConfigError(
             f"{n} photographs are too few to compare an engine with torch; {LEAST} are the least.",
@@ -134,12 +136,12 @@ def check_parity(
     networks: dict[str, dict[str, dict[str, float]]] = {}
     made: dict[str, list[NDArray[Any]]] = {}  # at full batches
     for name, runner in runners.items():
-        expected = {"classifier": wanted.probabilities, "gate": wanted.scores}.get(name, wanted.purified)
+        expected = {"classifier": reference.probabilities, "gate": reference.scores}.get(name, reference.purified)
         networks[name] = {}
         for batch in sorted(set(batch_sizes)):
             # photographs that do not fill a batch are repeated: every place in it is compared
             which = np.arange(max(n, batch) if batch == full else FEW) % n
-            outputs = _infer(runner, wanted.images[which], batch)
+            outputs = _infer(runner, reference.images[which], batch)
             measured = compare(name, expected[which], outputs[0])
             networks[name][f"batch_{batch}"] = {"images": float(len(which)), **measured}
             _refuse_outside(tolerance, measured, f"{name} at batch {batch}")
@@ -148,15 +150,15 @@ def check_parity(
     if "classifier" in runners:
         apart = Chain({name: runners[name] for name in ("purifier", "classifier")})
         (clean,) = _infer(runners["classifier"], made["purifier"][0], full)
-        attacked = _probabilities(apart, wanted.attacked, full)
-        chains["purifier, classifier"] = _check_chain(wanted, clean, attacked, tolerance)
+        attacked = _probabilities(apart, reference.attacked, full)
+        chains["purifier, classifier"] = _check_chain(reference, clean, attacked, tolerance)
         if "fused" in runners:
             image, clean = made["fused"]
             difference = float(np.abs(clean - _infer(runners["classifier"], image, full)[0]).max())
             _refuse_outside(tolerance, {"max_probability": difference}, "fused, beside the classifier alone")
-            attacked = _probabilities(Chain({"fused": runners["fused"]}), wanted.attacked, full)
+            attacked = _probabilities(Chain({"fused": runners["fused"]}), reference.attacked, full)
             chains["fused"] = {
-                **_check_chain(wanted, clean, attacked, tolerance),
+                **_check_chain(reference, clean, attacked, tolerance),
                 "max_probability_beside_classifier": difference,
             }
     return networks, chains
@@ -173,25 +175,25 @@ def compare(name: str, expected: NDArray[Any], made: NDArray[Any]) -> dict[str, 
 
 
 def _check_chain(
-    wanted: Reference, clean: NDArray[np.float32], attacked: NDArray[np.float32], tolerance: Tolerance
+    reference: Reference, clean: NDArray[np.float32], attacked: NDArray[np.float32], tolerance: Tolerance
 ) -> dict[str, float]:
-    """Compare probabilities of purified photographs, clean and attacked, with torch's. One may always differ.
+    """Compare probabilities of purified photographs, clean and attacked, with torch's. One photograph may differ.
 
     Attacked photographs lie near the boundary between two classes, where any rounding changes some predictions. Their
     accuracy decides; their agreement is only reported.
     """
-    n, labels = len(wanted.images), wanted.probabilities.argmax(1)
+    n, labels = len(reference.images), reference.probabilities.argmax(1)
     least, most = min(tolerance.agreement, 1 - 1 / n), max(ATTACKED_ACCURACY, 1 / n)
-    agreement = _agreement(wanted.purified_probabilities, clean)
+    agreement = _agreement(reference.purified_probabilities, clean)
     if agreement < least - 1e-9:
         raise _outside("the chain", "top1_agreement", agreement, f">= {least:.4g}")
-    accuracy, of_torch = (_accuracy(made, labels) for made in (attacked, wanted.attacked_probabilities))
+    accuracy, of_torch = (_accuracy(made, labels) for made in (attacked, reference.attacked_probabilities))
     if abs(accuracy - of_torch) > most + 1e-9:
         raise _outside("the chain", "change of attacked_accuracy", abs(accuracy - of_torch), f"<= {most:.4g}")
     return {
         "images": float(n),
         "top1_agreement": agreement,
-        "attacked_top1_agreement": _agreement(wanted.attacked_probabilities, attacked),
+        "attacked_top1_agreement": _agreement(reference.attacked_probabilities, attacked),
         "attacked_accuracy": accuracy,
         "attacked_accuracy_of_torch": of_torch,
     }
@@ -226,7 +228,7 @@ def _outside(what: str, key: str, value: float, allowed: str) -> ParityError:
 def _infer(runner: Runner, images: Pixels, batch_size: int) -> list[NDArray[Any]]:
     """Each output for all images, in batches."""
     batches = [runner.infer(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
-    return [np.concatenate([to_host(part) for part in parts]) for parts in zip(*batches, strict=True)]
+    return [np.concatenate([to_host(batch) for batch in output]) for output in zip(*batches, strict=True)]
 
 
 def _probabilities(chain: Chain, images: Pixels, batch_size: int) -> NDArray[np.float32]:

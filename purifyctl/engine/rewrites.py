@@ -24,13 +24,13 @@ def fold_norms(net: nn.Module) -> nn.Module:
     Weights are folded in FP64 and rounded once. An FP16 graph then holds no variance that could overflow. This pass
     comes before the one below, which puts a pixel shuffle between a convolution and its norm.
 
-    It looks only into plain `nn.Sequential`s, which execute their layers in order. Norms that follow another layer, or
+    It handles only plain `nn.Sequential`s, which execute their layers in order. Norms that follow another layer, or
     that have no running statistics, stay.
 
     Raises
     ------
     ValueError
-        A norm is in training mode, in which it is no fixed function.
+        A norm is in training mode, in which it is not a fixed function.
     """
     return _rebuilt(net, _folded)
 
@@ -38,8 +38,8 @@ def fold_norms(net: nn.Module) -> nn.Module:
 def deconvs_as_conv3(net: nn.Module) -> nn.Module:
     """Write each transposed convolution as a 3x3 convolution and a pixel shuffle.
 
-    It does 9 multiplications where 4 are needed, but in the commonest kind of convolution. CPU libraries run transposed
-    convolutions in FP32, whatever precision is asked for.
+    It does 9 multiplications where 4 are needed, but in the most common kind of convolution. CPU libraries run
+    transposed convolutions in FP32, whatever precision is asked for.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def _folded(module: nn.Module) -> nn.Module:
         elif layer.training:
             raise ValueError("norms are folded in eval mode only")
         elif layer.running_var is None or (isinstance(before, nn.ConvTranspose2d) and before.groups > 1):
-            layers.append(layer)  # it is no fixed function; or the weights of the groups are laid out differently
+            layers.append(layer)  # it is not a fixed function; or the weights of the groups are laid out differently
         else:
             wide = copy.deepcopy(before).double(), copy.deepcopy(layer).double()
             folded = fuse_conv_bn_eval(*wide, transpose=isinstance(before, nn.ConvTranspose2d))

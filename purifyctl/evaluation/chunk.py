@@ -57,11 +57,11 @@ class Attacked:
     images: Tensor  # whole grey levels, within the budget
     floats: Tensor | None  # before rounding, where the attack does not work in grey levels itself
     attacked: Tensor  # [n] bool; the others were wrong already and are left clean
-    flags: str | None = None  # what the attack's library warned of
+    flags: str | None = None  # warnings of the attack's library
 
 
 def climb(rung: Rung, chunk: Chunk) -> list[Outcome]:
-    """The rows of one chunk on one rung. The same for the same seed, whatever was done before."""
+    """The rows of one chunk on one rung. The same seed gives the same rows, whatever was done before."""
     if rung.attack is None:
         return _clean(chunk)
     made = attack_chunk(rung, chunk)
@@ -96,7 +96,7 @@ def attack_chunk(rung: Rung, chunk: Chunk) -> Attacked:
             if in_floats:
                 images[attacked], floats[attacked] = _attack_in_floats(attack, model, x, y, rung.eps, generator)
             else:
-                # Rounding would undo the small changes of these attacks. Their attacker knows of the rounding, and
+                # Rounding would undo the small changes of these attacks. Their attacker knows the rounding, and
                 # gets a model that rounds.
                 images[attacked] = within_budget(_found(chunk, searched, model, x, y, generator), x, rung.eps)
         warned = "; ".join(dict.fromkeys(flags)) or None

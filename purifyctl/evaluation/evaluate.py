@@ -42,7 +42,7 @@ PACKAGES = ("torch", "torchvision", "timm", *_OF_ATTACKS, "pillow")  # their ver
 @dataclass(frozen=True)
 class EvaluateResult:
     document: dict[str, Any]  # what evaluation.json holds
-    examples: Examples | None  # None: interrupted, or no rung to take them from
+    examples: Examples | None  # None: the call was interrupted, or no rung has examples
     exit_code: int  # 0 ok, 3 some photographs could not be read, 130 interrupted
 
 
@@ -51,7 +51,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
 
     If `out` holds an unfinished evaluation with the same settings, this continues it.
 
-    out/settings.json          what was asked for; marks the folder as ours
+    out/settings.json          the settings; it marks the folder as that of an evaluation
     out/records/RUNG/part-*    rows, one per image, rung and defence
     out/times.jsonl            what each chunk on each rung took
 

@@ -38,7 +38,7 @@ def find_examples(
     places: dict[str, int],
     load: Callable[[Rung, int], Chunk],
 ) -> Examples | None:
-    """Attack again, with the same randomness, the chunks that hold the first examples. None if no rung fits.
+    """Attack the chunks that hold the first examples again, with the same random numbers. None if no rung fits.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ def find_examples(
     fooled = (clean["prediction"] == truth) & (bare["prediction"] != truth)
     undone = purified["prediction"] == truth
     restored, lost = list(bare["path"][fooled & undone]), list(bare["path"][fooled & ~undone])
-    wanted: dict[int, list[str]] = defaultdict(list)
+    chosen: dict[int, list[str]] = defaultdict(list)
     for path in (*restored[:EACH], *lost[:EACH]):
-        wanted[places[path]].append(path)
+        chosen[places[path]].append(path)
     found: dict[str, Line] = {}
-    for number, paths in sorted(wanted.items()):
+    for number, paths in sorted(chosen.items()):
         found |= _lines(subject, rung, load(rung, number), paths)
     return Examples(
         rung,

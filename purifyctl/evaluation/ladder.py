@@ -182,7 +182,7 @@ def _rungs(
 
 
 def _averaged(attack: AttackConfig) -> AttackConfig:
-    """The attack as it is made on a random model: it averages gradients, if it can."""
+    """The attack for a random model: it averages gradients, if it can."""
     return replace(attack, eot=EOT) if attack.record.can_average else attack
 
 

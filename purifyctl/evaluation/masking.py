@@ -50,7 +50,7 @@ CHECKS = {
     ),
     "label leak": Check(
         "accuracy on attacked images exceeds accuracy on clean ones, through the same defence",
-        "The perturbation tells the defence the true label (Kurakin et al. 2017); the accuracy is not robustness.",
+        "The perturbation shows the defence the true label (Kurakin et al. 2017); the accuracy is not robustness.",
     ),
 }
 
@@ -71,7 +71,7 @@ def randomness(differs: Flags) -> Finding | None:
 
 
 def softmax(outputs_are_probabilities: Flags) -> Finding | None:
-    """Per image, what `are_probabilities` says. Raised only if it holds for all: logits may do it by chance."""
+    """Takes what `are_probabilities` says per image. It is raised only if all images agree: one may by chance."""
     if not len(outputs_are_probabilities) or not outputs_are_probabilities.all():
         return None
     return Finding("softmax", "the classifier returns probabilities, not logits")
@@ -112,7 +112,7 @@ def label_leak(right: Flags, clean_right: Flags) -> Finding | None:
 
 
 def own_flags(texts: Sequence[str]) -> Finding | None:
-    """`texts`: what the attack's library warned of."""
+    """`texts`: warnings of the attack's library."""
     if not texts:
         return None
     return Finding("the attack's own flag", "; ".join(dict.fromkeys(texts)))

@@ -27,12 +27,12 @@ class Outcome:
     true_confidence: float | None = None  # softmax of `true_index`
     top1_confidence: float | None = None  # softmax of `prediction`
     float_prediction: int | None = None  # the prediction on the attacked image before it was rounded to grey levels
-    attacked: bool | None = None  # False: already wrong without an attack, counted as wrong and left alone
-    flags: str | None = None  # what the attack's library warned of
+    attacked: bool | None = None  # False: already wrong without an attack, so it counts as wrong and is not attacked
+    flags: str | None = None  # warnings of the attack's library
     max_delta: float | None = None  # the largest change of any value by the attack, in [0, 1]
     gate_score: float | None = None  # how likely the image before the defence was attacked; gated defences only
     psnr: float | None = None  # dB, the defence's output against the clean image; networks only
-    ssim: float | None = None  # likewise
+    ssim: float | None = None  # the defence's output against the clean image; networks only
     differs: bool | None = None  # clean rung: two passes disagree
     probabilities: bool | None = None  # clean rung: the outputs look like a softmax
     zero_gradient: bool | None = None  # clean rung: no gradient reaches the image through the defence

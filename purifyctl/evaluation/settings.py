@@ -33,5 +33,5 @@ def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
         file,
         settings,
         what="an evaluation with other settings",
-        hint="choose another --out, or use the same settings as then",
+        hint="choose another --out, or use the earlier settings",
     )

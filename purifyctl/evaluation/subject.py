@@ -1,4 +1,4 @@
-"""Everything that is loaded for an evaluation: classifier, defences, surrogates; and what identifies them."""
+"""Everything that an evaluation loads: classifier, defences and surrogates, and the facts that identify them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ from purifyctl.photographs import to_tensor
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 from purifyctl.thresholds import threshold_for
 
-SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by so much
+SAME = 1e-4  # in logits; the order of sums alone can make two passes differ by this much
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     ConfigError
         The purifier cannot take images of that size, or a surrogate does not know the classifier's classes.
     WeightsError
-        Weights cannot be had, read, or fitted to their network.
+        Weights cannot be downloaded, read, or fitted to their network.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":

@@ -17,7 +17,7 @@ from purifyctl.evaluation.records import SURROGATE, Table, Tables, of_paths
 from purifyctl.metrics import Share
 
 Cell = dict[str, Any]
-DETECTION_RATES = (0.01, 0.05)  # a gate's true-positive rate is reported at these false-positive rates
+GATE_RATES = (0.01, 0.05)  # a gate's true-positive rate is reported at these false-positive rates
 WORST = "worst of these"  # instead of an attack's name: each image under the attack that harms it most
 
 
@@ -41,7 +41,7 @@ def summarise(tables: Tables, ladder: Sequence[Rung], seed: int, gate_threshold:
         for defence, table in tables[rung.key].items():
             if not defence.startswith(SURROGATE):
                 found = _findings(tables, ladder, rung, defence) if rung.attack else ()
-                cell = _cell(tables, rung, defence, table) | _detection(tables, rung, defence, gate_threshold)
+                cell = _cell(tables, rung, defence, table) | _gate_figures(tables, rung, defence, gate_threshold)
                 cells.append(cell | {"seed": seed, "warnings": _warnings(found)})
     for rungs in _together(ladder):
         for defence in dict.fromkeys(defence for rung in rungs for defence in tables[rung.key]):
@@ -77,7 +77,7 @@ def _together(ladder: Sequence[Rung]) -> list[list[Rung]]:
 
 
 def _worst(tables: Sequence[Table]) -> Table:
-    """For each image the row of an attack that succeeds, or else of the attack that lowers the true class most."""
+    """For each image, the row of an attack that succeeds, or else of the attack that lowers the true class most."""
     rows = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     right = rows["prediction"] == rows["true_index"]
     order = np.argsort(right + rows["true_confidence"], kind="stable")  # confidences lie in [0, 1]
@@ -136,8 +136,8 @@ def _cell(tables: Tables, rung: Rung, defence: str, table: Table) -> Cell:
     return cell
 
 
-def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None) -> Cell:
-    """How well a gate tells attacked photographs from clean ones. Nothing without a gate.
+def _gate_figures(tables: Tables, rung: Rung, defence: str, threshold: float | None) -> Cell:
+    """How well a gate separates attacked photographs from clean ones. Empty without a gate.
 
     The clean ones are all clean photographs. The attacked ones are right when clean and wrong under attack: behind no
     defence if the classifier was attacked alone, otherwise behind this defence.
@@ -157,7 +157,7 @@ def _detection(tables: Tables, rung: Rung, defence: str, threshold: float | None
     cell["gate_auroc"] = metrics.auroc(clean, turned)
     _add(cell, "gate_tpr", Share(int((turned >= threshold).sum()), len(turned)))
     highest = np.sort(clean)[::-1]
-    for rate in DETECTION_RATES:
+    for rate in GATE_RATES:
         reached = highest[int(rate * len(clean))]  # this share of these photographs lies above it, as in ROC curves
         _add(cell, f"gate_tpr_at_{rate:.0%}", Share(int((turned > reached).sum()), len(turned)))
     return cell
@@ -185,7 +185,7 @@ def _findings(tables: Tables, ladder: Sequence[Rung], rung: Rung, defence: str) 
 def _findings_of_worst(
     tables: Tables, ladder: Sequence[Rung], rungs: Sequence[Rung], defence: str, worst: Table
 ) -> Iterator[Finding]:
-    """Bad examples of one attack count for the worst of them, too. The other checks look at the worst itself."""
+    """Bad examples of one attack count for the worst of them, too. The other checks take the worst itself."""
     for rung in rungs:
         yield from _bad_examples(tables, rung, defence)
     strongest = next((rung for rung in rungs if not rung.bpda), rungs[0])

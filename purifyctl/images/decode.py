@@ -68,7 +68,7 @@ class Decoder:
         self._pipeline = None
 
     def decode(self, files: Sequence[Encoded]) -> Decoded:
-        """Decode the bytes of up to `batch_size` files. What is in a file never raises."""
+        """Decode the bytes of up to `batch_size` files. Nothing in a file makes it raise."""
         errors: dict[int, ImageError] = {}
         pixels: dict[int, int] = {}
         for i, data in enumerate(files):
@@ -76,14 +76,14 @@ class Decoder:
                 pixels[i] = _check_header(data, self._max_pixels)
             except ImageError as error:
                 errors[i] = error
-        parts = [
-            part
-            for group in _groups(pixels, BATCH_PIXELS)
-            for part in self._decode_group([(i, files[i]) for i in group], errors)
+        groups = [
+            group
+            for members in _groups(pixels, BATCH_PIXELS)
+            for group in self._decode_group([(i, files[i]) for i in members], errors)
         ]
-        positions = [i for part in parts for i in part[1]]
-        sizes = [size for part in parts for size in part[2]]
-        return Decoded(self._join([part[0] for part in parts]), positions, sizes, errors)
+        positions = [i for group in groups for i in group[1]]
+        sizes = [size for group in groups for size in group[2]]
+        return Decoded(self._join([group[0] for group in groups]), positions, sizes, errors)
 
     def _decode_group(
         self, group: list[tuple[int, Encoded]], errors: dict[int, ImageError]
@@ -94,7 +94,7 @@ class Decoder:
         try:
             images, shapes = self._run([data for _, data in group])
         except RuntimeError as error:
-            self._pipeline = None  # a pipeline of DALI that raised cannot go on
+            self._pipeline = None  # DALI cannot use a pipeline again after it raised
             if "CUDA" in str(error):  # the device's fault, not the image's
                 raise BackendError(f"DALI failed on the GPU: {_reason(error)}", hint="nvidia-smi") from None
             if len(group) > 1:
@@ -158,16 +158,16 @@ class Decoder:
             raise BackendError(f"DALI cannot decode on this machine: {' '.join(str(error).split())[:300]}") from None
         return built
 
-    def _join(self, parts: list[Any]) -> Any:
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
+    def _join(self, groups: list[Any]) -> Any:
+        if len(groups) == 1:
+            return groups[0]
+        if not groups:
             return np.empty((0, self._size, self._size, 3), np.uint8)
         if self._device_id is None:
-            return np.concatenate(parts)
+            return np.concatenate(groups)
         import torch
 
-        return torch.cat(parts)
+        return torch.cat(groups)
 
 
 def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
@@ -200,7 +200,7 @@ def _check_header(data: Encoded, max_pixels: int) -> int:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What to tell the user. If the data is damaged, DALI only says that it failed."""
+    """The reason for the user. If the data is damaged, DALI only says that it failed."""
     if "decoders.image" in str(error):
         return "The image data is damaged or cut short."
     return " ".join(str(error).split())[:300]

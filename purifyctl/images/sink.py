@@ -29,7 +29,7 @@ def prepare_output(
     marker
         File that marks the folder as the command's own; it gets `settings` as JSON.
     overwrite
-        Remove what an earlier call made; False: refuse to go on if something is there.
+        Remove what an earlier call made; False: refuse if something is there.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A small purifier of our own: predicts a correction to the image."""
+"""A small purifier of our own: it predicts a correction to the image."""
 
 import itertools
 
@@ -12,7 +12,7 @@ class ResidualPurifier(nn.Module):
     The image is first folded losslessly into 2x2 blocks (pixel unshuffle: 12 channels at half resolution). So no layer
     works at full resolution, where most of a network's time would be spent. `depth - 1` stride-2 levels follow, with a
     residual block each on the way down and a lighter one on the way up. Upsampling is a 1x1 convolution and a pixel
-    shuffle: every backend runs these at full speed in every precision, and transposed convolutions not. There are no
+    shuffle: every backend runs these at full speed in every precision, but not transposed convolutions. There are no
     normalisation layers: a purified image cannot depend on its batch, and nothing overflows in FP16.
 
     The last layer starts at zero, so that an untrained purifier returns its input. The last layer of each residual

@@ -8,8 +8,8 @@ class UNetPurifier(nn.Module):
     """U-Net with `depth` stride-2 levels down and up again and a skip connection at each.
 
     With depth 8 and width 64 this is pix2pix's U-Net-256: 54.4 M parameters, channels 64-128-256-512-512-512-512-512.
-    Dropout (0.5) in the first three up blocks, during training only; batch norm uses its running
-    statistics in eval mode, so a purified image does not depend on its batch.
+    The first three up blocks have dropout (0.5), during training only. Batch norm uses its running statistics in eval
+    mode, so a purified image does not depend on its batch.
 
     Input and output: RGB NCHW float in [0, 1], height and width multiples of 2**depth.
     """

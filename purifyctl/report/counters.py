@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from purifyctl.metrics import PERCENTILES
 
-EVENTS = 50_000  # moments that a timeline tells apart
+EVENTS = 50_000  # moments that a timeline keeps apart
 SHORTEST_PAUSE_S = 10.0  # a shorter one is a worker that starts, or a slow image
 Floats = NDArray[np.float64]  # NaN: unknown
 
@@ -109,7 +109,7 @@ class Timeline:
         return found
 
     def pause_s(self) -> float:
-        """The shortest pause: so many seconds without a finished input."""
+        """The length of the shortest pause, in seconds without a finished input."""
         gaps = np.diff(np.array(sorted(self._counts), np.float64)) * self._width
         return max(SHORTEST_PAUSE_S, 8 * float(np.median(gaps))) if len(gaps) else SHORTEST_PAUSE_S
 

@@ -36,7 +36,7 @@ def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Sec
             found.append(_under_attack(threat_model, chosen, intervals))
     if gated := [cell for cell in cells if cell.get("gate_auroc") is not None]:
         (clean,) = [cell for cell in cells if cell.get("gate_false_positives") is not None]
-        found.append(_detection(gated, clean, document["settings"]["gate"]))
+        found.append(_gate_section(gated, clean, document["settings"]["gate"]))
     found += [Section(*table) for table in paper_tables(document)] if document["paper_eps"] else []
     return found
 
@@ -88,7 +88,7 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
     return Section(f"{title}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes)
 
 
-def _detection(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> Section:
+def _gate_section(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> Section:
     """How many of the successful attacks the gate finds."""
     n = clean["gate_false_positives_n"]
     columns = ("threat model", "attack", "eps", "turned", "AUROC", "found", "at 1 % of clean ones", "at 5 %")
@@ -109,7 +109,7 @@ def _detection(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> S
     if any(cell["threat_model"] == "adaptive" for cell in cells):
         notes.append(
             "The adaptive attacker wants a wrong class, and passes the gate if that helps it. An attacker that always "
-            "wanted to pass the gate would pass it more often."
+            "tried to pass the gate would pass it more often."
         )
     return Section("The gate: how many successful attacks it finds", columns, rows, notes)
 

@@ -15,7 +15,7 @@ from purifyctl.evaluation.examples import Examples
 from purifyctl.strip import draw_strip
 
 Cell = Mapping[str, Any]
-# Okabe and Ito's colours suit every kind of colour vision; markers tell the lines apart without colour.
+# Okabe and Ito's colours suit every kind of colour vision; markers distinguish the lines without colour.
 _STYLES = {NONE: ("#000000", "o"), PIX2PIX: ("#CC79A7", "D"), PURIFIER: ("#0072B2", "s")}
 # Other defences take these in turn. The lengths share no divisor, so there are as many pairs as their product.
 _COLOURS, _MARKERS = ("#E69F00", "#009E73", "#56B4E9", "#D55E00", "#999999"), "^vPX*<"

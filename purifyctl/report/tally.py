@@ -130,7 +130,7 @@ class Tally:
         known = np.flatnonzero(~np.isnan(changes))
         for i in known[np.argsort(-changes[known], kind="stable")][:MOST_CHANGED].tolist():
             row = {name: table[name][i].as_py() for name in _SHOWN if name in table}
-            # of equal changes the earlier one is shown
+            # if two changes are equal, the earlier one is shown
             entry = (changes[i], -part, -row.get("position", i), row)
             if len(self.most_changed) < MOST_CHANGED:
                 heapq.heappush(self.most_changed, entry)

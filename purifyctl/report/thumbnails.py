@@ -29,7 +29,7 @@ class Thumbnails:
     missing: str = ""
 
 
-def thumbnails(item: Input, folder: Path, decoder: Decoder, *, unwritten: str) -> Thumbnails:
+def thumbnails(planned: Input, folder: Path, decoder: Decoder, *, unwritten: str) -> Thumbnails:
     """Pictures of one input of a run.
 
     Parameters
@@ -42,14 +42,14 @@ def thumbnails(item: Input, folder: Path, decoder: Decoder, *, unwritten: str) -
     missing = []
     before = after = None
     try:
-        before = _decoded(item.image, decoder)
+        before = _decoded(planned.image, decoder)
     except (ImageError, BackendError) as error:
         missing.append(f"The input: {error}")
     if unwritten:
         missing.append(unwritten)
     else:
         try:
-            after = np.asarray(Image.open(io.BytesIO(read_image(folder, item.output))).convert("RGB"))
+            after = np.asarray(Image.open(io.BytesIO(read_image(folder, planned.output))).convert("RGB"))
         except Exception as error:  # Pillow's readers raise many kinds
             missing.append(f"The purified image cannot be opened any more ({type(error).__name__}).")
     change = None

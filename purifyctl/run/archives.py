@@ -29,7 +29,7 @@ def waiting_place(output: PurePosixPath) -> PurePosixPath:
 def write_archive(out: Path, part: int, outputs: Iterable[PurePosixPath], *, temporary: Path) -> None:
     """Write a part's archive: these images, in this order. The same images give the same bytes.
 
-    An image lies where it waits, or in the archive's earlier edition.
+    An image lies where it waits, or in an earlier version of the archive.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def write_archive(out: Path, part: int, outputs: Iterable[PurePosixPath], *, tem
 
 
 class _Earlier:
-    """An archive's earlier edition. It is opened when something in it is needed."""
+    """An earlier version of an archive. It is opened when something in it is needed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -51,10 +51,10 @@ def run(
     out/images/...           purified images, in the tree of the source
     out/rows/part-*.parquet  one row per input, one file per part of the plan
     out/plan.parquet         what the run will do
-    out/run.json             what was asked for; it marks the folder as a run's
+    out/run.json             the settings of the run; it marks the folder as a run's
     out/summary.json         what this function returns
 
-    A call with the same source, engine and options goes on where an earlier call stopped.
+    A call with the same source, engine and options continues where an earlier call stopped.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def run(
     Raises
     ------
     ConfigError
-        The source holds nothing, is the output, or cannot be listed; or `out` holds an earlier run of something else.
+        The source holds nothing, is the output, or cannot be listed; or `out` holds an earlier run with other settings.
     MissingDependencyError
         The source is a URL, and the package for its protocol is not installed.
     OutputError
@@ -106,8 +106,8 @@ def run(
         }
         if done.rows or not folder.has_final_summary():
             folder.write_summary(summary)
-        for wanted, ending in ((options.csv, ".csv"), (options.jsonl, ".jsonl")):
-            if wanted:
+        for asked, ending in ((options.csv, ".csv"), (options.jsonl, ".jsonl")):
+            if asked:
                 write_text(files, folder.text_file(ending))
     if done.too_many:
         console.error(f"Stopped: {done.errors} inputs failed, and --max-errors allows {options.max_errors}.")

@@ -1,4 +1,4 @@
-"""What a run's parent and its workers tell each other."""
+"""The messages between a run's parent and its workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from purifyctl.sources import ImageFile
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told once, before its first batch."""
+    """What a worker gets once, before its first batch."""
 
     bundle: Bundle
     networks: tuple[str, ...]  # of the bundle's chain
@@ -28,13 +28,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class MachineSetup:
-    """What a machine of a cluster is told, before its first batch."""
+    """What a machine of a cluster gets, before its first batch."""
 
     setup: Setup
     probe: ImageFile | None  # an input that can be read where the run was started; None: the first ones cannot be read
     marker: Path  # a file in the output: if the machine sees the same file, it sees the same output
     marker_sha256: str
-    command: tuple[str, ...] | None  # that starts a worker; None: the machine's own
+    command: tuple[str, ...] | None  # the command that starts a worker; None: the machine's own
     version: str = purifyctl.__version__
 
 
@@ -46,10 +46,10 @@ class InputBatch:
     number: int  # in the plan
     positions: tuple[int, ...]  # of the inputs, within their part
     inputs: Sequence[Input]
-    decode_only: bool = False  # only find out whether they can be decoded: their rows are not used
+    decode_only: bool = False  # only find out whether they can be decoded; their rows are not used
 
 
-# What a worker tells its parent. `batch` is the number under which the parent sent the batch.
+# Messages from a worker to its parent. `batch` is the number under which the parent sent the batch.
 @dataclass(frozen=True)
 class Ready:
     window: int  # batches in hand that keep the worker busy
@@ -72,6 +72,6 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker cannot go on, and no image is the reason."""
+    """The worker cannot continue, and no image is the reason."""
 
     error: Exception

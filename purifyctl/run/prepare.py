@@ -1,4 +1,4 @@
-"""Before a run: check what was asked for, and settle what identifies the run, so that a later call can resume it."""
+"""Before a run: check the options, and decide what identifies the run, so that a later call can resume it."""
 
 import hashlib
 import itertools
@@ -105,7 +105,7 @@ def _check_store_apart(source: Source, store: RemoteFolder) -> None:
 
 
 def _identity(options: RunOptions) -> dict[str, Any]:
-    """What resuming must not change, with another form of the fields that are marked `told_by`."""
+    """What resuming must not change, with another form of the fields that are marked `recorded_as`."""
     gated = {"gate": options.gate, "unflagged": options.unflagged or "copy"} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
     stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}

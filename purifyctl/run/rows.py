@@ -12,7 +12,7 @@ from typing import Any, Literal
 from purifyctl.errors import Status
 
 Handled = Literal["purified", "copied", "linked", "left"]  # the last three: what became of a file that was not flagged
-Time = float  # 64 bits in Parquet: 32 are too few to tell today's seconds apart
+Time = float  # 64 bits in Parquet: 32 are too few for seconds since 1970
 
 
 @dataclass

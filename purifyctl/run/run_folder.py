@@ -1,6 +1,6 @@
-"""A run on disk: what was asked for, what is to be done, what is done.
+"""A run on disk: its settings, its plan, and what is done.
 
-run.json                what was asked for; marks the folder as ours
+run.json                the settings; it marks the folder as that of a run
 plan.parquet            every input, in parts
 rows/part-00042.parquet the rows of a finished part
 rows/kept-00042.parquet the rows of a part that was stopped before its end
@@ -83,7 +83,7 @@ class RunFolder:
         on_existing: OnExisting,
         make_plan: Callable[[Path], None],
     ) -> Plan:
-        """Begin a new run, or check that an earlier one was asked for the same.
+        """Begin a new run, or check that an earlier one has the same settings.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
-SATURATED = 0.8  # a stage whose threads are busy for this part of the time limits the run
+SATURATED = 0.8  # a stage whose threads are busy for this fraction of the time limits the run
 
 
 class Busy:
@@ -31,7 +31,7 @@ class Busy:
         self._ms = dict.fromkeys(("read", "decode", "infer", "write"), 0.0)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Rows that are done."""
+        """Count rows that are done."""
         self._ms["decode"] += sum(row.decode_ms or 0.0 for row in rows)
         self._ms["infer"] += sum(
             (row.gate_ms or 0.0) + (row.purify_ms or 0.0) + (row.classify_ms or 0.0) for row in rows
@@ -40,7 +40,7 @@ class Busy:
         self._ms["write"] += sum((row.encode_ms or 0.0) + (row.write_ms or 0.0) for row in rows)
 
     def figures(self, seconds: float, threads: Mapping[str, int]) -> dict[str, Any]:
-        """For each stage, for which fraction of their time its `threads` were busy; and the stage that limits the run.
+        """For each stage, the fraction of the time in which its `threads` were busy; and the stage that limits the run.
         None: no stage is busy enough, so the run waits for something between them.
         """
         busy = {stage: round(ms / 1e3 / seconds / threads[stage], 3) for stage, ms in self._ms.items()}
@@ -104,7 +104,7 @@ class Accuracy:
         self._n: Counter[str] = Counter()
 
     def add(self, columns: Mapping[str, list[Any]]) -> None:
-        """Rows, as lists by column."""
+        """Count rows, given as lists by column."""
         rows = [
             {name: values[i] for name, values in columns.items()}
             for i in range(len(columns["status"]))

@@ -39,7 +39,7 @@ class LocalSource:
         self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
     ) -> Iterator[Found]:
         if files_from is None:
-            self.is_folder()  # says now that there is nothing
+            self.is_folder()  # raises now if there is nothing
         elif not os.path.isdir(self.root):
             raise ConfigError(
                 f"{self.on_this_machine} is no folder, in which the files of a list could lie.", hint="check the path"
@@ -62,7 +62,7 @@ class LocalSource:
         raise ConfigError(f"There is no folder or file {self.on_this_machine}.", hint="check the path")
 
     def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
-        names = self._names(folder)  # no more than names: a folder may hold millions
+        names = self._names(folder)  # only names, because a folder may hold millions
         where = os.path.join(folder, b"")
         return (
             Found(path + name, where + name)
@@ -119,7 +119,7 @@ def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]
         raise ValueError("a URL is read through its source")
     try:
         facts = file.stat()
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for its writer for ever
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait forever for a writer
             raise ImageError("unreadable", "It is not a regular file.")
         start, size = image.span or (0, facts.st_size)
         if size > max_bytes:

@@ -83,7 +83,7 @@ class RemoteSource:
             raise self._unlisted(error) from None
 
     def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
-        """As in any tree, except if the server stumbles: half a plan would look like a whole one.
+        """As in any tree. If the server does not answer, it raises: half a plan would look like a whole one.
 
         Raises
         ------
@@ -199,8 +199,8 @@ class _RangeReader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._at))
-        data = self._get(self._at, wanted) if wanted else b""
+        length = max(0, min(len(buffer), self._size - self._at))
+        data = self._get(self._at, length) if length else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from purifyctl.errors import ConfigError, ImageError, MissingDependencyError
 from purifyctl.sources.urls import WEB, without_secrets
 
-PAUSES_S = (0.25, 1.0)  # before the second and the third try, if a server stumbles
+PAUSES_S = (0.25, 1.0)  # before the second and the third try, if a server fails for a moment
 CLOUD = ("s3", "s3a", "gs", "gcs", *WEB)  # the extra "cloud" brings packages for these
 STUMBLES = {  # names of errors: the libraries' own errors derive from them, and no library need be installed
     *("ConnectionError", "TimeoutError", "HTTPClientError", "ClientConnectionError", "ClientPayloadError"),
@@ -35,7 +35,7 @@ class Place(Protocol):
 
 
 class Patience:
-    """Asks a server, and asks again if it stumbles. `secrets` do not appear in its errors."""
+    """Asks a server, and asks again if it fails for a moment. `secrets` do not appear in its errors."""
 
     def __init__(self, *secrets: str) -> None:
         # a shorter one would be found in any word; URLs in a text lose theirs in any case

@@ -15,7 +15,7 @@ def sketch(photographs: Iterable[ImageFile], limit: int = LIMIT) -> str:
 
 
 def count_known(photographs: Iterable[ImageFile], sketched: str) -> int:
-    """How many of these photographs are in the sketch. If it is a sample, at least so many were."""
+    """How many of these photographs are in the sketch. If the sketch is a sample, there may be more."""
     known = _fingerprints(sketched)
     return sum(_fingerprint(photograph) in known for photograph in photographs)
 

@@ -19,7 +19,7 @@ class Store:
     def __init__(self, system: Any, root: str) -> None:
         self._system, self._root = system, root
         self._top = str(system._strip_protocol(root)).rstrip("/")
-        # an asynchronous one runs in fsspec's own thread, so that its answer need not be awaited for ever
+        # an asynchronous one runs in fsspec's own thread, so that nobody has to wait forever for its answer
         self._patience = {"timeout": PATIENCE_S} if getattr(system, "async_impl", False) else {}
 
     def is_folder(self, url: str) -> bool:

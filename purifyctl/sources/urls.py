@@ -1,4 +1,4 @@
-"""URLs as text: what is one, what in it is secret, and one spelling for each path."""
+"""URLs as text: which texts are URLs, which parts are secret, and one spelling for each path."""
 
 import os
 import re
@@ -14,7 +14,7 @@ def is_url(text: str) -> bool:
 
 
 def encoded(path: bytes) -> bytes:
-    """A path as it is written in the URLs of web servers."""
+    """A path in the form that URLs of web servers have."""
     return quote_from_bytes(path).encode()
 
 

@@ -69,9 +69,9 @@ class Web:
 
     async def _size(self, url: str) -> int:
         async with await self._request(url, "bytes=0-0") as answer:
-            told = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", answer.headers.get("Content-Range", ""))
-            if answer.status in (206, 416) and told:
-                return int(told[1])
+            stated = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+            if answer.status in (206, 416) and stated:
+                return int(stated[1])
             _check(answer)
             raise OSError("the server does not send parts of files, which is how archives are read")
 
@@ -128,8 +128,8 @@ async def _body(answer: "ClientResponse", max_bytes: int) -> bytes:
             return bytes(data)
         if len(data) > max_bytes:
             break
-    told = f"The file has {size:,} bytes" if size else "The file has more bytes than that"
-    raise ImageError("too_large", f"{told}; {max_bytes:,} are allowed.")
+    stated = f"The file has {size:,} bytes" if size else "The file has more bytes than that"
+    raise ImageError("too_large", f"{stated}; {max_bytes:,} are allowed.")
 
 
 def _children(page: bytes, base: str) -> list[tuple[bytes, bool]]:

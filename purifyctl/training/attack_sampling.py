@@ -36,7 +36,7 @@ def sample_attacks(config: TrainConfig, n: int, growth: float, rng: np.random.Ge
 def sample_kinds(
     attacks: Sequence[TrainingAttack], n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of `n` images the number of its attack, and its budget in [0, 1].
+    """For each of `n` images, the number of its attack and its budget in [0, 1].
 
     Budgets are whole grey levels, both ends of the recipe's range included: images are 8 bits deep.
     """

@@ -39,7 +39,7 @@ class TrainingBatches:
     """Endless shuffled batches of random square crops, half of them mirrored.
 
     Which photographs and crops a step sees depends only on the seed and the step's number. So a training that was
-    stopped goes on as if it had not been. Photographs that cannot be read are left out and counted.
+    stopped continues as if it had not been stopped. Photographs that cannot be read are left out and counted.
     """
 
     def __init__(

@@ -35,17 +35,17 @@ def judge(
     Raises
     ------
     TrainingError
-        No attack turned any photograph: there is nothing to calibrate on.
+        No attack changed a prediction, so there is nothing to calibrate on.
     """
     clean = [read_all(held_out, size)[0] for size in config.validation_sizes]
     attacked = _attacked(clean[0], classifier, device)
     if not any(map(len, attacked.values())):
         raise TrainingError(
-            f"No attack turned {classifier.name} on any of {len(clean[0])} held-out photographs.",
+            f"No attack changed a prediction of {classifier.name} on {len(clean[0])} held-out photographs.",
             hint="name a classifier that has learnt something, or a folder with more photographs as --photos",
         )
-    logits = [_in_parts(net, x, device) for x in clean]
-    found = {name: _in_parts(net, x, device) for name, x in attacked.items()}
+    logits = [_in_batches(net, x, device) for x in clean]
+    found = {name: _in_batches(net, x, device) for name, x in attacked.items()}
     scale, shift = platt(torch.cat(logits), torch.cat(list(found.values())))
     with torch.no_grad():
         net.judge.weight *= scale
@@ -73,22 +73,22 @@ def judge(
 
 
 @torch.no_grad()
-def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
-    return torch.cat([function(part.to(device)).cpu() for part in torch.split(x, BATCH)])
+def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor, device: torch.device) -> Tensor:
+    return torch.cat([function(batch.to(device)).cpu() for batch in torch.split(x, BATCH)])
 
 
 def _attacked(clean: Tensor, classifier: Classifier, device: torch.device) -> dict[str, Tensor]:
     """Some photographs under each attack: only those whose prediction the attack changed."""
     some = clean[:: max(1, len(clean) // ATTACKED)][:ATTACKED]
-    y = _in_parts(lambda x: classifier(x).argmax(1), some, device)
+    y = _in_batches(lambda x: classifier(x).argmax(1), some, device)
     made = {}
     for attack in HELD_OUT_ATTACKS:
         for eps in HELD_OUT_EPS:
-            parts = zip(torch.split(some, BATCH), torch.split(y, BATCH), strict=True)
+            batches = zip(torch.split(some, BATCH), torch.split(y, BATCH), strict=True)
             x_adv = torch.cat(
-                [make_attack(attack, classifier, x.to(device), of.to(device), eps).cpu() for x, of in parts]
+                [make_attack(attack, classifier, x.to(device), of.to(device), eps).cpu() for x, of in batches]
             )
-            turned = _in_parts(lambda x: classifier(x).argmax(1), x_adv, device) != y
+            turned = _in_batches(lambda x: classifier(x).argmax(1), x_adv, device) != y
             made[f"{attack.name} {format_eps(eps)}"] = x_adv[turned]
     return made
 
@@ -96,12 +96,12 @@ def _attacked(clean: Tensor, classifier: Classifier, device: torch.device) -> di
 def platt(clean: Tensor, attacked: Tensor) -> tuple[float, float]:
     """Scale and shift that make sigmoid(scale * logit + shift) a probability, if half of the images are attacked.
 
-    After Platt (1999), with his targets: they keep the scale finite where the two kinds do not overlap.
+    After Platt (1999), with his targets, which keep the scale finite where the two kinds do not overlap.
     """
     x = torch.cat([clean, attacked]).double()
     middle, spread = x.mean(), x.std()
     sizes = torch.tensor([len(clean), len(attacked)])
-    weight, wanted = (
+    weight, targets = (
         torch.repeat_interleave(each.double(), sizes)
         for each in (0.5 / sizes, torch.stack([1 / (sizes[0] + 2), (sizes[1] + 1) / (sizes[1] + 2)]))
     )
@@ -111,7 +111,7 @@ def platt(clean: Tensor, attacked: Tensor) -> tuple[float, float]:
     def loss() -> Tensor:
         optimiser.zero_grad()
         logits = found[0] * (x - middle) / spread + found[1]
-        value = nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
+        value = nn.functional.binary_cross_entropy_with_logits(logits, targets, weight)
         torch.autograd.backward(value)
         return value
 

@@ -1,8 +1,8 @@
-"""`train-gate`: train a detector of attacked images.
+"""`train-gate`: train a gate, which flags attacked images.
 
 x          clean crops, RGB NCHW float in [0, 1], in whole grey levels
 y          the frozen classifier's own predictions on x
-x_adv      attacked x; made once, and kept in the run folder, because they cost far more than the rest
+x_adv      attacked x; made once and kept in the run folder, because they cost far more than the rest
 """
 
 import io
@@ -59,7 +59,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
     ConfigError
         Too few photographs.
     TrainingError
-        The run folder holds another recipe's attacked crops, or no attack turned any held-out photograph.
+        The run folder holds another recipe's attacked crops, or no attack changed any prediction.
     """
     started = time.monotonic()
     files = list_images(photos, skip_folder=run_dir)

@@ -55,14 +55,14 @@ def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = 
 def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
     """Train as `config` says on the photographs under `photos`; write checkpoint, log and state into `run_dir`.
 
-    If a run folder holds an unfinished training of the same recipe, it goes on from its last saved step.
+    If a run folder holds an unfinished training of the same recipe, that training continues from its last saved step.
 
     Parameters
     ----------
     photos
         A folder tree of photographs, or of archives of photographs, or one archive.
     max_steps
-        Stop after this step of the training, and save; calling again goes on from there.
+        Save and stop after this step of the training; the next call continues from there.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
                     f"No better purifier in {config.patience} validations: stopped at step {state.step}, kept the best."
                 )
     if batches.unreadable and workers.leads:
-        file = folder.tell_unreadable(batches.unreadable)
+        file = folder.write_unreadable(batches.unreadable)
         console.warn(f"{len(batches.unreadable)} photographs could not be read: {file}")
     return TrainResult(run_dir / CHECKPOINT, state.step, time.monotonic() - started, kept, interrupted)
 

@@ -6,7 +6,7 @@ pictures/                held-out photographs, clean, attacked and purified, at 
 purifier.safetensors     the best purifier of the phase under way, by its held-out figures (before the first validation
                          of a phase, that of the phase before); card.md says how it was made
 last.safetensors         the purifier of the last validation
-state.pt                 everything that a later call needs to go on
+state.pt                 everything that a later call needs to resume
 """
 
 import hashlib
@@ -80,7 +80,7 @@ class RunFolder:
         self._source = f"{len(photographs)} photographs in {photos}"
         self._photographs = photographs
         self._board: Any = None
-        # as it reads back; where the photographs lie does not matter
+        # in the form that it has when it is read back; where the photographs lie does not matter
         names = "\n".join(str(photograph.path) for photograph in photographs)
         self._begun = {
             "recipe": json.loads(json.dumps({**to_dict(config), "photos": ""})),
@@ -93,20 +93,20 @@ class RunFolder:
         return hashlib.sha256(json.dumps(self._begun).encode()).hexdigest()
 
     def restore(self) -> State:
-        """Where an earlier call left the training; a new state where there was none.
+        """Where an earlier call left the training; a new state if there was no earlier call.
 
         Raises
         ------
         ConfigError
-            The folder holds a training with another recipe or other photographs, or a purifier and nothing to go on
-            from.
+            The folder holds a training with another recipe or other photographs, or a purifier and no state to
+            resume from.
         TrainingError
             What it holds cannot be read.
         """
         if not (self.path / STATE).exists():
             if (self.path / CHECKPOINT).exists():
                 raise ConfigError(
-                    f"{self.path} holds a purifier, and no {STATE} to go on from: it would be written over.",
+                    f"{self.path} holds a purifier, and no {STATE} to resume from: the purifier would be overwritten.",
                     hint=_ELSEWHERE,
                 )
             return State()
@@ -129,7 +129,7 @@ class RunFolder:
                 networks=saved["networks"],
             )
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{self.path} cannot be gone on with: {error!r}", hint=_ELSEWHERE) from None
+            raise TrainingError(f"{self.path} cannot be resumed: {error!r}", hint=_ELSEWHERE) from None
 
     def begin(self, state: State) -> None:
         """Make the folder ready to write into. Lines that were logged after the last save are removed."""
@@ -137,7 +137,7 @@ class RunFolder:
         if state.step:
             lines = [line for line in log.read_text().splitlines() if _step_of(line) <= state.step]
             write_atomically(log, "".join(f"{line}\n" for line in lines).encode())
-            console.note(f"Going on with {self.path} from step {state.step} of {self._total_steps}.")
+            console.note(f"Resuming {self.path} from step {state.step} of {self._total_steps}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "training.json", self._begun)
@@ -151,7 +151,7 @@ class RunFolder:
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=state.step + 1)
 
     def purifier_of_phase_before(self, phase: PlannedPhase) -> nn.Module:
-        """The purifier that `phase` goes on with: the last or the best one of the phase before."""
+        """The purifier that `phase` starts from: the last or the best one of the phase before."""
         return load_purifier(self.path / (LAST if phase.goes_on_from == "last" else CHECKPOINT)).net
 
     def log(self, phase: PlannedPhase, step: int, losses: Mapping[str, float]) -> None:
@@ -165,8 +165,8 @@ class RunFolder:
     ) -> dict[str, Any]:
         """Note the held-out `figures` of the trainer's purifier, and keep it if it is the best of its phase so far.
 
-        An unscheduled validation does not change `state`: a training that is stopped and goes on must make the same
-        choices as one that is not stopped. Returns the figures of the purifier that is kept.
+        An unscheduled validation does not change `state`: a training that is stopped and resumed must make the
+        same choices as one that is not stopped. Returns the figures of the purifier that is kept.
         """
         step, phase = state.step, trainer.phase
         figures = {"step": step, "phase": phase.name, **figures}
@@ -189,7 +189,7 @@ class RunFolder:
         return state.best or figures
 
     def save(self, state: State, trainer: Trainer, seconds: float) -> None:
-        """Save everything that a later call needs to go on. `seconds`: how long this call has been training."""
+        """Save everything that a later call needs to resume. `seconds`: how long this call has been training."""
         total = state.seconds + seconds
         for phase in self._phases:
             if phase.name == state.best.get("phase"):
@@ -208,7 +208,7 @@ class RunFolder:
         torch.save(saved, temporary)
         temporary.replace(self.path / STATE)
 
-    def tell_unreadable(self, why: Mapping[str, str]) -> Path:
+    def write_unreadable(self, why: Mapping[str, str]) -> Path:
         """Write which photographs could not be read. Returns the file."""
         file = self.path / "unreadable.txt"
         write_atomically(file, "".join(f"{name}: {text}\n" for name, text in sorted(why.items())).encode())

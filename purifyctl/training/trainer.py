@@ -26,7 +26,7 @@ class Trainer:
     """The networks and optimisers of one phase; `step` updates them.
 
     All that a step samples at random comes from the seed and the step's number in its phase. So a training that was
-    stopped goes on as if it had not been.
+    stopped continues as if it had not been stopped.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Trainer:
         start: nn.Module | None = None,
         cache: AttackCache | None = None,
     ) -> None:
-        """`classifiers`: those of the phase, in its order. `start`: a purifier whose weights are gone on with.
+        """`classifiers`: those of the phase, in its order. `start`: a purifier whose weights the phase starts from.
 
         `cache`: of attacked images, where the recipe wants one.
         """
@@ -109,7 +109,7 @@ class Trainer:
             data = StepData(x, x_adv, clean_logits, chosen)
             output = self.objective.output(self.generator, data)
 
-            # discriminator: tell clean images from purified ones
+            # discriminator: distinguish clean images from purified ones
             if self.discriminator is not None and self.optimiser_d is not None:
                 loss = discriminator_loss(self.discriminator, x, x_adv, output)
                 self._update(self.discriminator, self.optimiser_d, loss, step)
@@ -165,7 +165,7 @@ class Trainer:
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.workers.average_gradients(net)
-        # checked before it reaches the weights; averaged, so that every process finds the same
+        # the check comes before the update, and after averaging, so that every process finds the same
         norm = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
         if not torch.isfinite(norm + loss.detach()):
             raise TrainingError(
@@ -176,17 +176,17 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything except the step that a resumed training needs."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        return {name: owner.state_dict() for name, owner in self._owners_of_state().items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` returned."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        for name, owner in self._owners_of_state().items():
+            owner.load_state_dict(state[name])
 
-    def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"generator": self.generator, "optimiser_g": self.optimiser_g}
+    def _owners_of_state(self) -> dict[str, Any]:
+        owners: dict[str, Any] = {"generator": self.generator, "optimiser_g": self.optimiser_g}
         if self.averaged is not None:
-            parts["averaged"] = self.averaged
+            owners["averaged"] = self.averaged
         if self.discriminator is not None:
-            parts |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
-        return parts
+            owners |= {"discriminator": self.discriminator, "optimiser_d": self.optimiser_d}
+        return owners

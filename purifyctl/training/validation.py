@@ -1,4 +1,4 @@
-"""How well a purifier does on photographs it was not trained on, while it is being trained."""
+"""How well a purifier does on held-out photographs, during its training."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ LINES = 8  # photographs in a picture
 class Validation:
     """Held-out photographs, attacked away from the classifier's own predictions.
 
-    `measure` tells how a purifier does on them.
+    `measure` says how a purifier does on them.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Validation:
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
-        return torch.cat([self._view(part) for part in torch.split(x, BATCH)])
+        return torch.cat([self._view(batch) for batch in torch.split(x, BATCH)])
 
     def _predict(self, x: Tensor) -> Tensor:
         return self._logits(x).argmax(1)
@@ -112,7 +112,7 @@ class Validation:
 @torch.no_grad()
 def _purify(purifier: nn.Module, x: Tensor) -> Tensor:
     """Purified images, rounded to 8 bits as files are."""
-    return torch.cat([torch.round(purifier(part) * 255) / 255 for part in torch.split(x, BATCH)])
+    return torch.cat([torch.round(purifier(batch) * 255) / 255 for batch in torch.split(x, BATCH)])
 
 
 def score(figures: Mapping[str, Any]) -> float:

@@ -35,9 +35,9 @@ class Workers:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def share(self, items: Tensor) -> Tensor:
+    def share(self, sampled: Tensor) -> Tensor:
         """This process's share of what was sampled for a whole batch."""
-        return items[self.rank :: self.count]
+        return sampled[self.rank :: self.count]
 
     def synchronise_norms(self, net: nn.Module) -> nn.Module:
         """`net` with batch norms that see all processes' shares, where torch can do that."""

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.ablation --photos DIR --test DIR --out runs/ablation [--seeds 0,1] [--only NAME]
 
 Every variant sees the same photographs, the same number of them, at the same size. The last two begin with another
-variant's weights and train for as long again. Finished trainings are not repeated, and a stopped one goes on. It prints
-one table, as Markdown.
+variant's weights and train for as long again. Finished trainings are not repeated, and a stopped one is resumed. It
+prints one table, as Markdown.
 """
 
 import argparse
@@ -155,7 +155,7 @@ def main() -> None:
         limit=arguments.limit,
     )
     cells = measure(made, arguments.test, arguments.out / "gray-box", options)
-    # who knows the purifier too: costly, and of interest where a variant was made for it
+    # attackers who know the purifier too: expensive, and only for the variants that were made against them
     adaptive = replace(options, threat_models=("adaptive",), attacks=(AttackConfig("pgd"),), eps=("4/255",), limit=64)
     last = {name: path for name, path in made.items() if "as long again" in name or "adaptive" in name}
     if last:

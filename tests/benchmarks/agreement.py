@@ -1,9 +1,9 @@
-"""Which network's precision turns predictions: purifier or classifier, in FP16 and BF16, against FP32.
+"""Which network's precision changes predictions: purifier or classifier, in FP16 and BF16, against FP32.
 
     python -m tests.benchmarks.agreement --photos DIR [--photos DIR] --classifier tf_efficientnet_lite0=WEIGHTS [...]
 
-FP16 by ONNX Runtime, which computes TensorRT's graphs as they are typed; BF16 by OpenVINO. Prints a table as Markdown:
-of n photographs, how many get another top-1 class after purification.
+ONNX Runtime computes FP16, in the types that TensorRT's graphs have; OpenVINO computes BF16. It prints a table as
+Markdown: how many of n photographs get another top-1 class after purification.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = np.concatenate([read_pixels(list_images(folder), SIZE)[0] for folder in arguments.photos])
     net = load_purifier(shipped_checkpoint()).net
-    turned: dict[str, list[int]] = {row: [] for row in ROWS}
+    changed: dict[str, list[int]] = {row: [] for row in ROWS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         purified = {}
@@ -61,10 +61,10 @@ def main() -> None:
             expected = infer(folder / "fp32.onnx", "fp32", purified["fp32"]).argmax(1)
             for row, (purify, classify) in ROWS.items():
                 made = infer(folder / f"{classify}.onnx", classify, purified[purify]).argmax(1)
-                turned[row].append(int((made != expected).sum()))
+                changed[row].append(int((made != expected).sum()))
     print(f"\n| of {len(images)} |" + "".join(f" {given.split('=')[0]} |" for given in arguments.classifier))
     print("|---|" + "---|" * len(arguments.classifier))
-    for row, counts in turned.items():
+    for row, counts in changed.items():
         print(f"| {row} |" + "".join(f" {count} |" for count in counts))
 
 

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.gate --photos DIR --attacked DIR --engine BUNDLE [--rounds 2] [--plot FILE.png]
 
 `--attacked` is what `purifyctl attack DIR --out ATTACKED --labels folder` wrote. Unflagged files are left alone.
-Both folders hold the same photographs in folders named after their classes; which of them are attacked is drawn. Prints
-a table as Markdown: medians of the rounds.
+Both folders hold the same photographs in folders named after their classes; the attacked ones are chosen at random. It
+prints a table as Markdown: medians of the rounds.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.layers BUNDLE [--network purifier] [--rounds 20]
 
-One request on one core, FP32 or what the bundle computes in: shares are of the layers' own times.
+It runs one request on one core, in FP32 or the bundle's precision. Shares are shares of the layers' own times.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def matrix_product(core: openvino.Core, options: dict[str, object], rounds: int)
 
 
 def fastest(call: Callable[[], object], rounds: int) -> float:
-    """Seconds of the quickest of so many calls."""
+    """Seconds of the quickest of several calls."""
     times = []
     for _ in range(rounds + 1):  # the first one warms up
         began = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.memory [--rounds 3]
 
-Each round is a process of its own: what was once told to the C library cannot be taken back.
+Each round is a process of its own: what the C library was asked to do cannot be undone.
 """
 
 import argparse
@@ -46,21 +46,21 @@ def measure() -> dict[str, float]:
         trainer = Trainer(plan_phases(recipe, 1000)[0], [classifier], workers)
         small = small.contiguous(memory_format=torch.channels_last)
         steps = iter(range(1000))
-        jobs: list[tuple[Callable[[], object], int]] = [
+        tasks: list[tuple[Callable[[], object], int]] = [
             (lambda: trainer.step(small, next(steps)), 25),
             (lambda: make_attack(pgd, classifier, x, y, 8 / 255), 1),
             (lambda: make_attack(pgd, behind(purifier, classifier), x, y, 8 / 255), 1),
             (torch.no_grad()(lambda: classifier(purifier(x))), 10),
         ]
-        return {row: _milliseconds(job, times) for row, (job, times) in zip(ROWS, jobs, strict=True)}
+        return {row: _milliseconds(task, times) for row, (task, times) in zip(ROWS, tasks, strict=True)}
 
 
-def _milliseconds(job: Callable[[], object], times: int) -> float:
+def _milliseconds(task: Callable[[], object], times: int) -> float:
     """Per image, after one turn to warm up."""
-    job()
+    task()
     started = time.perf_counter()
     for _ in range(times):
-        job()
+        task()
     return (time.perf_counter() - started) / times / BATCH * 1000
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         if arguments.one == "kept" and not keep_freed_memory():
-            raise SystemExit("This C library cannot be told to keep memory.")
+            raise SystemExit("This C library cannot keep memory.")
         print(json.dumps(measure()))
         return
     found: dict[str, list[dict[str, float]]] = {"given back": [], "kept": []}

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.reader RUN --photos DIR --limit 64 [--eps 4/255]
 
 Gradients through a drawing and the classifier behind it may hide what a gradient of the reader alone shows. It measures
-top-1 against the folders' classes, of the reader and of the whole pipeline, on clean photographs and under these
+top-1 against the folders' classes, for the reader and for the whole pipeline, on clean photographs and under these
 attacks. The photographs are the first ones that `purifyctl evaluate` takes. It prints a table, as Markdown.
 
 All that the classifier learns of an image is what the reader says, so an attack on the reader is an attack on the
@@ -67,18 +67,20 @@ def main() -> None:
         chunk_size=BATCH,
         seed=0,
     )
-    x, kept = read_all([item.image for item in plan.items], SIZE)
-    if len(kept) < len(plan.items):
-        parser.error(f"{len(plan.items) - len(kept)} of these photographs cannot be read.")
-    y = torch.tensor([item.true_index for item in plan.items])
+    x, kept = read_all([photograph.image for photograph in plan.photographs], SIZE)
+    if len(kept) < len(plan.photographs):
+        parser.error(f"{len(plan.photographs) - len(kept)} of these photographs cannot be read.")
+    y = torch.tensor([photograph.true_index for photograph in plan.photographs])
     eps = parse_eps(arguments.eps)
     pipeline = behind(net, classifier)
 
     def attacked(attack: AttackConfig) -> Tensor:
         console.note(f"{attack.name} ...")
-        draws = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         pairs = zip(x.split(BATCH), y.split(BATCH), strict=True)
-        return torch.cat([make_attack(attack, net.read, part, labels, eps, generator=draws) for part, labels in pairs])
+        return torch.cat(
+            [make_attack(attack, net.read, batch, labels, eps, generator=generator) for batch, labels in pairs]
+        )
 
     images = {"clean": x} | {f"{attack.name} on the reader, {format_eps(eps)}": attacked(attack) for attack in ATTACKS}
     print(f"| n = {len(x)} | reader | reader, drawing and {arguments.classifier} |\n|---|---|---|")

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.rewrites [--unet 64 16] [--residual 32] [--image-size 256] [--batch 16] [--rounds 5]
 
-Forms of one network are measured in turns (A B C, A B C, ...), since machines are noisy: compare the ratios. Weights
-are random, which changes no time. Prints one table, as Markdown: ms per image of wall time, all cores busy, medians of
-the rounds.
+Forms of one network are measured in turns (A B C, A B C, ...), because machines are noisy: compare the ratios. Weights
+are random, which changes no time. It prints one table, as Markdown: ms per image of wall time, all cores busy, medians
+of the rounds.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
 
 FORMS: dict[str, tuple[Pass, ...]] = {
-    "as it is": (),
+    "unchanged": (),
     "norms folded": (fold_norms,),
     "3x3 convolution": (fold_norms, deconvs_as_conv3),
 }
@@ -46,7 +46,7 @@ def networks(arguments: argparse.Namespace) -> Iterator[tuple[str, nn.Module, di
     for width in arguments.unet:
         yield f"U-Net, width {width}", UNetPurifier(width, depth), FORMS
     for width in arguments.residual:  # neither norms nor transposed convolutions
-        yield f"residual purifier, width {width}", ResidualPurifier(width), {"as it is": ()}
+        yield f"residual purifier, width {width}", ResidualPurifier(width), {"unchanged": ()}
 
 
 def measure(

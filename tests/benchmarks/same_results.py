@@ -7,8 +7,8 @@
 attacks them, builds engines, runs folders, evaluates, and trains. FOLDER/results.json gets the SHA-256 of everything
 that must not change. `compare` prints what differs, and exits with 1 if anything does.
 
-What depends on the clock, on a path or on a version is left out; the engine's graphs are compared without the notes
-that the exporter leaves in them on where in the source code each operator comes from.
+Values that depend on the clock, on a path or on a version are left out. The engine's graphs are compared without the
+exporter's notes, which say where in the source code each operator comes from.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def _without_clock(data: Any) -> Any:
     if isinstance(data, dict):
         left_out = ("bundle", "purifyctl", "versions", "machine", "photos", "out", "settings", "batch_size")
         return {k: _without_clock(v) for k, v in data.items() if not CLOCK.fullmatch(k) and k not in left_out}
-    return [_without_clock(item) for item in data] if isinstance(data, list) else data
+    return [_without_clock(value) for value in data] if isinstance(data, list) else data
 
 
 def _graph(file: Path) -> str:

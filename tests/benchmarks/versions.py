@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500]
 
-Both run with the packages of this environment. Each builds its own engine first. Prints images/s of each
-round, and the median of the rounds' ratios, this version by the other; and how long `purifyctl --help` takes in both.
+Both run with the packages of this environment. Each builds its own engine first. It prints images/s of each round, the
+median of the rounds' ratios (this version divided by the other), and how long `purifyctl --help` takes in both.
 """
 
 import argparse

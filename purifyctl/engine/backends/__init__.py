@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from purifyctl.config import BACKENDS, BackendName, EngineConfig, EnginePrecision
 from purifyctl.errors import BackendError, MissingDependencyError
 
-if TYPE_CHECKING:  # it imports torch, and doctor decodes without
+if TYPE_CHECKING:  # it imports torch, and doctor decodes without torch
     from purifyctl.engine.rewrites import Pass
 
 # RGB uint8 [N, H, W, 3], or one of a network's outputs with N first: a numpy array, or a torch CUDA tensor.
@@ -66,10 +66,10 @@ class PlanBuilder(Implementation, Protocol):
     """The functions that a backend's module offers if it builds plans."""
 
     def targets(self) -> tuple[str, ...]:
-        """What it builds plans for if nothing else is asked: GPU generations such as "SM86", or `LOCAL`."""
+        """What it builds plans for if the recipe names no targets: GPU generations such as "SM86", or `LOCAL`."""
         ...
 
-    def check_targets(self, wanted: tuple[str, ...]) -> None:
+    def check_targets(self, asked: tuple[str, ...]) -> None:
         """Raise `ConfigError` if one of the targets is unknown."""
         ...
 
@@ -137,7 +137,7 @@ def library(backend: BackendName) -> Any:
 def to_host(batch: Batch) -> NDArray[Any]:
     """A batch as a numpy array in host memory.
 
-    A batch on a GPU is copied through pinned memory, on a stream that only copies: other threads' work goes on.
+    A batch on a GPU is copied through pinned memory, on a stream that only copies: the work of other threads continues.
     """
     if isinstance(batch, np.ndarray):
         return batch

@@ -44,8 +44,8 @@ def targets() -> tuple[str, ...]:
     return (LOCAL,)
 
 
-def check_targets(wanted: tuple[str, ...]) -> None:
-    for target in wanted:
+def check_targets(asked: tuple[str, ...]) -> None:
+    for target in asked:
         if target != LOCAL:
             raise ConfigError(f"{NAME} does not build for {target}.", hint="without targets it builds for the GPU here")
 

@@ -47,8 +47,8 @@ def targets() -> tuple[str, ...]:
     return tuple(sorted(known, key=lambda name: int(name[2:])))
 
 
-def check_targets(wanted: tuple[str, ...]) -> None:
-    for target in wanted:
+def check_targets(asked: tuple[str, ...]) -> None:
+    for target in asked:
         if target not in (known := targets()):
             raise ConfigError(f"{NAME} does not build for {target}.", hint=f"targets: {', '.join(known)}")
 
@@ -85,7 +85,7 @@ def build_plan(onnx_file: Path, *, image_size: int, batch_size: int, target: str
 
 
 def smallest_batch(target: str) -> int | None:
-    """One image on Turing, whose plans of a fixed batch hold constants for each image of it: 600 MB instead of 14.
+    """One image on Turing: there, a plan of a fixed batch holds constants for each of its images, 600 MB instead of 14.
 
     None: the batch is fixed.
     """

@@ -1,8 +1,8 @@
 """Which batch is to blame when a worker dies, and what becomes of each batch that the worker had in hand.
 
-It is found out by elimination. The inputs of the blamed batches go one by one, with nothing else in hand. If a batch
-was being decoded, its inputs are first only decoded, one by one, and those that can be decoded go on together. An input
-that kills or hangs the worker while it is alone, and was blamed before, is given up.
+The blame is found by elimination. The inputs of the blamed batches go one by one, with nothing else in hand. If a batch
+was being decoded, its inputs are first only decoded, one by one, and those that can be decoded then continue together.
+An input that kills or hangs the worker while it is alone, and was blamed before, is given up.
 
 Everything here is pure: no processes, no clock.
 """

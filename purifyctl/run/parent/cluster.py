@@ -1,8 +1,8 @@
 """`run --ray`: the same supervisor and worker, as actors on the machines of a Ray cluster.
 
 Only the process that the user started commits: it sends each actor a limited number of batches and takes their rows
-back. The actors write images, into the output that all machines share. If an actor is lost, what it had in hand is done
-again by others, or by the actor that takes its place.
+back. The actors write images, into the output that all machines share. If an actor is lost, the batches that it had in
+hand are done again by others, or by the actor that takes its place.
 """
 
 import os
@@ -22,7 +22,7 @@ from purifyctl.run.rows import Row
 
 PLACE_S = 120.0  # for Ray to place an actor, and for the actor to check its machine
 AHEAD = 2  # batches per actor beyond its worker's window, so that it does not wait for the network
-STARTS = 3  # so many actors lost in a row, with nothing done in between, stop the run
+STARTS = 3  # this many actors lost in a row, with nothing done in between, stop the run
 
 
 @contextmanager
@@ -194,7 +194,7 @@ class RayDevice:
 
         lost = 0
         while not self._closed:
-            in_hand: dict[tuple[int, int], InputBatch] = {}  # by part and batch: what is still to do of it
+            in_hand: dict[tuple[int, int], InputBatch] = {}  # by part and batch: the inputs that are still to do
             try:
                 for done in self._stream(batches, in_hand):
                     lost = 0
@@ -212,7 +212,7 @@ class RayDevice:
         if self._closed:
             return
         if lost == STARTS:
-            raise BackendError(f"{STARTS} Ray workers were lost in a row, the last one so: {why}", hint="ray status")
+            raise BackendError(f"{STARTS} Ray workers were lost in a row. The last one: {why}", hint="ray status")
         console.warn("A Ray worker was lost. What it had in hand is done again; Ray is asked for another one.")
         self._kill()
         self._actor, self._placed = self._begin()
@@ -268,5 +268,5 @@ def _without(batch: InputBatch, positions: set[int]) -> InputBatch | None:
 
 
 def _cause(error: Any) -> Exception:
-    """What was raised in the actor: an expected failure as it is, a bug with the place where it happened."""
+    """What was raised in the actor: an expected failure unchanged, a bug with the place where it happened."""
     return error.cause if isinstance(error.cause, PurifyctlError) else RuntimeError(str(error))

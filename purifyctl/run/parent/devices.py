@@ -79,9 +79,9 @@ class Device(Protocol):
         Raises
         ------
         LostDeviceError
-            The device is gone, and the others may go on.
+            The device is gone, and the others may continue.
         PurifyctlError
-            No device can go on.
+            No device can continue.
         """
         ...
 
@@ -100,7 +100,7 @@ def process_all(
     results: queue.Queue[tuple[InputBatch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
     over = threading.Event()
 
-    def tell(result: tuple[InputBatch, list[Row]] | BaseException | None) -> None:
+    def put(result: tuple[InputBatch, list[Row]] | BaseException | None) -> None:
         while not over.is_set():
             with suppress(queue.Full):
                 results.put(result, timeout=AWAKE_S)
@@ -111,13 +111,13 @@ def process_all(
             working = True
             while working:
                 for result in device.process(shared):
-                    tell(result)
+                    put(result)
                 working = shared.rest()
-            tell(None)
+            put(None)
         except LostDeviceError as error:
-            tell(None if shared.lose_one() else error)
+            put(None if shared.lose_one() else error)
         except BaseException as error:
-            tell(error)
+            put(error)
 
     with ExitStack() as stack:
         stack.callback(over.set)

@@ -1,4 +1,4 @@
-"""Which batch a worker gets next. Knows no processes."""
+"""Which batch a worker gets next. This module knows no processes."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence

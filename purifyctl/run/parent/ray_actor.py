@@ -29,7 +29,7 @@ class Purifier:
         self._supervisor: Supervisor | None = None
 
     def open(self, given: MachineSetup, files: Mapping[str, bytes]) -> None:
-        """Check that this machine can do the given.
+        """Check that this machine can do the run.
 
         Raises
         ------
@@ -73,7 +73,7 @@ class Purifier:
 
     @ray.method(concurrency_group="feed")  # type: ignore[untyped-decorator]
     def feed(self, batch: InputBatch | None) -> None:
-        """Take one more batch. None: that was all."""
+        """Take one more batch. None: there are no more."""
         self._batches.put(batch)
 
     def process(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""A worker process, from the parent's side: start it, tell it, listen to it, end it."""
+"""A worker process, from the parent's side: start it, send to it, listen to it, end it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from purifyctl.run.messages import Entered, Failed, Ready, Setup
 from purifyctl.run.parent.blame import InHand
 
 COMMAND = (sys.executable, "-m", "purifyctl.run.worker.process")
-START_S = 600.0  # a worker that is not ready by then never will be: before, it loads engines and may compile some
+START_S = 600.0  # a worker loads engines, and may compile some; if it is not ready by then, it never will be
 FINISH_S = 30.0  # for a worker to close what it has open
 
 
@@ -60,7 +60,7 @@ class WorkerProcess:
         self.in_hand: dict[int, InHand] = {}
         self._sent = 0
         try:
-            self._tell(setup)
+            self._send(setup)
             if (message := self._hear(START_S)) is None:
                 raise DiedError(f"it was not ready after {START_S:.0f} s", hung=True)
         except DiedError as death:
@@ -77,10 +77,10 @@ class WorkerProcess:
     def send(self, held: InHand) -> None:
         self._sent += 1
         self.in_hand[self._sent] = held
-        self._tell((self._sent, held.batch))
+        self._send((self._sent, held.batch))
 
     def listen(self, timeout: float) -> Any:
-        """The next message, other than that a batch has come to a stage.
+        """The next message. Messages that a batch has come to a stage are only noted.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class WorkerProcess:
     def finish(self) -> None:
         """End a worker that has nothing left to do."""
         try:
-            self._tell(None)
+            self._send(None)
             self._process.wait(FINISH_S)
         except (DiedError, subprocess.TimeoutExpired):
             pass  # every row is here
@@ -114,7 +114,7 @@ class WorkerProcess:
         self._process.wait()
         self._stderr.close()
 
-    def _tell(self, message: object) -> None:
+    def _send(self, message: object) -> None:
         try:
             self._connection.send(message)
         except OSError:

@@ -8,10 +8,11 @@ T = TypeVar("T")
 
 
 class Gatherer(Generic[T]):
-    """Gathers what batches leave behind, and processes it in full batches.
+    """Gathers the images that batches leave behind, and processes them in full batches.
 
-    What does not fill a batch is processed only when no batch is on its way here: at the end, or when so many batches
-    wait for their images that no more come. The thread that fills a batch, or that comes last, processes it.
+    Images that do not fill a batch are processed only when no batch is on its way here: at the end, or when many
+    batches wait for their images, so that no more come. The thread that fills a batch, or that comes last, processes
+    it.
 
     Parameters
     ----------

@@ -24,14 +24,14 @@ class ImageInFlight:
     file: NDArray[np.uint8] | None = None  # its bytes, until nobody needs them any more
     pixels: Any = None  # only while it waits to be purified: RGB uint8 [H, W, 3], in host memory or on a GPU
     unpurified: NDArray[np.float32] | None = None  # class probabilities before it is purified, if they are needed
-    purified: "Future[None] | None" = None  # only of a flagged image: it has been purified, and `written` is there
+    purified: "Future[None] | None" = None  # only for a flagged image: it has been purified, and `written` is there
     written: "Future[None] | None" = None  # its output is on disk, or its row says why not
 
     def fail(self, error: ImageError) -> None:
         self.row.status, self.row.error = error.status, str(error)
 
     def wait(self) -> None:
-        """Until its row is complete. Raises what went wrong, if that was not the image's fault."""
+        """Wait until its row is complete. Raises the error, if it was not the image's fault."""
         if self.purified is not None:
             self.purified.result()
         if self.written is not None:
@@ -42,7 +42,7 @@ class ImageInFlight:
 class BatchInFlight:
     """A batch on its way: an image for each input, and the pixels of those that are still alive in one array."""
 
-    number: int  # under which the parent sent it
+    number: int  # the parent sent it under this number
     images: list[ImageInFlight]
     alive: list[ImageInFlight]  # the images that have not failed
     pixels: Any = (

@@ -40,7 +40,7 @@ def main() -> None:
     setup: Setup = parent.listen()
     console.configure(quiet=True, verbose=setup.verbose)
     _work(setup, parent)
-    os._exit(0)  # without what libraries still want to tidy up
+    os._exit(0)  # libraries get no chance to clean up
 
 
 class _Parent:
@@ -77,7 +77,7 @@ def _work(setup: Setup, parent: _Parent) -> None:
             room = concurrency + 4
             window = room + (WAITING if gated else 0)
             # the pool that is entered first is left last: each hands its work to those before it
-            tell, encoders = pool(window if gated else 1, "tell"), pool(writers, "write")
+            send, encoders = pool(window if gated else 1, "send"), pool(writers, "write")
             infer, decode = pool(concurrency, "infer"), pool(1, "decode")
             read = pool(READ_THREADS, "read")
             gatherer = Gatherer(
@@ -102,12 +102,12 @@ def _work(setup: Setup, parent: _Parent) -> None:
                     inferring = infer.submit(stages.score, resources, gatherer, decoding, encoders)
                 else:
                     inferring = infer.submit(stages.infer, resources, decoding, encoders)
-                tell.submit(_tell, parent, number, inferring)
+                send.submit(_send_rows, parent, number, inferring)
     except PurifyctlError as error:
         parent.say(Failed(error))
 
 
-def _tell(parent: _Parent, number: int, inferring: Future[BatchInFlight]) -> None:
+def _send_rows(parent: _Parent, number: int, inferring: Future[BatchInFlight]) -> None:
     try:
         rows = inferring.result().rows()
         now = time.time()

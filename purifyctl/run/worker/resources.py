@@ -77,8 +77,8 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
 
 
 def warm_up(resources: Resources) -> None:
-    """Send a batch through. What libraries do only once is then done before the first image's time is taken, and if the
-    machine is at fault, it shows now.
+    """Send a batch through. Libraries do some work only once, and it must not count in the first image's time. A
+    fault of the machine also shows now.
     """
     manifest = resources.setup.bundle.manifest
     picture = np.frombuffer(encode(np.zeros((manifest.image_size, manifest.image_size, 3), np.uint8), "jpeg"), np.uint8)

@@ -3,7 +3,7 @@
 With a gate, `score` takes the place of `infer`: it finds the flagged images, and flagged images from several batches
 are purified together.
 
-No stage raises an error because of what is in a file: a bad input gets its status, and the rest of the batch goes on.
+No stage raises an error because of what is in a file: a bad input gets its status, and the rest of the batch continues.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from purifyctl.run.worker.resources import Resources
 
 
 def read(resources: Resources, number: int, batch: InputBatch) -> BatchInFlight:
-    """Bring the files' bytes into memory. `number`: under which the parent sent the batch."""
+    """Bring the files' bytes into memory. `number`: the parent sent the batch under this number."""
     resources.entered(number, "read")
     images = [ImageInFlight(one, _row(resources, one, batch.number)) for one in batch.inputs]
     at_once = resources.readers.map if resources.readers else map
@@ -117,7 +117,7 @@ def score(
     flagged = scores >= resources.setup.threshold
     unpurified: Any = [None] * n  # or class probabilities [n, classes]
     with timed() as classifying:
-        # the whole batch: that takes no longer than a part of it
+        # the whole batch: that takes no longer than some of its images
         if resources.chain.classifier is not None and (options.compare or not flagged.all()):
             unpurified = to_host(resources.chain.classify(batch.pixels))
     left = []
@@ -156,14 +156,14 @@ def purify_flagged(resources: Resources, encoders: Executor, gathered: Sequence[
             resources.entered(number, "write")
     except BaseException as error:
         for image in images:
-            _told(image).set_exception(error)
+            _purified(image).set_exception(error)
         raise
     for image in images:
         image.pixels = None
-        _told(image).set_result(None)
+        _purified(image).set_result(None)
 
 
-def _told(image: ImageInFlight) -> "Future[None]":
+def _purified(image: ImageInFlight) -> "Future[None]":
     assert image.purified is not None
     return image.purified
 
@@ -185,7 +185,7 @@ def purify(resources: Resources, images: Sequence[ImageInFlight], pixels: Any, e
         RGB uint8 [n, H, W, 3] of the n images.
     """
     n, chain, gpu_encoder, options = len(images), resources.chain, resources.gpu_encoder, resources.setup.options
-    compare_here = isinstance(pixels, np.ndarray) and gpu_encoder is None  # one by one, as they are encoded
+    compare_here = isinstance(pixels, np.ndarray) and gpu_encoder is None  # one by one, when they are encoded
     with timed() as purifying:
         purified, probabilities = chain.purify(pixels)
         host = to_host(purified) if compare_here or (options.image_format and gpu_encoder is None) else None

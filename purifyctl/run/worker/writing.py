@@ -111,6 +111,7 @@ def _noting_failure(resources: Resources, row: Row, output: PurePosixPath) -> It
             ) from None
         if resources.store and isinstance(error, (ConnectionError, PermissionError)):
             raise OutputError(
-                f"{resources.store.url} cannot be written to: {why}.", hint="mend that, and give the same command again"
+                f"{resources.store.url} cannot be written to: {why}.",
+                hint="repair that, and give the same command again",
             ) from None
         row.status, row.error = "write_failed", f"{printable(output)} cannot be written: {why}."

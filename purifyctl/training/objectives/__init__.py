@@ -27,7 +27,7 @@ def build_objective(config: TrainConfig, classifiers: Sequence[Classifier], devi
     ConfigError
         The recipe's network does not fit the classifiers, or names layers that the perceptual loss cannot compare.
     TrainingError
-        The weights for the perceptual loss cannot be had.
+        The weights for the perceptual loss cannot be loaded.
     """
     if config.network.kind == "redraw":
         return redraw_objective(config, classifiers, device)

@@ -17,7 +17,7 @@ from purifyctl.training.objectives.perceptual import load_perceptual
 class ImageObjective:
     """The loss terms of `[objective]` that have a weight.
 
-    No classifier is run where `classifier` and `agreement` have none.
+    If `classifier` and `agreement` have no weight, no classifier is run.
     """
 
     attacks_images = True
@@ -56,5 +56,5 @@ class ImageObjective:
 
 def divergence(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """KL divergence of predictions from those on the clean images."""
-    told, wanted = logits.log_softmax(1), clean_logits.log_softmax(1)
-    return nn.functional.kl_div(told, wanted, reduction="batchmean", log_target=True)
+    predicted, clean = logits.log_softmax(1), clean_logits.log_softmax(1)
+    return nn.functional.kl_div(predicted, clean, reduction="batchmean", log_target=True)

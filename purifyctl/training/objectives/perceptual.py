@@ -22,7 +22,7 @@ def load_perceptual(
     Raises
     ------
     TrainingError
-        The VGG weights cannot be had or belong to another network, or a VGG has no such layer.
+        The VGG weights cannot be loaded or belong to another network, or a VGG has no such layer.
     ConfigError
         The backbone has no layer of a name in `perceptual_layers`, or none that can be compared.
     """
@@ -40,7 +40,7 @@ def load_perceptual(
             return [vgg] * len(classifiers)
         except (OSError, ValueError) as error:
             raise TrainingError(
-                f"The {name} for the perceptual loss cannot be had: {error}.",
+                f"The {name} for the perceptual loss cannot be loaded: {error}.",
                 hint="pass --perceptual-weights FILE, or set objective.perceptual_backbone = 'classifier'",
             ) from None
     backbone = load_classifier(name, weights).to(device)

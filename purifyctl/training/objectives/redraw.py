@@ -16,7 +16,7 @@ from purifyctl.training.objectives.objective import Objective, StepData
 
 
 def redraw_objective(config: TrainConfig, classifiers: Sequence[Classifier], device: torch.device) -> Objective:
-    """The objective of the part that this phase trains; of both together: that of images.
+    """The objective of the part that this phase trains. If it trains both parts, it is the objective of images.
 
     Raises
     ------

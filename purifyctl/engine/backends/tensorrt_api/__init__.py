@@ -1,6 +1,6 @@
 """What TensorRT and TensorRT for RTX share: their Python API.
 
-    library.py  load a library, keep its errors for messages, keep what it found out for the next start
+    library.py  load a library, keep its errors for messages, keep what it learned for the next start
     build.py    an ONNX graph to a plan
     run.py      a plan on the current GPU
 

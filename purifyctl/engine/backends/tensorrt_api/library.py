@@ -1,4 +1,4 @@
-"""Load a library, keep its errors for messages, keep what it found out for the next start."""
+"""Load a library, keep its errors for messages, keep what it learned for the next start."""
 
 import functools
 from collections import deque
@@ -19,7 +19,7 @@ class Library:
 
     name: BackendName
     trt: Any  # its Python module
-    logger: Any  # has `errors`, the last few, and `reason()`, those in words
+    logger: Any  # has `errors`, the last few, and `reason()`, the same as one text
 
     def start(self, kind: Any) -> Any:
         """Make a `Builder` or a `Runtime`.
@@ -38,9 +38,9 @@ class Library:
 
 @functools.cache
 def load(name: BackendName) -> Library:
-    """Load a library, with a logger that keeps its errors for our messages and its chatter off the terminal.
+    """Load a library, with a logger that keeps its errors for our messages, and prints nothing.
 
-    One logger per process: the library goes on using the first one that it was given.
+    One logger per process: the library keeps using the first one that it was given.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def load(name: BackendName) -> Library:
 
 @dataclass(frozen=True)
 class Cache:
-    """What a library found out, as one of its own objects, and the file in the user's cache that keeps it."""
+    """What a library learned, as one of its own objects, and the file in the user's cache that keeps it."""
 
     file: Path
     data: Any  # has `serialize()`

@@ -68,7 +68,7 @@ class PlanRunner:
     context
         The engine's execution context; None: the library could not make one.
     cache
-        What the library finds out while it runs; it is kept when the runner is closed without an error.
+        What the library learns while it runs; it is kept when the runner is closed without an error.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class PlanRunner:
         """Run RGB uint8 [n, H, W, 3], n up to the plan's batch size. Returns torch CUDA tensors, complete.
 
         A numpy array is copied to the GPU. A batch on the GPU (a torch tensor, or anything with DLPack, such as DALI's)
-        is used where it is, after the current stream's work, which makes it. The caller owns the results.
+        is used in place, after the work of the current stream, which makes it. The caller owns the results.
 
         Raises
         ------
@@ -136,8 +136,8 @@ class PlanRunner:
             x = torch.from_dlpack(images)
             n, most = len(x), len(self._input)
             if x.dtype != torch.uint8 or x.shape[1:] != self._input.shape[1:] or not 1 <= n <= most:
-                wanted = f"uint8 [1 to {most}, {', '.join(map(str, self._input.shape[1:]))}]"
-                raise ValueError(f"this plan takes {wanted}, not {x.dtype} {list(x.shape)}")
+                taken = f"uint8 [1 to {most}, {', '.join(map(str, self._input.shape[1:]))}]"
+                raise ValueError(f"this plan takes {taken}, not {x.dtype} {list(x.shape)}")
             try:
                 # These tensors belong to the caller's stream. They live until our stream's work is done, below.
                 x = x.to(self._input.device).contiguous()
@@ -180,7 +180,7 @@ class PlanRunner:
     def capture(self) -> None:
         """Record the network as a CUDA graph with buffers of its own, before other threads use this runner.
 
-        From then on it is launched as one piece, instead of kernel by kernel.
+        From then on it is launched as a whole, instead of kernel by kernel.
         """
         torch = self._torch
         self._stream.wait_stream(torch.cuda.current_stream())
