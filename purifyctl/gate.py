@@ -1,4 +1,4 @@
-"""The gate on disk: a detector in front of the purifier, with its thresholds."""
+"""The gate on disk: the network in front of the purifier, with its thresholds."""
 
 import json
 from dataclasses import dataclass
