@@ -65,7 +65,11 @@ def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"purifyctl {name}" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("file", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda file: file.name)
+# extending.md is left out: its commands need its changes, and tests/test_extending.py runs them
+PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/*.md") if page.name != "extending.md")]
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
 def test_every_command_line_in_the_docs_is_one_that_parses(file: Path) -> None:
     blocks = re.findall(r"^```\w*\n(.*?)^```", file.read_text(), re.M | re.S)
     lines = re.findall(r"^(?:exec )?(purifyctl .*)$", "".join(blocks).replace("\\\n", ""), re.M)
