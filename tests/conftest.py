@@ -67,6 +67,12 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.photographs(tmp_path_factory.mktemp("many"), 30)
 
 
+@pytest.fixture
+def thirty(tmp_path: Path) -> Path:
+    """30 photographs, named after two classes, of which the tiny gate flags some, not all."""
+    return tiny.photographs(tmp_path / "photos", 30, labelled=True)
+
+
 @pytest.fixture(scope="session")
 def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over `many`, in small parts, that nothing disturbed. Read only."""

@@ -65,8 +65,8 @@ def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"purifyctl {name}" in (ROOT / "README.md").read_text()
 
 
-# extending.md adds choices of its own; tests/test_extending.py runs its commands
-PAGES = [ROOT / "README.md", *(page for page in sorted(ROOT.glob("docs/*.md")) if page.name != "extending.md")]
+# extending.md is left out: its commands need its changes, and tests/test_extending.py runs them
+PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/*.md") if page.name != "extending.md")]
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)

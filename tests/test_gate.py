@@ -27,17 +27,11 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
     return {row["path"]: row for part in sorted((out / "rows").glob("*.parquet")) for row in read_rows(part)}
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """30 photographs of which the tiny gate flags some, not all."""
-    return tiny.photographs(tmp_path / "photos", 30, labelled=True)
-
-
 def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_through_bit_for_bit(
-    many: Path, tiny_bundle: Bundle, tmp_path: Path
+    thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    result = run(many, tiny_bundle, tmp_path / "gated", GATED_RUN)
-    run(many, tiny_bundle, tmp_path / "all", RunOptions())
+    result = run(thirty, tiny_bundle, tmp_path / "gated", GATED_RUN)
+    run(thirty, tiny_bundle, tmp_path / "all", RunOptions())
     gated, purified = rows_of(tmp_path / "gated"), rows_of(tmp_path / "all")
     threshold = tiny_bundle.manifest.gate_thresholds["0.01"]
     counts = {"purified": 0, "copied": 0}
@@ -50,7 +44,7 @@ def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_throu
             assert row["top_probability"] == pytest.approx(purified[path]["top_probability"], abs=1e-6)
         else:
             assert row["output"] == f"images/{path}"
-            assert output == (many / path).read_bytes()
+            assert output == (thirty / path).read_bytes()
             assert row["mean_change"] is row["purify_ms"] is None
     assert min(counts.values()) > 3
     assert result.summary["handled"] == dict(sorted(counts.items(), key=lambda pair: -pair[1]))
@@ -60,14 +54,14 @@ def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_throu
 
 @pytest.mark.parametrize("unflagged", ["link", "leave"])
 def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
-    unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path
+    unflagged: str, thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged=unflagged))  # type: ignore[arg-type]
+    run(thirty, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged=unflagged))  # type: ignore[arg-type]
     others = [row for row in rows_of(tmp_path / "out").values() if not row["flagged"]]
     assert others
     for row in others:
         if unflagged == "link":
-            assert (tmp_path / "out" / row["output"]).samefile(many / row["path"])
+            assert (tmp_path / "out" / row["output"]).samefile(thirty / row["path"])
         else:
             assert row["output"] is None
         assert row["handled"] == {"link": "linked", "leave": "left"}[unflagged]
@@ -77,26 +71,26 @@ def test_files_that_are_not_flagged_are_linked_or_left_where_they_are(
 
 @pytest.mark.parametrize("unflagged", ["copy", "leave"])
 def test_a_dry_run_names_both_places_where_a_file_may_end(
-    unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unflagged: str, thirty: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = RunOptions(gated=True, unflagged=unflagged)  # type: ignore[arg-type]
-    would = dry_run(many, tiny_bundle, tmp_path / "out", options)
+    would = dry_run(thirty, tiny_bundle, tmp_path / "out", options)
     show_dry_run(would, tmp_path / "out")
     said = "".join(capsys.readouterr().out.split())
-    run(many, tiny_bundle, tmp_path / "out", options)
+    run(thirty, tiny_bundle, tmp_path / "out", options)
     found = rows_of(tmp_path / "out")
     for path, purified in would["first"].items():
         assert found[path]["output"] == (purified if found[path]["flagged"] else would["first_unflagged"][path])
         assert f"{purified}ifflagged,else" in said
     assert {found[path]["flagged"] for path in would["first"]} == {True, False}
-    assert "first_unflagged" not in dry_run(many, tiny_bundle, tmp_path / "other", RunOptions())
+    assert "first_unflagged" not in dry_run(thirty, tiny_bundle, tmp_path / "other", RunOptions())
 
 
 def test_rows_have_both_predictions_where_both_images_are_classified(
-    many: Path, tiny_bundle: Bundle, tmp_path: Path
+    thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    run(many, tiny_bundle, tmp_path / "gated", RunOptions(gated=True, compare=True))
-    run(many, tiny_bundle, tmp_path / "all", RunOptions(compare=True))
+    run(thirty, tiny_bundle, tmp_path / "gated", RunOptions(gated=True, compare=True))
+    run(thirty, tiny_bundle, tmp_path / "all", RunOptions(compare=True))
     gated, everything = rows_of(tmp_path / "gated"), rows_of(tmp_path / "all")
     for path, row in gated.items():
         assert row["unpurified_top_index"] == everything[path]["unpurified_top_index"]
@@ -109,30 +103,30 @@ def test_rows_have_both_predictions_where_both_images_are_classified(
 
 
 def test_a_gated_run_that_is_stopped_is_resumed_and_ends_as_if_it_had_not_been_stopped(
-    many: Path, tiny_bundle: Bundle, tmp_path: Path
+    thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    (many / "broken.jpg").write_bytes(b"\xff\xd8 no more")
-    whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
-    stopped = run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, max_errors=0))
+    (thirty / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    whole = run(thirty, tiny_bundle, tmp_path / "whole", GATED_RUN)
+    stopped = run(thirty, tiny_bundle, tmp_path / "out", RunOptions(gated=True, max_errors=0))
     assert stopped.exit_code == 1
-    assert run(many, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
+    assert run(thirty, tiny_bundle, tmp_path / "out", GATED_RUN).exit_code == whole.exit_code == 3
     whole, found = rows_of(tmp_path / "whole"), rows_of(tmp_path / "out")
     assert found.keys() == whole.keys()
     for path, row in found.items():
         for column in ("status", "handled", "output", "top_index"):
             assert row[column] == whole[path][column]
     with pytest.raises(ConfigError, match="another"):
-        run(many, tiny_bundle, tmp_path / "out", RunOptions())
+        run(thirty, tiny_bundle, tmp_path / "out", RunOptions())
 
 
 def test_two_shards_of_a_gated_run_are_together_what_one_run_is(
-    many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    thirty: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "PART_SIZE", PART_SIZE)
-    whole = run(many, tiny_bundle, tmp_path / "whole", GATED_RUN)
+    whole = run(thirty, tiny_bundle, tmp_path / "whole", GATED_RUN)
     folders = [tmp_path / "one", tmp_path / "two"]
     for i, out in enumerate(folders):
-        assert run(many, tiny_bundle, out, replace(GATED_RUN, shard=(i, 2))).summary["inputs"] < 30
+        assert run(thirty, tiny_bundle, out, replace(GATED_RUN, shard=(i, 2))).summary["inputs"] < 30
     merged = merge(folders)
     assert merged["finished"]
     assert merged["handled"] == whole.summary["handled"]
@@ -150,13 +144,13 @@ def test_two_shards_of_a_gated_run_are_together_what_one_run_is(
 
 @pytest.mark.parametrize("unflagged", ["copy", "link"])
 def test_members_of_an_archive_that_are_not_flagged_are_copied_out_of_it(
-    unflagged: str, many: Path, tiny_bundle: Bundle, tmp_path: Path
+    unflagged: str, thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     source = tmp_path / "shards"
     source.mkdir()
     with tarfile.open(source / "part.tar", "w") as shard:
         for folder in ("cats", "dogs"):
-            shard.add(many / folder, folder)
+            shard.add(thirty / folder, folder)
     run(source, tiny_bundle, tmp_path / "out", RunOptions(gated=True, unflagged=unflagged))  # type: ignore[arg-type]
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 30
@@ -167,7 +161,7 @@ def test_members_of_an_archive_that_are_not_flagged_are_copied_out_of_it(
             assert row["output"] == f"images/part.tar/{inside}.png"
         else:
             assert row["output"] == f"images/part.tar/{inside}"
-            assert (tmp_path / "out" / row["output"]).read_bytes() == (many / inside).read_bytes()
+            assert (tmp_path / "out" / row["output"]).read_bytes() == (thirty / inside).read_bytes()
 
 
 @pytest.fixture
@@ -181,30 +175,30 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_links_from_one_file_system_to_another_are_refused_before_anything_is_written(
-    many: Path, tiny_bundle: Bundle, elsewhere: Path, tmp_path: Path
+    thirty: Path, tiny_bundle: Bundle, elsewhere: Path, tmp_path: Path
 ) -> None:
     linking = RunOptions(gated=True, unflagged="link", limit=4)
     out = elsewhere / "not" / "yet"
     for call in (run, dry_run):
         with pytest.raises(ConfigError, match="different file systems") as caught:
-            call(many, tiny_bundle, out, linking)
+            call(thirty, tiny_bundle, out, linking)
         assert "--unflagged copy" in caught.value.hint
     assert list(elsewhere.iterdir()) == []
-    assert run(many, tiny_bundle, out, replace(linking, unflagged="copy")).exit_code == 0
-    assert run(many, tiny_bundle, tmp_path / "not" / "yet", linking).exit_code == 0
+    assert run(thirty, tiny_bundle, out, replace(linking, unflagged="copy")).exit_code == 0
+    assert run(thirty, tiny_bundle, tmp_path / "not" / "yet", linking).exit_code == 0
 
 
 def test_options_that_cannot_work_together_are_refused_before_anything_is_written(
-    many: Path, tiny_bundle: Bundle, tmp_path: Path
+    thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="Archives hold only purified images"):
         RunOptions(gated=True, packed=True)
     with pytest.raises(ConfigError, match="linked into an object store"):
         RunOptions(gated=True, unflagged="link", images_to="s3://bucket/x")
     with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.3"):
-        run(many, tiny_bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.3))
+        run(thirty, tiny_bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.3))
     config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate="none")
     without = build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle")
     with pytest.raises(ConfigError, match="has no gate"):
-        run(many, without, tmp_path / "out", GATED_RUN)
+        run(thirty, without, tmp_path / "out", GATED_RUN)
     assert not (tmp_path / "out").exists()

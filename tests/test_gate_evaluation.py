@@ -24,37 +24,39 @@ GATED_RUN = RunOptions(gated=True)
 
 
 def test_thresholds_come_from_ones_own_clean_photographs_where_some_are_given(
-    many: Path, gate: Path, tmp_path: Path
+    thirty: Path, gate: Path, tmp_path: Path
 ) -> None:
     config = EngineConfig(image_size=tiny.SIZE, batch_size=4, gate=str(gate))
     checkpoint = tiny.checkpoint(tmp_path / "run")
-    bundle = build_engine(config, checkpoint, tmp_path / "bundle", gate_photos=many)
+    bundle = build_engine(config, checkpoint, tmp_path / "bundle", gate_photos=thirty)
     assert set(bundle.manifest.gate_thresholds) == {"0.05", "0.1"}  # 30 photographs are too few for 1 in 100
-    assert f"--gate-photos {many}" in bundle.manifest.rebuild
+    assert f"--gate-photos {thirty}" in bundle.manifest.rebuild
     assert (
-        run(many, bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.1)).summary["gate"]["flagged"] <= 2
+        run(thirty, bundle, tmp_path / "out", RunOptions(gated=True, gate_fpr=0.1)).summary["gate"]["flagged"] <= 2
     )  # (30 + 1) / 10 - 1
     with pytest.raises(ConfigError, match=r"no threshold for a false-positive rate of 0\.01"):
-        run(many, bundle, tmp_path / "other", GATED_RUN)
+        run(thirty, bundle, tmp_path / "other", GATED_RUN)
     few = tmp_path / "few"
     few.mkdir()
-    for file in sorted((many / "cats").iterdir())[:5]:
+    for file in sorted((thirty / "cats").iterdir())[:5]:
         (few / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ConfigError, match="5 clean photographs are too few"):
         build_engine(config, checkpoint, tmp_path / "third", gate_photos=few)
     with pytest.raises(ConfigError, match="no gate"):
-        build_engine(replace(config, gate="none"), checkpoint, tmp_path / "third", gate_photos=many)
+        build_engine(replace(config, gate="none"), checkpoint, tmp_path / "third", gate_photos=thirty)
     assert not (tmp_path / "third").exists()
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A gate that flags half of the photographs of `many`."""
+    """A gate that flags half of the photographs of `thirty`."""
     shown = [np.asarray(tiny.photograph((tiny.SIZE, tiny.SIZE), seed)) for seed in range(30)]
     return tiny.gate(tmp_path / "gate.safetensors", np.stack(shown))
 
 
-def test_evaluate_says_what_a_gate_finds_and_attacks_all_three_together(many: Path, gate: Path, tmp_path: Path) -> None:
+def test_evaluate_says_what_a_gate_finds_and_attacks_all_three_together(
+    thirty: Path, gate: Path, tmp_path: Path
+) -> None:
     options = EvaluateOptions(
         checkpoint=tiny.checkpoint(tmp_path / "run"),
         classifier="tests.tiny:animals",
@@ -67,7 +69,7 @@ def test_evaluate_says_what_a_gate_finds_and_attacks_all_three_together(many: Pa
         batch_size=8,
         expensive_limit=8,
     )
-    result = evaluate(many, tmp_path / "out", options)
+    result = evaluate(thirty, tmp_path / "out", options)
     cells = [cell for cell in result.document["cells"] if cell["defence"] == GATED]
     gray_box = next(cell for cell in cells if cell["attack"] == "FGSM" and cell["threat_model"] == "gray_box")
     attacked, clean = (read_tables(tmp_path / "out" / "records", key) for key in ("gray_box-fgsm-16", "clean"))

@@ -109,7 +109,7 @@ def test_a_share_may_be_given_in_percent(text: str, share: float) -> None:
 
 @pytest.mark.parametrize("text", ["one", "120%", "-1%"])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no share"):
+    with pytest.raises(ConfigError, match="is not a share"):
         parse_percent(text)
 
 
