@@ -12,7 +12,7 @@ import torch
 
 from purifyctl.checkpoint import load_purifier
 from purifyctl.config import TrainingAttack
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.training import run_folder, train
 from tests.tiny_training import assert_same_weights, config, losses
 
@@ -50,6 +50,15 @@ def test_a_training_that_was_killed_is_resumed_as_if_it_had_not_been_killed(
         assert_same_weights(one, two)
     logged = [line for line in losses(killed) if "held_out" in line]
     assert [line for line in logged if line["step"] % 4 == 0] == [line for line in losses(whole) if "held_out" in line]
+
+
+def test_a_state_whose_networks_do_not_fit_is_refused_by_name(photos: Path, tmp_path: Path) -> None:
+    train(config(), photos, tmp_path / "run", max_steps=2)
+    saved = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    saved["networks"]["generator"].popitem()
+    torch.save(saved, tmp_path / "run" / "state.pt")
+    with pytest.raises(TrainingError, match="cannot be resumed"):
+        train(config(), photos, tmp_path / "run")
 
 
 def test_a_finished_training_is_not_continued(photos: Path, tmp_path: Path) -> None:

@@ -138,8 +138,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
             chosen_classifiers = [classifiers[chosen] for chosen in phase.config.classifiers]
             trainer = Trainer(phase, chosen_classifiers, workers, purifier, cache)
             if state.networks is not None:
-                trainer.load_state(state.networks)
-                state.networks = None  # the trainer has them now
+                folder.load_networks(trainer, state)
             elif workers.leads and phase.number:  # from here on, nothing of the phase before is needed
                 folder.save(state, trainer, time.monotonic() - started)
             validation: Validation | None = None

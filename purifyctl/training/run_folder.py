@@ -39,6 +39,7 @@ from purifyctl.training.validation import describe, score
 
 CHECKPOINT, LAST, STATE = "purifier.safetensors", "last.safetensors", "state.pt"
 _ELSEWHERE = "choose another --out"
+_DAMAGED = (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError)
 
 
 @dataclass
@@ -105,10 +106,8 @@ class RunFolder:
         """
         if not (self.path / STATE).exists():
             if (self.path / CHECKPOINT).exists():
-                raise ConfigError(
-                    f"{self.path} holds a purifier, and no {STATE} to resume from: the purifier would be overwritten.",
-                    hint=_ELSEWHERE,
-                )
+                why = f"{self.path} holds a purifier, and no {STATE} to resume from: the purifier would be overwritten."
+                raise ConfigError(why, hint=_ELSEWHERE)
             return State()
         try:
             earlier = json.loads((self.path / "training.json").read_text())
@@ -128,7 +127,15 @@ class RunFolder:
                 seconds=float(saved["seconds"]),
                 networks=saved["networks"],
             )
-        except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        except _DAMAGED as error:
+            raise TrainingError(f"{self.path} cannot be resumed: {error!r}", hint=_ELSEWHERE) from None
+
+    def load_networks(self, trainer: Trainer, state: State) -> None:
+        """Move saved networks from a state into the trainer. Raises TrainingError if they do not fit."""
+        try:
+            trainer.load_state(state.networks or {})
+            state.networks = None
+        except _DAMAGED as error:
             raise TrainingError(f"{self.path} cannot be resumed: {error!r}", hint=_ELSEWHERE) from None
 
     def begin(self, state: State) -> None:
