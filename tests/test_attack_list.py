@@ -115,6 +115,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_new_attack_takes_a_record_and_a_function(photos: Path, tmp_path: Path) -> None:
     package = with_links(ROOT / "purifyctl", tmp_path / "purifyctl", "config", "attacks")
     listed = (package / "config" / "attacks.py").read_text()

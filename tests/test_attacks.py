@@ -11,7 +11,7 @@ from purifyctl.config import ATTACKS, AttackConfig
 from tests import tiny
 from tests.attacked import EVERY_ATTACK, GREY, MODEL, ROUNDING, few, images
 
-WITH_TARGETS = {attack.kind for attack in ATTACKS if attack.targeted}
+WITH_TARGETS = {attack.kind for attack in ATTACKS if attack.can_be_targeted}
 
 
 @settings(deadline=None, max_examples=25)

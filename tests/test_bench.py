@@ -25,6 +25,7 @@ def own_checkpoint(tiny_bundle: Bundle) -> Path:
     return tiny_bundle.path.parent / "run"
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
     tiny_bundle: Bundle, own_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

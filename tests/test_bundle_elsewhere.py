@@ -136,6 +136,7 @@ def test_inspect_says_what_a_bundle_is_and_runs_nothing(whole: Bundle, tmp_path:
     assert facts["manifest"]["networks"]["fused"]["onnx"] == "fused.onnx"
 
 
+@pytest.mark.slow
 def test_run_takes_a_bundle_from_elsewhere_only_with_trust(whole: Bundle, photos: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PURIFYCTL_STATE": str(tmp_path / "another user")}
     words = [sys.executable, "-m", "purifyctl", "run", str(photos), "--engine", str(whole.path), "--out"]

@@ -79,6 +79,7 @@ def test_every_command_line_in_the_docs_is_one_that_parses(file: Path) -> None:
         COMMANDS[name].make_context(name, words)
 
 
+@pytest.mark.slow
 def test_run_prints_json_alone_on_stdout_and_events_on_stderr(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_run_prints_json_alone_on_stdout_and_events_on_stderr(
         json.loads(line)
 
 
+@pytest.mark.slow
 def test_run_says_how_many_failed_and_exits_with_3(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -100,6 +102,7 @@ def test_run_says_how_many_failed_and_exits_with_3(tiny_bundle: Bundle, tmp_path
     assert re.search(r"empty\W+1", done.stdout)
 
 
+@pytest.mark.slow
 def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path: Path) -> None:
     checkpoint = tiny.checkpoint(tmp_path / "run")
     built = purifyctl(
@@ -111,6 +114,7 @@ def test_build_engine_and_run_work_from_the_command_line(photos: Path, tmp_path:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_attack_writes_its_folder_and_prints_its_manifest(photos: Path, tmp_path: Path) -> None:
     (photos / "empty.jpg").touch()
     words = ("attack", photos, "--out", tmp_path / "out", "--attack", "fgsm", "--json")
@@ -121,6 +125,7 @@ def test_attack_writes_its_folder_and_prints_its_manifest(photos: Path, tmp_path
         json.loads(line)
 
 
+@pytest.mark.slow
 def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos: Path, tmp_path: Path) -> None:
     words = (
         *("evaluate", "--photos", photos, "--out", tmp_path / "out", "--checkpoint", tiny.checkpoint(tmp_path / "run")),
@@ -149,6 +154,7 @@ def test_evaluate_works_from_the_command_line_and_refuses_other_settings(photos:
     assert "seed was 0, is 1" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -239,6 +245,7 @@ def test_what_is_for_a_gate_is_refused_without_one(words: tuple[str, ...]) -> No
     assert "add --gate" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_on_a_cpu_imports_no_torch_in_either_process(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     words = ("run", photos, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--verbose")
     done = purifyctl(*words, PYTHONPROFILEIMPORTTIME="1")

@@ -75,6 +75,7 @@ def actors() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
     on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
     assert list((tmp_path / "out" / "images").glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_during_its_work_changes_nothing(
     on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_an_actor_that_is_killed_during_its_work_changes_nothing(
     assert_same(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_machines_that_lose_every_worker_stop_the_run_with_the_reason(
     on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -114,6 +117,7 @@ def test_machines_that_lose_every_worker_stop_the_run_with_the_reason(
         run(many, tiny_bundle, tmp_path / "out", RunOptions(ray="", workers=1), worker=kills_its_actor)
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_lost_for_good_leaves_its_work_to_the_others(
     on_ray: Cluster,
     many: Path,
@@ -139,6 +143,7 @@ def test_a_machine_that_is_lost_for_good_leaves_its_work_to_the_others(
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_what_fails_in_a_worker_far_away_is_reported_here(
     on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_the_locked_packages_are_those_that_the_tests_run_with(lock: str, contex
     assert "Would install" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_images_wheel_is_the_wheel_and_installs(context: Path, tmp_path: Path) -> None:
     done = run_step("hatchling build", context, Path(sys.executable))
     assert done.returncode == 0, done.stderr

@@ -197,6 +197,7 @@ def documented(title: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", section(title)))
 
 
+@pytest.mark.slow
 def test_every_column_and_summary_key_that_a_run_writes_is_in_the_reference(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

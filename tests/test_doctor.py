@@ -78,6 +78,7 @@ def test_a_machine_on_which_the_tests_run_is_one_on_which_run_works(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_continue(tmp_path: Path) -> None:
     broken = broken_packages(tmp_path / "path", "openvino", "torch")
     code, checks, errors = run_doctor("--out", tmp_path, PYTHONPATH=str(broken))
@@ -96,6 +97,7 @@ def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_continu
     assert "libtorch.so.1" in errors
 
 
+@pytest.mark.slow
 def test_requirements_come_from_the_metadata_and_only_those_outside_extras_are_needed(tmp_path: Path) -> None:
     asked = ("rich>=999", "numpy", "no-such-sun", "no-such-moon>=2; extra == 'moon'", "typer; extra == 'moon'")
     elsewhere = ("no-such-os; sys_platform == 'plan9'", "no-such-ship; sys_platform == 'plan9' and extra == 'moon'")
@@ -127,6 +129,7 @@ def few_libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"PYTHONPATH": str(metadata_that_asks_for(tmp_path_factory.mktemp("few"), "numpy"))}
 
 
+@pytest.mark.slow
 def test_a_bundle_that_runs_here_is_enough_without_what_ships(
     tiny_bundle: Bundle, tmp_path: Path, few_libraries: dict[str, str]
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_bundle_that_runs_here_is_enough_without_what_ships(
     assert checks["engine.runs.purifier"]["status"] == checks["engine.runs.classifier"]["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_and_a_folder_that_cannot_be_written_to_fail_with_what_repairs_them(
     tiny_bundle: Bundle, tmp_path: Path, few_libraries: dict[str, str]
 ) -> None:

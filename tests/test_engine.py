@@ -46,6 +46,7 @@ def test_a_bundle_names_the_rewrites_of_its_networks(tiny_bundle: Bundle) -> Non
     assert tiny_bundle.manifest.networks["classifier"].rewrites == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "precision"), [("onnxruntime", "fp32"), ("onnxruntime", "fp16")])
 def test_the_reference_backend_builds_in_both_its_precisions(backend: str, precision: str, tmp_path: Path) -> None:
     bundle = build_engine(config(backend=backend, precision=precision), tiny.checkpoint(tmp_path), tmp_path / "b")
@@ -53,6 +54,7 @@ def test_the_reference_backend_builds_in_both_its_precisions(backend: str, preci
     assert set(bundle.manifest.networks) == {"purifier", "gate"}
 
 
+@pytest.mark.slow
 def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_path: Path) -> None:
     rtx = config(backend="tensorrt-rtx", precision="fp16", targets=("SM86", "SM120"))
     bundle = build_engine(rtx, tiny.checkpoint(tmp_path), tmp_path / "bundle")
@@ -66,6 +68,7 @@ def test_an_rtx_bundle_holds_a_plan_per_card_and_says_what_parity_covers(tmp_pat
         bundle.open("purifier")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_the_gate_of_a_bundle_gives_the_scores_that_torch_gives(backend: str, tmp_path: Path) -> None:
     images = natural_images(6, tiny.SIZE)
@@ -81,6 +84,7 @@ def test_the_gate_of_a_bundle_gives_the_scores_that_torch_gives(backend: str, tm
     assert found == pytest.approx(reference, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_explain_says_of_each_network_where_it_begins_to_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +106,7 @@ def test_the_engine_recipes_build_unchanged(recipe: str, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_agree_with_torch_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +116,7 @@ def test_an_engine_that_does_not_agree_with_torch_is_refused_and_leaves_nothing(
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -126,6 +132,7 @@ def test_only_a_bundle_is_ever_overwritten(tmp_path: Path) -> None:
     build_engine(config(), checkpoint, tmp_path / "bundle", overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bundle, tmp_path: Path) -> None:
     checkpoint = tiny.checkpoint(tmp_path / "run")
     for out in (tmp_path / "new", tmp_path / "old"):

@@ -119,6 +119,7 @@ class _Interrupt:
         return climb(rung, of)
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_continues_to_the_same_rows(
     photos: Path, options: EvaluateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_rows_have_both_predictions_where_both_images_are_classified(
             assert row["top_index"] == row["unpurified_top_index"]
 
 
+@pytest.mark.slow
 def test_a_gated_run_that_is_stopped_is_resumed_and_ends_as_if_it_had_not_been_stopped(
     thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_gated_run_that_is_stopped_is_resumed_and_ends_as_if_it_had_not_been_s
         run(thirty, tiny_bundle, tmp_path / "out", RunOptions())
 
 
+@pytest.mark.slow
 def test_two_shards_of_a_gated_run_are_together_what_one_run_is(
     thirty: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from tests import tiny
 GATED_RUN = RunOptions(gated=True)
 
 
+@pytest.mark.slow
 def test_thresholds_come_from_ones_own_clean_photographs_where_some_are_given(
     thirty: Path, gate: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def gate(tmp_path: Path) -> Path:
     return tiny.gate(tmp_path / "gate.safetensors", np.stack(shown))
 
 
+@pytest.mark.slow
 def test_evaluate_says_what_a_gate_finds_and_attacks_all_three_together(
     thirty: Path, gate: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def test_the_first_layer_that_differs_is_the_one_whose_weights_were_changed(refe
     assert f"beyond 0.0001: {changed.output[0]} (Conv)" in describe_layers(layers, "fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [tiny.NETWORK, NetworkConfig("unet", 4, 6)], ids=lambda n: n.kind)
 def test_graphs_of_another_precision_or_library_share_their_layers_names(
     network: NetworkConfig, tmp_path: Path

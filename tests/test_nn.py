@@ -127,6 +127,7 @@ def test_each_layer_of_the_perceptual_loss_has_its_weight() -> None:
     torch.testing.assert_close(both, 0.5 * two + 2 * one)
 
 
+@pytest.mark.slow
 def test_vgg_takes_its_lower_layers_alone_under_any_names_and_refuses_other_weights() -> None:
     state = {}
     for name, (n_in, n_out) in {"features.0": (3, 64), "net.slice1.2": (64, 64), "5": (64, 128)}.items():

@@ -34,6 +34,7 @@ def in_integers(file: Path) -> list[bool]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [tiny.NETWORK, UNET], ids=lambda n: n.kind)
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_quantised_purifier_stays_near_its_reference_and_keeps_its_ends_in_floats(
@@ -52,6 +53,7 @@ def test_a_quantised_purifier_stays_near_its_reference_and_keeps_its_ends_in_flo
     assert difference.max() < 32
 
 
+@pytest.mark.slow
 def test_only_the_purifier_of_a_fused_graph_is_quantised(tmp_path: Path) -> None:
     purify, classify = purifier_graph(tiny.purifier()), classifier_graph(tiny.classifier())
     together = in_integers(quantised(FusedGraph(purify, classify), tmp_path))

@@ -167,6 +167,7 @@ def test_a_folder_that_holds_no_run_or_a_damaged_one_is_refused(
         write_report(out)
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_and_writes_where_it_is_asked_to(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_every_input_becomes_one_row_and_one_image_in_the_mirrored_tree(
     assert set(result.summary["stage_ms"]) == {"read", "decode", "purify", "classify", "encode", "write"}
 
 
+@pytest.mark.slow
 def test_one_graph_for_both_networks_gives_the_rows_and_images_of_two(photos: Path, tmp_path: Path) -> None:
     config = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier", fused=True)
     fused = build_engine(config, tiny.checkpoint(tmp_path), tmp_path / "fused")

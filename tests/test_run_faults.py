@@ -20,6 +20,7 @@ from tests.kills import ROOT, assert_same, command, faulty, harass, rows_of
 pytestmark = pytest.mark.usefixtures("small_parts")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "why"),
     [("segfault", "crashed", "SIGSEGV"), ("oom", "crashed", "memory"), ("hang", "timeout", "3 s")],
@@ -48,6 +49,7 @@ def test_an_image_that_kills_the_worker_gets_its_row_and_the_run_continues(
     assert_same(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["segfault", "oom", "hang"])
 def test_what_happens_once_costs_no_image(
     fault: str, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
@@ -111,6 +113,7 @@ def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
     assert done.total() == 5
 
 
+@pytest.mark.slow
 def test_every_file_of_a_hostile_folder_ends_as_a_row_with_the_right_status(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -124,6 +127,7 @@ def test_every_file_of_a_hostile_folder_ends_as_a_row_with_the_right_status(
     assert {"ok", "empty", "decode_failed", "not_an_image", "unsupported_format", "too_large"} <= set(statuses)
 
 
+@pytest.mark.slow
 def test_slow_storage_takes_time_and_nothing_else_and_is_named_as_what_limits_the_run(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -145,6 +149,7 @@ def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(
         assert np.abs(one - two).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_file_system_quota_stops_the_run_and_another_call_resumes_it(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_finished_run_is_not_touched_by_another_call(
     }
 
 
+@pytest.mark.slow
 def test_another_engine_source_or_option_is_refused_and_the_difference_is_spelled_out(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_another_engine_source_or_option_is_refused_and_the_difference_is_spelle
         run(many, another, undisturbed)
 
 
+@pytest.mark.slow
 def test_calls_that_share_a_run_do_it_together(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     gc.collect()
 
 
+@pytest.mark.slow
 def test_an_s3_prefix_gives_the_rows_and_images_of_the_same_folder(
     photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def keys_of(prefix: str) -> dict[str, bytes]:
     return {key.removeprefix(prefix): data for key, data in found.items()}
 
 
+@pytest.mark.slow
 def test_images_go_into_a_bucket_and_a_run_that_stops_is_resumed(
     photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_bucket_that_cannot_be_written_to_is_reported_before_anything_is_done(
         RunOptions(images_to="s3://photos/clean", packed=True)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone_stops_the_run_and_does_not_fail_every_image(
     photos: Path, bucket: Any, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def hashes(files: list[str]) -> list[str]:
     return [hashlib.sha256(rtx_plan(Path(file), card)).hexdigest() for file in files for card in CARDS]
 
 
+@pytest.mark.slow
 def test_plans_for_five_card_generations_build_without_a_gpu_and_are_the_same_bytes_in_every_process(
     onnx_files: dict[str, Path],
 ) -> None:

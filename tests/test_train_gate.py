@@ -169,6 +169,7 @@ def test_a_gate_is_not_calibrated_on_attacks_none_of_which_succeeded(thirty: Pat
     assert not (tmp_path / "run" / "gate.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_train_gate_on_the_command_line_says_what_the_gate_finds(thirty: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
     tables = "".join(f"[[attacks]]\nkind = '{a['kind']}'\neps = {a['eps']}\n" for a in RECIPE["attacks"])

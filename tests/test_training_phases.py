@@ -59,6 +59,7 @@ def in_one_go(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_phases_give_the_weights_of_the_chain_of_trainings_that_they_replace(
     ten: Path, in_one_go: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_phases_give_the_weights_of_the_chain_of_trainings_that_they_replace(
     assert set(attacked) == {"FGSM 8/255"}  # of the phase that the purifier comes from
 
 
+@pytest.mark.slow
 def test_a_phase_goes_on_from_the_best_purifier_or_from_the_last(
     ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_phase_goes_on_from_the_best_purifier_or_from_the_last(
     assert not torch.equal(began["last"]["stem.weight"], began["best"]["stem.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(3, 4, 12, 13), (11, 14)])
 def test_a_training_that_was_stopped_in_any_phase_ends_like_one_that_was_not(
     stops: tuple[int, ...], ten: Path, in_one_go: Path, tmp_path: Path
@@ -111,6 +114,7 @@ def test_a_training_that_was_stopped_in_any_phase_ends_like_one_that_was_not(
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("last_saved", "killed_at"), [(4, 7), (12, 14), (9, 11)])
 def test_a_training_that_was_killed_in_any_phase_is_resumed_as_if_it_had_not_been_killed(
     last_saved: int, killed_at: int, ten: Path, in_one_go: Path, tmp_path: Path
@@ -135,6 +139,7 @@ def test_the_log_and_the_figures_name_the_phase(in_one_go: Path) -> None:
     assert ", in phase broaden" in (in_one_go / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_phase_ends_when_it_gets_no_better_and_the_next_one_begins(ten: Path, tmp_path: Path) -> None:
     phases = (Phase("first", 10, learning_rate=1e-12), Phase("second", 10, learning_rate=1e-12))
     quick = {"network": tiny.NETWORK, "objective": ObjectiveConfig(l1=1.0), "validation_eps": (8 / 255,)}
@@ -201,7 +206,7 @@ def test_a_cosine_schedule_lasts_one_phase_or_several() -> None:
     ("changes", "words"),
     [
         ({"epochs": 3}, "epochs: each phase has its own"),
-        ({"phases": (Phase("one", 1), Phase("one", 1))}, "two have the same name"),
+        ({"phases": (Phase("one", 1), Phase("one", 1))}, "two of one, one have the same name"),
         ({"phases": (Phase("one", 1, goes_on_from="best"),)}, "goes_on_from is for the phases after the first"),
         ({"phases": (Phase("one", 1, continues_schedule=True),)}, "continues_schedule is for the phases after"),
         ({"phases": (Phase("one", 1, classifiers=("vgg11",)),)}, "phase one: the recipe has no classifier 'vgg11'"),

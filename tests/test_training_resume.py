@@ -19,6 +19,7 @@ from tests.tiny_training import assert_same_weights, config, losses
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tmp_path: Path) -> None:
     train(config(), photos, tmp_path / "whole")
     for stop in (5, 7, None):
@@ -30,6 +31,7 @@ def test_a_training_that_was_stopped_ends_like_one_that_was_not(photos: Path, tm
             assert logged[line["step"]] == line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [0, 1])
 def test_a_training_that_was_killed_is_resumed_as_if_it_had_not_been_killed(
     photos: Path, tmp_path: Path, cached: int
@@ -69,6 +71,7 @@ def test_a_finished_training_is_not_continued(photos: Path, tmp_path: Path) -> N
     assert again.held_out == first.held_out
 
 
+@pytest.mark.slow
 def test_a_stop_between_validations_changes_neither_the_best_purifier_nor_the_patience(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -79,6 +82,7 @@ def test_a_stop_between_validations_changes_neither_the_best_purifier_nor_the_pa
     assert result.held_out["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_purifier_that_a_stop_shows_to_be_better_is_not_kept_between_validations(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +118,7 @@ def test_a_call_that_has_nothing_to_do_still_returns_the_figures(photos: Path, t
     assert again.held_out == first.held_out != {}
 
 
+@pytest.mark.slow
 def test_a_training_on_cached_attacks_resumes_like_any_other(photos: Path, tmp_path: Path) -> None:
     settings = config(cached_attacks=1)
     train(settings, photos, tmp_path / "whole")
@@ -122,6 +127,7 @@ def test_a_training_on_cached_attacks_resumes_like_any_other(photos: Path, tmp_p
     assert_same_weights(*(tmp_path / name / "last.safetensors" for name in ("whole", "stopped")))
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_step_and_exits_with_130(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(

@@ -24,6 +24,7 @@ from tests.tiny_training import config, losses, tiny_images, trainer
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_training_writes_a_checkpoint_that_says_how_it_was_made(photos: Path, tmp_path: Path) -> None:
     result = train(config(), photos, tmp_path / "run")
     last, best = (load_purifier(tmp_path / "run" / f"{name}.safetensors") for name in ("last", "purifier"))
@@ -47,6 +48,7 @@ def test_a_training_writes_a_checkpoint_that_says_how_it_was_made(photos: Path, 
     }
 
 
+@pytest.mark.slow
 def test_a_purifier_that_starts_from_another_names_its_photographs_and_guides(photos: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(photos, elsewhere)
@@ -128,6 +130,7 @@ def test_averaged_weights_are_what_a_training_keeps(photos: Path, tmp_path: Path
     assert any(not torch.equal(value, state["generator"][name]) for name, value in kept.items())
 
 
+@pytest.mark.slow
 def test_the_best_purifier_is_kept_and_training_stops_when_it_gets_no_better(photos: Path, tmp_path: Path) -> None:
     # a learning rate that changes nothing: every validation after the first is no better
     settings = config(learning_rate=1e-12, epochs=20, patience=2, ema=0.0)
@@ -200,6 +203,7 @@ def test_a_folder_without_photographs_cannot_be_trained_on(tmp_path: Path) -> No
         train(config(), folder, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_classifiers_get_their_weights_by_name_on_the_command_line(photos: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(

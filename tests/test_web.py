@@ -29,6 +29,7 @@ def server(photos: Path) -> Iterator[Server]:
     gc.collect()  # sessions end here, and not in another test
 
 
+@pytest.mark.slow
 def test_a_web_servers_folder_gives_the_rows_and_images_of_the_folder(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_only_headers_and_members_of_an_archive_are_fetched(photos: Path, server
     assert "does not send parts" in refused.problem
 
 
+@pytest.mark.slow
 def test_servers_that_fail_for_a_moment_are_asked_again_and_what_stays_unread_gets_its_row(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_servers_that_fail_for_a_moment_are_asked_again_and_what_stays_unread_ge
     assert (again.exit_code, again.summary["statuses"]) == (0, {"ok": 10})
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_leaves_rows_of_failures_which_are_tried_again_when_it_is_back(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -174,6 +177,7 @@ def test_nobody_waits_forever_for_a_server_that_does_not_answer(
         source.read(at(f"{server.url}/cats/3.jpg"), 1 << 20)
 
 
+@pytest.mark.slow
 def test_a_listing_that_breaks_off_is_no_plan(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -193,6 +197,7 @@ def test_folders_that_may_not_be_listed_are_inputs_that_cannot_be_read(server: S
     assert (dogs.path, "403" in dogs.problem) == (b"dogs/", True)
 
 
+@pytest.mark.slow
 def test_nothing_secret_in_a_url_is_written_anywhere(
     photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_same_source_gives_the_same_bytes_and_so_does_the_source_archive(
     assert wheel.read_bytes() == built[0].read_bytes()
 
 
+@pytest.mark.slow
 def test_the_installed_command_is_the_wheels_and_has_its_recipes(elsewhere: Path, tmp_path: Path) -> None:
     where = called(elsewhere, "-c", "import purifyctl; print(purifyctl.__file__)", cwd=tmp_path, program="python")
     assert Path(where.stdout.strip()).is_relative_to(elsewhere)
