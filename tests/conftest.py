@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.samples import copy_samples
 from tests import tiny
@@ -21,6 +22,12 @@ if workers := int(
 # what the tests build, keep and trust must not reach the user's folders
 for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
     os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")
+
+
+@pytest.fixture(autouse=True)
+def console_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that calls a command in this process leaves the console as it was."""
+    monkeypatch.setattr(console, "_settings", console._settings)
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ def engine(tiny_bundle: Bundle) -> purifyctl.Engine:
         yield opened
 
 
+@pytest.mark.slow
 def test_engine_module_and_transform_give_the_pixels_that_run_writes(
     engine: purifyctl.Engine, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_rows_name_images_as_a_run_over_the_archives_would(undisturbed: Path) ->
     assert all(bytes(read_file(image)).startswith(b"\x89PNG") for image in found)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_is_resumed_and_ends_with_the_same_archives(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_an_image_is_found_in_its_tree_in_its_archive_and_where_it_waits(undistu
     assert archives.read_image(tmp_path, in_archive) == archives.read_image(tmp_path, in_tree) == expected
 
 
+@pytest.mark.slow
 def test_what_is_tried_again_joins_the_archive_of_its_part(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

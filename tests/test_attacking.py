@@ -80,6 +80,7 @@ def test_the_tree_is_mirrored_and_the_manifest_is_true(photos: Path, tmp_path: P
     assert (result.manifest["eps_255"], result.manifest["threat_model"]) == ("8/255", "gray_box")
 
 
+@pytest.mark.slow
 def test_every_input_gets_its_row_whatever_is_in_it(tmp_path: Path) -> None:
     source, out = tmp_path / "hostile", tmp_path / "out"
     source.mkdir()

@@ -195,6 +195,7 @@ class Simulation:
             self.outcomes[batch.part, position].append(outcome)
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=8),
     guilty=st.dictionaries(st.integers(0, 31), st.tuples(st.sampled_from(STAGES), st.booleans()), max_size=4),

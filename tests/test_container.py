@@ -91,6 +91,7 @@ def test_the_images_python_is_one_that_the_package_takes() -> None:
     assert low <= int(version) < high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", ["demo", "rtx"])
 def test_the_locked_packages_are_those_that_the_tests_run_with(lock: str, context: Path) -> None:
     """The install step itself, without downloads: it succeeds if everything is here, in these versions."""

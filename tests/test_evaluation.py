@@ -70,6 +70,7 @@ def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
         make_plan(list_images(photos), Labels(()), "folder", limit=None, seed=0, **sizes)
 
 
+@pytest.mark.slow
 def test_every_rung_and_defence_is_reported(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:
     result = evaluate(photos, tmp_path / "out", options)
     assert result.exit_code == 0
@@ -235,6 +236,7 @@ def test_a_surrogate_with_the_classifiers_own_weights_is_refused(tmp_path: Path)
         load_subject(options)
 
 
+@pytest.mark.slow
 def test_an_honest_purifier_raises_no_alarm(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:
     document = evaluate(photos, tmp_path / "out", options).document
     raised = {warning["check"] for cell in document["cells"] for warning in cell["warnings"]}

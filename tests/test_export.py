@@ -18,6 +18,7 @@ UNET = NetworkConfig(kind="unet", width=4, depth=6)
 NETWORKS = [tiny.NETWORK, NetworkConfig("redraw", width=8, depth=2, reduce=2), UNET]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.kind)
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_an_exported_purifier_is_its_torch_reference_at_any_batch(

@@ -27,6 +27,7 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
     return {row["path"]: row for part in sorted((out / "rows").glob("*.parquet")) for row in read_rows(part)}
 
 
+@pytest.mark.slow
 def test_flagged_images_are_purified_as_without_a_gate_and_the_others_come_through_bit_for_bit(
     thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_dry_run_names_both_places_where_a_file_may_end(
     assert "first_unflagged" not in dry_run(thirty, tiny_bundle, tmp_path / "other", RunOptions())
 
 
+@pytest.mark.slow
 def test_rows_have_both_predictions_where_both_images_are_classified(
     thirty: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -176,6 +178,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.slow
 def test_links_from_one_file_system_to_another_are_refused_before_anything_is_written(
     thirty: Path, tiny_bundle: Bundle, elsewhere: Path, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from purifyctl.training.calibration import platt
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_the_gate_that_ships_leaves_photographs_alone_and_finds_the_attacked_ones(samples: Path) -> None:
     pixels, _ = read_pixels(list_images(samples), 256)
     assert len(pixels) == 20

@@ -29,6 +29,7 @@ def pixels(decoded: Decoded) -> np.ndarray:
     return to_host(decoded.images)
 
 
+@pytest.mark.slow
 def test_every_hostile_file_gets_its_own_status_and_the_others_their_image(decoder: Decoder) -> None:
     hostile = tiny.hostile_files()
     statuses = {}
@@ -42,6 +43,7 @@ def test_every_hostile_file_gets_its_own_status_and_the_others_their_image(decod
     assert statuses == {name: status for name, (_, status) in hostile.items()}
 
 
+@pytest.mark.slow
 def test_good_images_of_a_bad_batch_are_what_they_are_alone(decoder: Decoder) -> None:
     good = [as_bytes(tiny.encoded(tiny.photograph(seed=i), "JPEG")) for i in range(4)]
     bad = as_bytes(tiny.hostile_files()["truncated.jpg"][0])

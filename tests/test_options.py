@@ -121,6 +121,7 @@ def test_resuming_may_only_change_how_a_run_is_done() -> None:
     assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from"}
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_options_as_version_0_1_0_did(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     run(photos, tiny_bundle, tmp_path / "plain", RunOptions(csv=True))
     assert json.loads((tmp_path / "plain" / "run.json").read_text())["options"] == OLD_OPTIONS

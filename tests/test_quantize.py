@@ -61,6 +61,7 @@ def test_only_the_purifier_of_a_fused_graph_is_quantised(tmp_path: Path) -> None
     assert together == [*alone, False, False]  # the classifier has two convolutions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", ["SM75", "SM86", "SM120"])
 def test_a_symmetric_graph_builds_for_tensorrt(card: str, tmp_path: Path) -> None:
     file = quantised(purifier_graph(tiny.purifier()), tmp_path, symmetric=True)

@@ -108,6 +108,7 @@ def test_the_shell_is_offered_what_can_stand_there(line: str, words: list[str]) 
     assert sorted(offered(line)) == sorted(words)
 
 
+@pytest.mark.slow
 def test_the_shell_is_offered_engine_bundles_and_no_other_folders(tiny_bundle: Bundle, tmp_path: Path) -> None:
     for place in ("engines/mine", "engines/other", "here"):
         shutil.copytree(tiny_bundle.path, tmp_path / place)

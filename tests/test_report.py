@@ -23,6 +23,7 @@ def labelled_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return report_page.build(tmp_path_factory.mktemp("labelled"))
 
 
+@pytest.mark.slow
 def test_a_report_says_what_the_summary_says(photos: Path, labelled_bundle: Bundle, tmp_path: Path) -> None:
     for name, status in (("zero.jpg", "empty"), ("notes.txt", "not_an_image")):
         data, expected = tiny.hostile_files()[name]
@@ -108,6 +109,7 @@ def test_rows_that_are_committed_while_they_are_read_are_counted_once(
     assert write_report(out)["rows"] == 10
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_images_or_classifier_says_so(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     run(photos, tiny_bundle, tmp_path / "a", RunOptions(image_format=None))
     figures, page = report_of(tmp_path / "a")
@@ -125,6 +127,7 @@ def test_a_run_without_labels_images_or_classifier_says_so(photos: Path, tiny_bu
     assert "The input: It cannot be read: No such file or directory." in report_of(tmp_path / "b")[1].text
 
 
+@pytest.mark.slow
 def test_calls_that_share_a_run_are_reported_together(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ def test_the_command_prints_json_and_writes_where_it_is_asked_to(
     assert sorted(f.name for f in tmp_path.iterdir()) == ["out", "page.html", "photos"]
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_takes_the_old_report_away(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

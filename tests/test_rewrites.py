@@ -187,6 +187,7 @@ def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten
     assert set(choices.values()) == {(fold_norms,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_a_rewritten_unet_builds_as_a_plan_in_fp16_and_in_bf16_which_holds_no_other_weights(
     dtype: torch.dtype, tmp_path: Path

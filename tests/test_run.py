@@ -77,6 +77,7 @@ def test_what_is_saved_is_what_was_classified(photos: Path, tiny_bundle: Bundle,
         assert row["top_probability"][0] == pytest.approx(float(probabilities.max()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -95,6 +96,7 @@ def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundl
         assert (row["error"] is None) == (row["status"] == "ok") == (row["output"] is not None)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -109,6 +111,7 @@ def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_pat
     assert result.exit_code == 3
 
 
+@pytest.mark.slow
 def test_two_runs_make_the_same_bytes(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(photos, tiny_bundle, tmp_path / name)
@@ -120,6 +123,7 @@ def test_two_runs_make_the_same_bytes(photos: Path, tiny_bundle: Bundle, tmp_pat
     assert len(one) == 10
 
 
+@pytest.mark.slow
 def test_the_tree_can_be_purified_without_classifying_and_rows_written_without_images(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -140,6 +144,7 @@ def test_globs_choose_what_is_read(photos: Path, tiny_bundle: Bundle, tmp_path: 
     ]
 
 
+@pytest.mark.slow
 def test_an_output_inside_the_source_is_not_read_back(photos: Path, tiny_bundle: Bundle) -> None:
     for _ in range(2):
         result = run(photos, tiny_bundle, photos / "out", RunOptions(on_existing="overwrite"))
@@ -157,6 +162,7 @@ def test_inputs_are_never_overwritten(photos: Path, tiny_bundle: Bundle) -> None
     assert {f: f.read_bytes() for f in photos.rglob("*.jpg")} == before
 
 
+@pytest.mark.slow
 def test_only_an_earlier_runs_results_are_replaced_and_only_when_asked(
     photos: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -190,6 +196,7 @@ def test_an_output_that_cannot_be_written_is_refused(photos: Path, tiny_bundle: 
         run(photos, tiny_bundle, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
 def test_ctrl_c_drains_and_commits_and_a_second_aborts(
     signals: tuple[int, ...], tiny_bundle: Bundle, tmp_path: Path

@@ -65,6 +65,7 @@ def test_what_happens_once_costs_no_image(
     assert_same(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_stops_the_run_and_another_call_resumes_it(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_an_engine_that_fails_stops_the_run_and_another_call_resumes_it(
     assert_same(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_another_call_resumes_it(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -90,6 +92,7 @@ def test_a_worker_that_does_not_start_says_why(many: Path, tiny_bundle: Bundle, 
         run(many, tiny_bundle, tmp_path / "out", worker=(sys.executable, "-m", "tests.no_such"))
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_after_it_was_planned_gets_its_row(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_slow_storage_takes_time_and_nothing_else_and_is_named_as_what_limits_th
     assert_same(tmp_path / "out", undisturbed)
 
 
+@pytest.mark.slow
 def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

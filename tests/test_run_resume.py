@@ -36,6 +36,7 @@ def test_a_part_whose_rows_are_all_kept_is_committed_by_the_next_call(
     assert json.loads((out / "summary.json").read_text())["finished"]
 
 
+@pytest.mark.slow
 def test_what_failed_is_tried_again_in_parts_that_are_not_finished_too(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_an_overwrite_that_is_killed_leaves_nothing_that_looks_finished(
     assert_same(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_what_a_call_left_that_was_killed_between_two_steps_is_cleaned_up(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_what_a_call_left_that_was_killed_between_two_steps_is_cleaned_up(
     assert_same(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_later_call_may_be_given_in_another_folder(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +151,7 @@ def test_calls_that_share_a_run_do_it_together(
         run(many, tiny_bundle, out, RunOptions(shard=(0, 3), on_existing="overwrite"))
 
 
+@pytest.mark.slow
 def test_parts_in_several_folders_are_merged_if_they_are_one_run(
     many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def rows_of(out: Path) -> list[dict]:
     return pq.read_table(out / "rows").to_pylist()
 
 
+@pytest.mark.slow
 def test_rows_say_by_how_many_grey_levels_each_image_was_changed(tiny_bundle: Bundle, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -75,12 +75,14 @@ def test_the_runner_knows_every_output_of_every_graph_in_their_order(network: st
     assert known == list(graph(network, "fp16").outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS[1:])
 def test_fp32_plans_build_where_the_card_has_fp32_products(card: str, tmp_path: Path) -> None:
     export_onnx(graph("classifier", "fp32"), tmp_path / "graph.onnx", tiny.SIZE)
     assert len(rtx_plan(tmp_path / "graph.onnx", card)) > 1000
 
 
+@pytest.mark.slow
 def test_what_the_builder_refuses_comes_with_its_reason_and_the_next_step(tmp_path: Path) -> None:
     export_onnx(graph("classifier", "fp32"), tmp_path / "graph.onnx", tiny.SIZE)
     with pytest.raises(BackendError, match="FP32 GEMM is not supported") as caught:

@@ -63,6 +63,7 @@ def test_a_state_whose_networks_do_not_fit_is_refused_by_name(photos: Path, tmp_
         train(config(), photos, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_continued(photos: Path, tmp_path: Path) -> None:
     settings = config(learning_rate=1e-12, epochs=20, patience=1, ema=0.0)
     first = train(settings, photos, tmp_path / "run")
@@ -95,6 +96,7 @@ def test_a_purifier_that_a_stop_shows_to_be_better_is_not_kept_between_validatio
     assert result.held_out["step"] == load_purifier(tmp_path / "run").about["step"] == 4
 
 
+@pytest.mark.slow
 def test_a_training_is_resumed_after_recipes_have_got_new_keys_and_names_those_that_differ(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_a_training_is_resumed_after_recipes_have_got_new_keys_and_names_those_t
         train(config(), photos, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_call_that_has_nothing_to_do_still_returns_the_figures(photos: Path, tmp_path: Path) -> None:
     first = train(config(), photos, tmp_path / "run", max_steps=2)
     again = train(config(), photos, tmp_path / "run", max_steps=2)

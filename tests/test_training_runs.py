@@ -88,6 +88,7 @@ def test_a_run_folder_is_resumed_only_with_its_own_recipe_and_photographs(photos
         train(config(), photos, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_training_leaves_plots_pictures_and_a_card(photos: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -166,6 +166,7 @@ def test_a_server_that_goes_away_leaves_rows_of_failures_which_are_tried_again_w
         run(f"{url}/cats", tiny_bundle, out)
 
 
+@pytest.mark.slow
 def test_nobody_waits_forever_for_a_server_that_does_not_answer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

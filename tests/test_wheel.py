@@ -85,6 +85,7 @@ def test_the_wheel_and_its_metadata_are_well_formed(built: tuple[Path, Path]) ->
     assert metadata.description == (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_source_gives_the_same_bytes_and_so_does_the_source_archive(
     built: tuple[Path, Path], tmp_path: Path
 ) -> None:
