@@ -30,6 +30,7 @@ def rtx_plan(file: Path, card: str) -> bytes:
     return tensorrt_rtx.build_plan(file, image_size=tiny.SIZE, batch_size=BATCH, target=card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_fp16_graph_on_a_cpu_is_its_torch_reference(network: str, onnx_files: dict[str, Path]) -> None:
     images = natural_images(2, tiny.SIZE)
