@@ -61,6 +61,8 @@ NAVIGATION = {
     ],
     "How it is built": [
         "docs/architecture",
+        "docs/glossary",
+        "docs/extending",
         "docs/adr/README",
         "docs/benchmarks",
         "engines/README",
@@ -75,8 +77,8 @@ def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == "docs/adr/README":
         source[0] += _contents("Decisions", sorted(f"docs/adr/{file.stem}" for file in ROOT.glob("docs/adr/0*.md")))
     if docname == "docs/notebook/README":
-        pages = ("loss", "ablation", "redraw")
-        source[0] += _contents("Notebook", [f"docs/notebook/{page}" for page in pages])
+        pages = {file.stem for file in ROOT.glob("docs/notebook/*.md")} - {"README"}
+        source[0] += _contents("Notebook", [f"docs/notebook/{page}" for page in sorted(pages)])
     if docname == "README":
         there = {f"docs/{file.stem}" for file in ROOT.glob("docs/*.md")}
         named = {page for pages in NAVIGATION.values() for page in pages}
