@@ -1,9 +1,9 @@
 """The list of formats that purified images can be written in.
 
-To add a format, add its record: choices, help texts and file names are read from it. Pillow does the writing.
+To add a format, add its record: choices, help texts and file names are read from it. Pillow does the writing, except
+for fast PNG (images/png.py).
 """
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,16 +16,20 @@ class Format:
     name: str  # as `--format` names it
     endings: tuple[str, ...]  # of file names, in lower case; we write the first one
     lossless: bool  # the file keeps the classified image, bit for bit
-    options: Mapping[str, Any]  # of Pillow's `Image.save`
+    fast: Mapping[str, Any] | None  # options of Pillow's `Image.save` for a quick file; None: images/png.py writes it
+    small: Mapping[str, Any] | None = None  # the same for a small file; None: as `fast`
 
 
+Compression = Literal["fast", "small"]
 JPEG_QUALITY = 95
+_WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True}
+_JPEG: dict[str, Any] = {"format": "JPEG", "quality": JPEG_QUALITY}
 
+# times and sizes: docs/benchmarks.md
 FORMATS = (
-    # run-length matching: a quarter faster than zlib's default on photographs, and 5 % smaller (docs/benchmarks.md)
-    Format("png", (".png",), True, {"format": "PNG", "compress_level": 1, "compress_type": zlib.Z_RLE}),
-    Format("webp", (".webp",), True, {"format": "WEBP", "lossless": True, "method": 0, "quality": 0}),
-    Format("jpeg", (".jpg", ".jpeg"), False, {"format": "JPEG", "quality": JPEG_QUALITY}),
+    Format("png", (".png",), True, None, {"format": "PNG", "compress_level": 6}),
+    Format("webp", (".webp",), True, _WEBP | {"method": 0, "quality": 0}, _WEBP | {"method": 4, "quality": 75}),
+    Format("jpeg", (".jpg", ".jpeg"), False, _JPEG, _JPEG | {"optimize": True, "progressive": True}),
 )
 FORMAT = {each.name: each for each in FORMATS}
 _names = [each.name for each in FORMATS if each.lossless]

@@ -8,13 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.config.formats import FORMAT, JPEG_QUALITY, ImageFormat
+from purifyctl.config.formats import FORMAT, JPEG_QUALITY, Compression, ImageFormat
+from purifyctl.images.png import encode_png
 
 
-def encode(image: NDArray[np.uint8], image_format: ImageFormat) -> memoryview:
+def encode(
+    image: NDArray[np.uint8], image_format: ImageFormat, compression: Compression = "fast"
+) -> bytes | memoryview:
     """Encode RGB uint8 [height, width, 3]."""
+    record = FORMAT[image_format]
+    options = (compression == "small" and record.small) or record.fast
+    if options is None:
+        return encode_png(image)
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, **FORMAT[image_format].options)
+    Image.fromarray(image).save(buffer, **options)
     return buffer.getbuffer()
 
 

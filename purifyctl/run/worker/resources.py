@@ -60,14 +60,14 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
                 max_pixels=options.max_pixels,
             )
         )
-        on_gpu = chain.device_id is not None
+        encode_on_gpu = chain.device_id is not None and (options.image_format, options.compression) == ("jpeg", "fast")
         yield Resources(
             setup=setup,
             labels=bundle.labels,
             decoder=decoder,
             gate=gate,
             chain=chain,
-            gpu_encoder=GpuJpegEncoder(chain.device_id) if on_gpu and options.image_format == "jpeg" else None,
+            gpu_encoder=GpuJpegEncoder(chain.device_id) if encode_on_gpu else None,
             store=RemoteFolder(options.images_to) if options.images_to else None,
             source=source,
             readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,

@@ -32,7 +32,7 @@ def finish(
         image.row.mean_change = mean_change(purified, before)
     if image_format := resources.setup.options.image_format:
         with timed() as encoding:
-            data = encode(purified, image_format)
+            data = encode(purified, image_format, resources.setup.options.compression)
         write(resources, image, data, encoding.ms)
 
 
