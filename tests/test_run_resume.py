@@ -175,7 +175,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
 ) -> None:
     would = dry_run(many, tiny_bundle, tmp_path / "out", RunOptions())
     assert (would["inputs"], would["shards"], would["finished_shards"]) == (30, 4, 0)
-    assert would["first"]["00.jpg"] == "images/00.jpg.png"
+    assert would["first"]["00.jpg"] == "images/00.png"
     assert not (tmp_path / "out").exists()
     assert dry_run(many, tiny_bundle, undisturbed, RunOptions(shard=(1, 2)))["finished_shards"] == 2
     with pytest.raises(ConfigError, match=r"options\.top was 5, is 3"):
@@ -201,7 +201,7 @@ def test_two_calls_do_not_work_on_the_same_parts(many: Path, tiny_bundle: Bundle
 
 def test_what_was_never_begun_leaves_no_trace(tiny_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for source, why in (("empty", "holds no files"), ("missing", "no folder or file")):
+    for source, why in (("empty", "holds no pictures"), ("missing", "no folder or file")):
         with pytest.raises(ConfigError, match=why):
             run(tmp_path / source, tiny_bundle, tmp_path / "out")
         assert not (tmp_path / "out").exists()
@@ -217,8 +217,16 @@ def test_a_shard_that_does_not_exist_is_refused(text: str) -> None:
         RunOptions(shard=parse_shard(text))
 
 
-def test_the_first_inputs_are_taken_and_the_rest_left(many: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    result = run(many, tiny_bundle, tmp_path / "out", RunOptions(limit=5, image_format=None))
-    assert result.summary["inputs"] == 5
-    assert [row["path"] for row in rows_of(tmp_path / "out")] == [f"{i:02}.jpg" for i in range(5)]
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["limit"] == 5
+def test_a_limit_takes_a_sample_from_everywhere_and_a_larger_one_holds_it(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    paths = {}
+    for n in (5, 12):
+        result = run(many, tiny_bundle, tmp_path / str(n), RunOptions(limit=n, image_format=None))
+        assert result.summary["inputs"] == n
+        paths[n] = [row["path"] for row in rows_of(tmp_path / str(n))]
+    assert len(set(paths[5])) == 5
+    assert set(paths[5]) < set(paths[12])
+    assert paths[12] == sorted(paths[12])
+    assert max(paths[12]) > "19.jpg"  # not the first ones by name
+    assert json.loads((tmp_path / "5" / "run.json").read_text())["options"]["limit"] == 5

@@ -5,6 +5,7 @@ import io
 import os
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -13,9 +14,14 @@ from hypothesis import strategies as st
 
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.sources import ImageFile, list_images, open_source, read_file
+from purifyctl.sources.choice import SKIPPED, Choice, described
 from purifyctl.sources.listing import sorted_lines
 from purifyctl.sources.sketch import count_known, sketch
 from tests import tiny
+
+
+def listed(root: Path, *include: str, exclude: Sequence[str] = (), strict: bool = False) -> list[str]:
+    return [os.fsdecode(found.path) for found in open_source(root).inputs(Choice(include, exclude, strict=strict))]
 
 
 def test_listing_is_sorted_and_leaves_out_hidden_files_and_the_output(tmp_path: Path) -> None:
@@ -23,15 +29,90 @@ def test_listing_is_sorted_and_leaves_out_hidden_files_and_the_output(tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = [str(image.path) for image in list_images(tmp_path, skip_folder=tmp_path / "out")]
-    assert found == ["a/1.jpg", "b/2.jpg", "notes.txt"]
+    assert found == ["a/1.jpg", "b/2.jpg"]
     assert [str(i.path) for i in list_images(tmp_path, include=["*.jpg"], exclude=["out/*", "b/*"])] == ["a/1.jpg"]
+    assert listed(tmp_path, exclude=["out"], strict=True) == ["a/1.jpg", "b/2.jpg", "notes.txt"]
 
 
-def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no files"):
+def test_a_source_without_pictures_is_refused_and_what_it_holds_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no pictures\."):
+        list_images(tmp_path)
+    (tmp_path / "a.xml").touch()
+    with pytest.raises(ConfigError, match=r"holds no pictures that are not left out: 1 no pictures \(a\.xml\)"):
         list_images(tmp_path)
     with pytest.raises(ConfigError, match="no folder or file"):
         list_images(tmp_path / "missing")
+
+
+def test_a_picture_is_what_is_called_one_or_begins_like_one(tmp_path: Path) -> None:
+    photo = tiny.photograph()
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000"):
+        (tmp_path / f"a {kind}").write_bytes(tiny.encoded(photo, kind))
+    for name in ("b.jpg", "b.NEF", "b.heic", "b.Gif"):
+        (tmp_path / name).touch()
+    pictures = sorted(p.name for p in tmp_path.iterdir())
+    for name in ("Thumbs.db", "desktop.ini", "labels.csv", "nothing", "BMW.txt", "P1 is the best.md"):
+        (tmp_path / name).write_text(name)
+    os.mkfifo(tmp_path / "pipe")  # it would wait for a writer
+    choice = Choice()
+    assert [os.fsdecode(f.path) for f in open_source(tmp_path).inputs(choice)] == pictures
+    left_out = choice.left_out.facts()
+    assert left_out == {SKIPPED: {"n": 7, "such_as": ["BMW.txt", "P1 is the best.md", "Thumbs.db"]}}
+    assert described(left_out) == "7 no pictures (BMW.txt, P1 is the best.md, Thumbs.db, ...)"
+    assert len(listed(tmp_path, strict=True)) == len(pictures) + 7
+
+
+def test_folders_of_systems_and_of_runs_are_left_out_and_told(tmp_path: Path) -> None:
+    for name in ("@eaDir/1.jpg/THUMB.jpg", "2.jpg", "clean/images/2.png", "other/run.json", "other/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("run.json", "plan.parquet"):
+        (tmp_path / "clean" / name).touch()
+    choice = Choice()
+    assert [f.path for f in open_source(tmp_path).inputs(choice)] == [b"2.jpg", b"other/3.jpg"]
+    facts = choice.left_out.facts()
+    assert facts["folders of runs"]["such_as"] == ["clean/"]
+    assert facts["folders of systems"]["such_as"] == ["@eaDir/"]
+    assert listed(tmp_path / "clean") == ["images/2.png"]  # named, it is a source like any other
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        (["*.jpg"], [], ["1.JPG", "cats/2.jpg", "cats/kittens/3.jpg", "dogs/4.jpg"]),
+        (["**/*.jpg"], [], ["1.JPG", "cats/2.jpg", "cats/kittens/3.jpg", "dogs/4.jpg"]),
+        (["/*.jpg"], [], ["1.JPG"]),
+        (["./1.jpg"], [], ["1.JPG"]),
+        (["cats"], [], ["cats/2.jpg", "cats/kittens/3.jpg"]),
+        (["cats/*"], [], ["cats/2.jpg", "cats/kittens/3.jpg"]),
+        (["cats/*.jpg"], [], ["cats/2.jpg"]),
+        ([], ["cats"], ["1.JPG", "dogs/4.jpg", "dogs/5.png"]),
+        ([], ["kittens/"], ["1.JPG", "cats/2.jpg", "dogs/4.jpg", "dogs/5.png"]),
+        (["*.jpg"], ["cats", "!cats/2.jpg"], ["1.JPG", "cats/2.jpg", "dogs/4.jpg"]),
+    ],
+)
+def test_globs_follow_the_rules_of_gitignore_and_case_does_not_matter(
+    include: list[str], exclude: list[str], left: list[str], tmp_path: Path
+) -> None:
+    for name in ("1.JPG", "cats/2.jpg", "cats/kittens/3.jpg", "dogs/4.jpg", "dogs/5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert listed(tmp_path, *include, exclude=exclude) == left
+
+
+def test_it_is_told_how_many_files_each_glob_left_out(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.png", "4.gif"):
+        (tmp_path / name).touch()
+    choice = Choice(["*.jpg", "*.png"], ["2.*", "5.jpg"])
+    assert [f.path for f in open_source(tmp_path).inputs(choice)] == [b"1.jpg", b"3.png"]
+    told = described(choice.left_out.facts())
+    assert told == "1 by --exclude '2.*' (2.jpg); 0 by --exclude '5.jpg'; 1 not in --include (4.gif)"
+
+
+@pytest.mark.parametrize("glob", ["", "/", "[", "\\"])
+def test_a_glob_that_can_match_nothing_is_refused(glob: str) -> None:
+    with pytest.raises(ConfigError, match="is no glob"):
+        Choice(exclude=[glob])
 
 
 def test_what_is_no_regular_file_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
@@ -58,7 +139,7 @@ def test_archives_are_read_where_their_members_lie(tmp_path: Path) -> None:
         for name in ("cats/1.jpg", "cats/1.json", "dogs/._2.jpg", "/dogs/2.jpg", "./cats//1.jpg", "../../etc/3.jpg"):
             member = tarfile.TarInfo(name)
             member.size = len(photo)
-            archive.addfile(member, io.BytesIO(photo))
+            archive.addfile(member, io.BytesIO(photo if name.endswith(".jpg") else b"{".ljust(len(photo))))
         link = tarfile.TarInfo("link.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
@@ -66,7 +147,7 @@ def test_archives_are_read_where_their_members_lie(tmp_path: Path) -> None:
     (tmp_path / "part-0.tar.md5").touch()
     found = {str(image.path): image for image in list_images(tmp_path, exclude=["*.md5"])}
     good = ["loose.jpg", "part-0.tar/cats/1.jpg", "part-0.tar/dogs/2.jpg"]
-    bad = {"part-0.tar/../../etc/3.jpg": "out of the archive", "part-0.tar/link.jpg": "a link"}
+    bad = {"part-0.tar/../../etc/3.jpg": "out of the archive", "part-0.tar/link.jpg": "not in the archive"}
     assert set(found) == {*good, *bad}
     assert all(read_file(found[path]).tobytes() == photo for path in good)
     for path, why in bad.items():
@@ -91,35 +172,28 @@ def test_a_damaged_archive_is_an_input_that_cannot_be_read_beside_what_it_still_
     assert [bool(image.problem) for image in found] == [True, True, False]
 
 
-@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
-def test_a_list_names_the_files_to_take(separator: str, tmp_path: Path) -> None:
-    names = ["b/2.jpg", "./a/1.jpg", "", "b/2.jpg", str(tmp_path / "c.jpg"), "gone.jpg", "b//3.jpg"]
-    (tmp_path / "list").write_text(separator.join(names))
-    found = list(open_source(tmp_path).inputs(files_from=tmp_path / "list", exclude=["*3.jpg"]))
-    assert [f.path for f in found] == [b"a/1.jpg", b"b/2.jpg", b"c.jpg", b"gone.jpg"]
-    assert found[1].file == os.fsencode(tmp_path / "b" / "2.jpg")
-
-
-@pytest.mark.parametrize("name", ["/etc/passwd", "../x.jpg", "a/../../x.jpg", "."])
-def test_a_list_that_leads_out_of_the_source_is_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / "list").write_text(name)
-    with pytest.raises(ConfigError, match="no file in SRC"):
-        list(open_source(tmp_path).inputs(files_from=tmp_path / "list"))
-
-
 @given(st.lists(st.binary(max_size=4).filter(lambda b: b"\0" not in b)), st.integers(1, 5))
 def test_sorting_on_disk_is_sorting(lines: list[bytes], in_memory: int) -> None:
     assert list(sorted_lines(iter(lines), in_memory)) == sorted(lines)
 
 
-def test_links_to_folders_and_folders_that_cannot_be_listed_are_inputs_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "1.jpg").touch()
-    (tmp_path / "again").symlink_to("cats")
-    (tmp_path / "circle").symlink_to("circle")
-    found = {str(image.path): image.problem for image in list_images(tmp_path)}
-    assert set(found) == {"again", "cats/1.jpg", "circle"}
-    assert "link to a folder" in found["again"]
+def test_links_to_folders_are_followed_unless_their_files_are_listed_anyway(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("root/cats/1.jpg", "elsewhere/dogs/2.jpg", "root/.store/birds/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    links = {"again": "cats", "birds": ".store/birds", "circle": "circle", "dogs": "../elsewhere/dogs", "up": ".."}
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "dogs" / "around").symlink_to("..")
+    (tmp_path / "elsewhere" / "dogs" / "more").symlink_to("../../root/cats")
+    choice = Choice()
+    found = {os.fsdecode(f.path): f for f in open_source(root).inputs(choice)}
+    assert list(found) == ["birds/3.jpg", "cats/1.jpg", "circle", "dogs/2.jpg"]
+    told = choice.left_out.facts()["links to folders that are listed anyway"]
+    assert (told["n"], told["such_as"]) == (4, ["again/", "dogs/around/", "dogs/more/"])
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_file(found["circle"].as_image())
 
 
 @given(st.lists(st.lists(st.text("aB.-/_", min_size=1, max_size=3), min_size=1, max_size=3), max_size=12))
@@ -132,7 +206,7 @@ def test_the_listing_is_in_the_order_of_the_paths_whatever_they_are_called(names
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
         expected = sorted(os.fsencode(f.relative_to(root)) for f in root.rglob("*") if f.is_file())
-        assert [found.path for found in open_source(root).inputs()] == expected
+        assert [found.path for found in open_source(root).inputs(Choice(strict=True))] == expected
 
 
 def test_a_sketch_knows_its_photographs_wherever_they_lie_and_no_others(tmp_path: Path) -> None:
@@ -146,3 +220,30 @@ def test_a_sketch_knows_its_photographs_wherever_they_lie_and_no_others(tmp_path
     assert count_known(there, sketch(here)) == 8
     assert count_known(here, sketch(here, limit=4)) == count_known(here, sketch(here[::-1], limit=4)) == 4
     assert count_known(here, "") == count_known([], sketch(here)) == 0
+
+
+def test_an_archive_has_the_inputs_that_it_would_have_if_it_were_unpacked(tmp_path: Path) -> None:
+    photo, text = tiny.encoded(tiny.photograph(), "JPEG"), b"7"
+    names = ["a.jpg", "b.jfif", "c.jpe", "d", "e.JPG", "f.gif", "g.j2k", "h.pbm", "sub/k.data", "sub/l.jpg"]
+    others = ["i.json", "j.cls", ".hidden/m.jpg", "__MACOSX/n.jpg", "sub/.o.jpg", "@eaDir/p.jpg"]
+    with tarfile.open(tmp_path / "mixed.tar", "w") as archive:
+        for name in names + others:
+            member = tarfile.TarInfo(name)
+            data = text if name.endswith(("json", "cls")) else photo
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        links = {"hard": "d", "sub/soft.jpg": "../a.jpg", "sub/soft": "l.jpg"}
+        for name, target in links.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE if name == "hard" else tarfile.SYMTYPE, target
+            archive.addfile(member)
+    with tarfile.open(tmp_path / "mixed.tar") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    packed, unpacked = list_images(tmp_path / "mixed.tar"), list_images(tmp_path / "unpacked")
+    assert [str(image.path.relative_to("mixed.tar")) for image in packed] == [str(image.path) for image in unpacked]
+    assert [str(image.path) for image in unpacked] == sorted([*names, *links])
+    for one, other in zip(packed, unpacked, strict=True):
+        assert read_file(one).tobytes() == read_file(other).tobytes() == photo
+    assert listed(tmp_path / "mixed.tar", strict=True) == sorted(
+        f"mixed.tar/{name}" for name in (*names, *links, "i.json", "j.cls")
+    )

@@ -14,6 +14,7 @@ from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import BusyError, ConfigError, ImageError
 from purifyctl.run import RunOptions, run
 from purifyctl.sources import open_source
+from purifyctl.sources.choice import Choice
 from purifyctl.sources.web import _children
 from tests import tiny
 from tests.remote import ODD, ROOT, archive, at, images_of, read_all, rows_of, statuses_of
@@ -104,7 +105,7 @@ def test_only_headers_and_members_of_an_archive_are_fetched(photos: Path, server
     archive(photos / "cut.tar", {"1.jpg": large})
     (photos / "cut.tar").write_bytes((photos / "cut.tar").read_bytes()[: 1 << 19])
     source = open_source(server.url)
-    found = list(source.inputs(include=["*.tar/*"]))
+    found = list(source.inputs(Choice(["*.tar/*"])))
     assert [(f.path, bool(f.problem)) for f in found[:2]] == [(b"cut.tar/", True), (b"cut.tar/1.jpg", False)]
     assert server.sent < 2 << 20
     assert source.read(found[4].as_image()).tobytes() == large

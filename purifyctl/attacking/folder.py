@@ -34,7 +34,8 @@ from purifyctl.config.attack import AttackOptions
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images import Decoder
-from purifyctl.images.sink import IMAGES, output_paths, prepare_output, printable
+from purifyctl.images.names import Naming, output_paths
+from purifyctl.images.sink import IMAGES, prepare_output, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import installed
@@ -185,7 +186,7 @@ def _check_networks(
 
 
 def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels) -> list[Input]:
-    outputs = output_paths([image.path for image in images], "png")
+    outputs = output_paths([image.path for image in images], Naming("png"))
     truth = TruthFromFolder(labels)
     inputs = [Input(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)]
     unknown = [one for one in inputs if one.truth is None]

@@ -9,7 +9,7 @@ from purifyctl.config.attacks import WITH_RESTARTS, AttackKind
 from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
 from purifyctl.config.options import check_minimums, option
 from purifyctl.config.training import ClassifierConfig
-from purifyctl.config.values import EpsSpace, LabelsFrom
+from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError
 
 OnExisting = Literal["error", "overwrite"]
@@ -45,8 +45,8 @@ class AttackOptions:
     image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
     batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
     seed: int = option(0, minimum=0, help="The same seed makes the same images.")
-    include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
-    exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
+    include: tuple[str, ...] = option((), help=INCLUDE_HELP)
+    exclude: tuple[str, ...] = option((), help=EXCLUDE_HELP)
     on_existing: OnExisting = option("error", help="What to do when OUT holds an earlier attack.")
 
     def __post_init__(self) -> None:

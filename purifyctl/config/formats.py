@@ -35,6 +35,12 @@ FORMAT = {each.name: each for each in FORMATS}
 _names = [each.name for each in FORMATS if each.lossless]
 LOSSLESS = f"{', '.join(_names[:-1])} and {_names[-1]}"  # for help texts
 
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's ending says. None: no format that can be written."""
+    return next((each for each in FORMATS if name.lower().endswith(each.endings)), None)
+
+
 if TYPE_CHECKING:
     ImageFormat = str
 else:  # the choices of flags are the list's

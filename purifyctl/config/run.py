@@ -6,9 +6,11 @@ from typing import Literal
 
 from purifyctl.config.formats import LOSSLESS, Compression, ImageFormat
 from purifyctl.config.options import check_minimums, option
-from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, parse_percent, parse_shard
+from purifyctl.config.values import DEFAULT_GATE_FPR, EXCLUDE_HELP, INCLUDE_HELP, MAX_PIXELS, parse_percent, parse_shard
 from purifyctl.errors import ConfigError
 
+SETTINGS, PLAN = "run.json", "plan.parquet"
+RUN_FILES = (SETTINGS, PLAN)  # a folder that holds both is a run's
 IMAGE_TIMEOUT_S = 60.0
 OnExisting = Literal["resume", "overwrite", "error"]
 Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
@@ -34,6 +36,9 @@ class RunOptions:
         "fast",
         may_change=True,
         help="fast: write purified images quickly. small: files a tenth smaller, which take up to 30 times as long.",
+    )
+    keep_names: bool = option(
+        False, help="Write each image in its input's own format and name, if the format can be written."
     )
     packed: bool = option(
         False, flag="--tar", help="Write the purified images into tar archives of about 1,000, and no folder tree."
@@ -70,8 +75,9 @@ class RunOptions:
         recorded_as="files_from",  # its SHA-256
         help="File that names the files in SRC to take, one per line. SRC is then not listed.",
     )
-    include: tuple[str, ...] = option((), help="Glob of paths to read; repeatable.")
-    exclude: tuple[str, ...] = option((), help="Glob of paths to leave out; repeatable.")
+    include: tuple[str, ...] = option((), help=INCLUDE_HELP)
+    exclude: tuple[str, ...] = option((), help=EXCLUDE_HELP)
+    strict: bool = option(False, help="Files that are no pictures fail. Otherwise they are counted and left out.")
     csv: bool = option(False, may_change=True, help="Also write rows.csv.")
     jsonl: bool = option(False, may_change=True, help="Also write rows.jsonl.")
     max_errors: int | None = option(
@@ -91,7 +97,9 @@ class RunOptions:
         may_change=True,
         help="N calls share this run; this call is number I, counted from 0.",
     )
-    limit: int | None = option(None, minimum=1, help="Take only the first inputs, this many.")
+    limit: int | None = option(
+        None, minimum=1, help="Take a sample of the inputs, this many, spread over all of them; always the same."
+    )
     image_timeout: float = option(
         IMAGE_TIMEOUT_S,
         may_change=True,
@@ -131,6 +139,8 @@ class RunOptions:
             )
         if self.images_to and self.gated and self.unflagged == "link":
             raise ConfigError("Nothing can be linked into an object store.", hint="pass --unflagged copy or leave")
+        if self.keep_names and self.image_format is None:
+            raise ConfigError("There are no images to name.", hint="leave out --format none or --keep-names")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
 

@@ -8,6 +8,8 @@ from purifyctl.errors import ConfigError
 
 T = TypeVar("T")
 
+INCLUDE_HELP = "Take only files that this glob matches, such as '*.jpg', with the rules of .gitignore; repeatable."
+EXCLUDE_HELP = "Leave out files and folders that this glob matches, such as 'drafts' or '*_thumb.*'; repeatable."
 MAX_PIXELS = 100_000_000  # a larger image is refused when its header is read: it may be a decompression bomb
 
 DEFAULT_GATE_FPR = 0.01  # share of the clean images that the gate may flag, unless another one is asked for

@@ -1,13 +1,11 @@
-"""The output folder of a command: a mirrored tree in which no two inputs share a name."""
+"""The output folder of a command."""
 
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from purifyctl.config.formats import FORMAT, ImageFormat
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 
@@ -62,54 +60,6 @@ def check_apart(source: Path | None, out: Path) -> None:
         raise ConfigError(
             f"The output {out} would overwrite the input {source}.", hint="choose an --out that SRC does not lie in"
         )
-
-
-def name_outputs(paths: Iterable[bytes], image_format: ImageFormat) -> Iterator[bytes]:
-    """The name of the image that is made from each input, relative to the images folder. No two inputs get the same
-    name, and no image gets the name of a folder.
-
-    `cats/1.png` keeps its name when PNG is written; `cats/1.jpg` becomes `cats/1.jpg.png`, so that it differs
-    from a `cats/1.png` beside it. If that name is taken, too, the ending is added once more.
-
-    Parameters
-    ----------
-    paths
-        In order, without repeats. A path that could take an output's name begins with the input's path, so it follows
-        closely: the function reads only so far ahead.
-    """
-    endings = tuple(os.fsencode(ending) for ending in FORMAT[image_format].endings)
-    ahead: deque[bytes] = deque()
-    coming = iter(paths)
-
-    def is_taken(name: bytes) -> bool:
-        """Whether a later input has this name, or lies in a folder with this name."""
-        limit = name + b"/"
-        while not ahead or ahead[-1] < limit:
-            following = next(coming, None)
-            if following is None:
-                break
-            ahead.append(following)
-        for path in ahead:  # they are in order: nothing beyond `limit` can match
-            if path == name or path.startswith(limit):
-                return True
-            if path > limit:
-                return False
-        return False
-
-    while (path := ahead.popleft() if ahead else next(coming, None)) is not None:
-        output = path.rstrip(b"/")
-        if not output.lower().endswith(endings):
-            output += endings[0]
-        while is_taken(output):
-            output += endings[0]
-        yield output
-
-
-def output_paths(paths: Sequence[PurePosixPath], image_format: ImageFormat) -> list[PurePosixPath]:
-    """`name_outputs` of paths in any order."""
-    ordered = sorted(os.fsencode(path) for path in paths)
-    outputs = dict(zip(ordered, name_outputs(ordered, image_format), strict=True))
-    return [PurePosixPath(os.fsdecode(outputs[os.fsencode(path)])) for path in paths]
 
 
 def printable(path: PurePosixPath) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 import purifyctl
+from purifyctl.config.run import PLAN
 from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
@@ -21,7 +22,7 @@ from purifyctl.report.counters import Stretch
 from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
-from purifyctl.run.plan import PLAN, Plan
+from purifyctl.run.plan import Plan
 from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 
 POINTS = 200  # in the plot over time, about

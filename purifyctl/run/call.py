@@ -16,6 +16,7 @@ from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.machine import machine
+from purifyctl.run.listed import say_listed
 from purifyctl.run.messages import Setup
 from purifyctl.run.open_parts import OpenParts
 from purifyctl.run.parent.devices import process_all
@@ -28,6 +29,7 @@ from purifyctl.run.rows import write_text
 from purifyctl.run.run_folder import RunFolder
 from purifyctl.run.summary import summarise
 from purifyctl.sources import Source, open_source
+from purifyctl.sources.choice import SKIPPED
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.sources.urls import without_secrets
 
@@ -75,7 +77,11 @@ def run(
     opened = open_source(source, skip_folder=out)
     prepared = prepare(opened, bundle, out, options)
     with RunFolder(opened.on_this_machine, out, options.shard) as folder:
-        plan = folder.begin_or_resume(prepared.settings, options.on_existing, prepared.make_plan)
+        plan, listed = folder.begin_or_resume(
+            prepared.settings, options.on_existing, prepared.make_plan, grows=options.limit is None
+        )
+        left_out = prepared.left_out.facts() if listed else plan.about().get("left_out", {})
+        say_listed(listed, left_out, options.image_format)
         mine = range(options.shard[0], plan.parts, options.shard[1])
         setup = Setup(
             bundle=bundle,
@@ -88,13 +94,19 @@ def run(
             options=options,
         )
         done = _process(setup, plan, folder, mine, worker)
+        grown = folder.has_grown(plan)
+        if grown:  # another shard has listed the source
+            console.warn("The source has grown meanwhile: give the same command again for this call's share of that.")
         files = [file for number in mine if (file := folder.part_file(number))]
         summary = {
             "inputs": sum(map(plan.size, mine)),
-            "finished": all(map(folder.is_committed, mine)) and not done.left,
+            "finished": all(map(folder.is_committed, mine)) and not done.left and not grown,
+            "skipped": left_out.get(SKIPPED, {}).get("n", 0),
+            "left_out": left_out,
             **summarise(files),
             "this_call": {
                 **done.facts(started),
+                **(listed.facts() if listed else {}),
                 "command": _command(source, opened),
                 "bundle": str(bundle.path),
                 "bundle_sha256": bundle.sha256,

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import purifyctl
+from purifyctl.config.run import PLAN
 from purifyctl.errors import ConfigError
-from purifyctl.files import file_sha256, write_json
-from purifyctl.run.plan import PLAN, Plan
+from purifyctl.files import write_json
+from purifyctl.run.plan import Plan
 from purifyctl.run.run_folder import SUMMARY, parts_of, read_settings
 from purifyctl.run.summary import summarise
 from purifyctl.settings import differences
@@ -29,7 +30,7 @@ def merge(folders: Sequence[Path]) -> dict[str, Any]:
             raise ConfigError(
                 f"{other} holds another run than {first}: {'; '.join(changed)}.", hint="name the folders of one run"
             )
-        if file_sha256(other / PLAN) != file_sha256(first / PLAN):
+        if not plan.is_same(Plan(other / PLAN)):
             raise ConfigError(
                 f"{other} and {first} do not have the same plan: the source changed in between.",
                 hint="run both anew, or let all calls share one --out",

@@ -1,5 +1,6 @@
 """Parts that are being worked on: which batches are left to do, and which rows have come."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from purifyctl import console
@@ -30,14 +31,15 @@ class OpenParts:
 
     def batches(self, parts: Iterable[int]) -> Iterator[InputBatch]:
         """The batches that these parts still need, cut as the plan cuts them."""
-        per_part = -(-self._plan.size(0) // self._batch_size)
+        sizes = [-(-self._plan.size(number) // self._batch_size) for number in range(self._plan.parts)]
+        first = list(itertools.accumulate(sizes, initial=0))  # the number of each part's first batch
         for number in parts:
             inputs, rows = self._plan.part(number).inputs, self._open(number)
             self._commit_if_whole(number)
             for k in range(0, len(inputs), self._batch_size):
                 positions = tuple(p for p in range(k, min(k + self._batch_size, len(inputs))) if p not in rows)
                 if positions:
-                    batch = number * per_part + k // self._batch_size
+                    batch = first[number] + k // self._batch_size
                     yield InputBatch(number, batch, positions, [inputs[p] for p in positions])
 
     def _open(self, part: int) -> dict[int, Row]:

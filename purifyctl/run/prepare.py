@@ -1,9 +1,9 @@
 """Before a run: check the options, and decide what identifies the run, so that a later call can resume it."""
 
 import hashlib
-import itertools
+import heapq
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from purifyctl.config.run import ALWAYS_WRITTEN, RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
+from purifyctl.images.names import Naming
 from purifyctl.labels import Labels, TruthFromFolder
-from purifyctl.run.plan import write_plan
-from purifyctl.sources import Source
+from purifyctl.run.listed import Listed
+from purifyctl.run.plan import Plan, write_plan
+from purifyctl.sources import Found, Source
+from purifyctl.sources.choice import Choice, LeftOut
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.thresholds import threshold_for
 
@@ -27,7 +30,8 @@ class Prepared:
     networks: tuple[str, ...]  # of the bundle's chain
     threshold: float | None  # gate score from which on an image is flagged; None: no gate
     settings: dict[str, Any]  # what identifies the run; it is written to run.json
-    make_plan: Callable[[Path], None]  # writes the plan to a file
+    make_plan: Callable[[Path, Plan | None], Listed]  # writes the plan to a file, or what an earlier one lacks
+    left_out: LeftOut  # complete when the plan is made
 
 
 def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> Prepared:
@@ -51,16 +55,19 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
         _check_links(source, out)
     networks = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
     labels = bundle.labels if networks != ("purifier",) else Labels(())
-    found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
+    choice = Choice(options.include, options.exclude, strict=options.strict)
+    found = source.inputs(choice, files_from=options.files_from)
 
-    def make_plan(file: Path) -> None:
-        write_plan(
+    def make_plan(file: Path, earlier: Plan | None) -> Listed:
+        return write_plan(
             file,
-            itertools.islice(found, options.limit),
-            image_format=options.image_format or "png",
+            found if options.limit is None else _sample(found, options.limit),
+            naming=Naming(options.image_format or "png", keep=options.keep_names),
             truth=TruthFromFolder(labels),
             batch_size=bundle.manifest.batch_size,
             archives=options.packed,
+            earlier=earlier,
+            about=lambda: {"left_out": choice.left_out.facts()},
         )
 
     settings = {
@@ -68,7 +75,15 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
         "options": _identity(options),
         "engine": _engine_facts(bundle, classify=networks != ("purifier",)),
     }
-    return Prepared(networks, threshold, settings, make_plan)
+    return Prepared(networks, threshold, settings, make_plan, choice.left_out)
+
+
+def _sample(found: Iterable[Found], n: int) -> list[Found]:
+    """`n` of the inputs, spread over all of them: those whose paths have the smallest hashes. A larger sample holds a
+    smaller one.
+    """
+    smallest = heapq.nsmallest(n, found, key=lambda f: (hashlib.blake2b(f.path, digest_size=8).digest(), f.path))
+    return sorted(smallest)
 
 
 def _threshold(bundle: Bundle, options: RunOptions) -> float | None:

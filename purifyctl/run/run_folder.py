@@ -1,7 +1,7 @@
 """A run on disk: its settings, its plan, and what is done.
 
 run.json                the settings; it marks the folder as that of a run
-plan.parquet            every input, in parts
+plan.parquet            every input, in parts; plan-00001.parquet: what was added to the source later
 rows/part-00042.parquet the rows of a finished part
 rows/kept-00042.parquet the rows of a part that was stopped before its end
 images/...              the purified tree
@@ -10,26 +10,30 @@ report.html             the same for people, once somebody has asked for it
 """
 
 import contextlib
-import fcntl
+import errno
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from purifyctl import console, settings
-from purifyctl.config.run import OnExisting
+from purifyctl import settings
+from purifyctl.config.run import PLAN, SETTINGS, OnExisting
 from purifyctl.errors import BusyError, ConfigError, OutputError
 from purifyctl.files import write_json
 from purifyctl.images.sink import IMAGES, check_apart, prepare_output
 from purifyctl.parquet import read_columns, write_part
 from purifyctl.run import archives
-from purifyctl.run.plan import PLAN, Plan
+from purifyctl.run.listed import Listed
+from purifyctl.run.locks import in_turn, locked, shared
+from purifyctl.run.plan import Plan
 from purifyctl.run.rows import KeptRow, Row, read_rows
 
-ROWS, SETTINGS, SUMMARY, SUMMARIES, REPORT = "rows", "run.json", "summary.json", "summaries", "report.html"
-MAKES = (PLAN, ROWS, SUMMARY, SUMMARIES, REPORT, "rows.csv", "rows.jsonl")
+ROWS, SUMMARY, SUMMARIES, REPORT = "rows", "summary.json", "summaries", "report.html"
+MAKES = (ROWS, SUMMARY, SUMMARIES, REPORT, "rows.csv", "rows.jsonl")  # besides the plan
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # what file systems say that have no hard links
 LOCK, PLAN_LOCK = ".lock", ".plan.lock"
 
 
@@ -61,8 +65,8 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written to: {error.strerror}.", hint="check --out") from None
         with ExitStack() as stack:
-            stack.enter_context(_shared(self.path / LOCK, self._of))
-            stack.enter_context(_locked(self.path / f".{self._shard}.lock"))
+            stack.enter_context(shared(self.path / LOCK, self._of))
+            stack.enter_context(locked(self.path / f".{self._shard}.lock"))
             self._held = stack.pop_all()
         return self
 
@@ -81,14 +85,22 @@ class RunFolder:
         self,
         asked: Mapping[str, Any],
         on_existing: OnExisting,
-        make_plan: Callable[[Path], None],
-    ) -> Plan:
-        """Begin a new run, or check that an earlier one has the same settings.
+        make_plan: Callable[[Path, Plan | None], Listed],
+        *,
+        grows: bool = True,
+    ) -> tuple[Plan, Listed | None]:
+        """Begin a new run, or check that an earlier one has the same settings, and plan what is new in the source.
 
         Parameters
         ----------
         make_plan
-            Writes the plan to a file. It is not called if there is a plan.
+            Writes a plan to a file, or the part of it that an earlier plan lacks.
+        grows
+            Whether a plan that is there may be extended.
+
+        Returns
+        -------
+        The plan, and what the listing of the source found; None: it was not listed.
 
         Raises
         ------
@@ -96,27 +108,46 @@ class RunFolder:
             The folder holds a run of something else (the message names the differences), or files of another origin.
         """
         file = self.path / PLAN
-        with _locked(self.path / PLAN_LOCK, fcntl.LOCK_EX):  # the first of several calls plans for all
+        with in_turn(self.path / PLAN_LOCK) as waited:  # the first of several calls plans for all
             if on_existing == "resume" and file.is_file():
                 check_same(self.path, asked)
-            else:
-                if self._of > 1 and on_existing == "overwrite":
-                    raise ConfigError(
-                        "Calls that share a run would overwrite each other's results.", hint=f"remove {self.path} first"
-                    )
-                never_began = (self.path / SETTINGS).is_file() and not file.is_file()
-                overwrite = on_existing == "overwrite" or never_began
-                prepare_output(
-                    self.source, self.path, makes=MAKES, marker=SETTINGS, settings=asked, overwrite=overwrite
+                # a call that waited finds a plan that another one has just made
+                listed = self._extend(Plan(file), make_plan) if grows and not waited else None
+                return Plan(file), listed
+            if self._of > 1 and on_existing == "overwrite":
+                raise ConfigError(
+                    "Calls that share a run would overwrite each other's results.", hint=f"remove {self.path} first"
                 )
-                self._rows.mkdir()
-                try:
-                    make_plan(file)
-                except BaseException:
-                    self._rows.rmdir()
-                    (self.path / SETTINGS).unlink()
-                    raise
-        return Plan(file)
+            never_began = (self.path / SETTINGS).is_file() and not file.is_file()
+            overwrite = on_existing == "overwrite" or never_began
+            makes = (PLAN, *sorted(each.name for each in self.path.glob("plan-*.parquet")), *MAKES)
+            prepare_output(self.source, self.path, makes=makes, marker=SETTINGS, settings=asked, overwrite=overwrite)
+            self._rows.mkdir()
+            try:
+                listed = make_plan(file, None)
+            except BaseException:
+                self._rows.rmdir()
+                (self.path / SETTINGS).unlink()
+                raise
+            return Plan(file), listed
+
+    def _extend(self, plan: Plan, make_plan: Callable[[Path, Plan | None], Listed]) -> Listed:
+        """Add what is new in the source to the plan. The addition appears whole, or not at all."""
+        addition = self.path / f".{self._shard}.{plan.extension.name}"
+        try:
+            listed = make_plan(addition, plan)
+            if listed.added:
+                # what says that everything is done goes first
+                for summary in (self.path / SUMMARY, *(self.path / SUMMARIES).glob("*.json")):
+                    summary.unlink(missing_ok=True)
+                _appear(addition, plan.extension)
+        finally:
+            addition.unlink(missing_ok=True)
+        return listed
+
+    def has_grown(self, plan: Plan) -> bool:
+        """Whether another call has added something to this plan."""
+        return plan.extension.exists()
 
     def clean(self, parts: Iterable[int]) -> None:
         """Remove what a killed call left behind, and make the folder for images that are being written."""
@@ -183,6 +214,20 @@ class RunFolder:
         return self.path / f"rows{ending}" if self._of == 1 else self.path / SUMMARIES / f"{self._shard}{ending}"
 
 
+def _appear(file: Path, name: Path) -> None:
+    """Give a file its name, unless there is a file of that name: a lock may be missing where two calls plan at once."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        raise BusyError(
+            f"Another call has extended the plan in {name.parent} at the same moment.", hint="give the command again"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise _no_room(name, error) from None
+        file.replace(name)
+
+
 def check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     """Raises ConfigError if the run was asked for something else; the message names the differences."""
     settings.check_same(
@@ -229,42 +274,3 @@ def _no_room(file: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{file} cannot be written: {error.strerror or error}.", hint="make room, and give the same command again"
     )
-
-
-@contextmanager
-def _shared(file: Path, of: int) -> Iterator[None]:
-    """Hold a lock together with the other calls that share the run, if all say the same N of `--shard I/N`."""
-    with _locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB if of == 1 else fcntl.LOCK_SH | fcntl.LOCK_NB) as stream:
-        if of > 1:
-            with contextlib.suppress(OSError):  # another call is there, or the file system knows no locks
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the first call writes down its N
-                stream.truncate(0)
-                stream.write(str(of))
-                stream.flush()
-            with contextlib.suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_SH)
-            stream.seek(0)
-            if (others := stream.read()) not in ("", str(of)):
-                raise BusyError(
-                    f"Calls that share {file.parent} among {others} are at work on it.", hint=f"--shard I/{others}"
-                )
-        yield
-
-
-@contextmanager
-def _locked(file: Path, how: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Iterator[IO[str]]:
-    """Hold a lock that ends with the process, however the process ends."""
-    try:
-        stream = file.open("a+")
-    except OSError as error:
-        raise ConfigError(f"{file.parent} cannot be written to: {error.strerror}.", hint="check --out") from None
-    with stream:
-        try:
-            fcntl.flock(stream, how)
-        except BlockingIOError:
-            raise BusyError(
-                f"Another call is at work on {file.parent}.", hint="wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            console.warn(f"{file.parent} knows no locks ({error.strerror}): see that no two calls do the same work.")
-        yield stream

@@ -2,18 +2,21 @@
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from purifyctl.config.pictures import HEADER_BYTES
+from purifyctl.config.run import RUN_FILES
 from purifyctl.errors import ConfigError, ImageError
+from purifyctl.sources.choice import SYSTEM_FOLDERS, Choice
 from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, too_large
 
-LINKED = "It is a link to a folder; those are not followed."
+LISTED = "links to folders that are listed anyway"
 
 
 class LocalSource:
@@ -35,16 +38,14 @@ class LocalSource:
         self.root_name = os.fsencode(source.name)
         self._skip = os.path.realpath(os.fsencode(skip_folder)) if skip_folder else None
 
-    def inputs(
-        self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
-    ) -> Iterator[Found]:
+    def inputs(self, choice: Choice | None = None, *, files_from: Path | None = None) -> Iterator[Found]:
         if files_from is None:
             self.is_folder()  # raises now if there is nothing
         elif not os.path.isdir(self.root):
             raise ConfigError(
                 f"{self.on_this_machine} is no folder, in which the files of a list could lie.", hint="check the path"
             )
-        return find_inputs(self, files_from=files_from, include=include, exclude=exclude)
+        return find_inputs(self, choice or Choice(), files_from=files_from)
 
     def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
         return read_file(image, max_bytes)
@@ -65,17 +66,53 @@ class LocalSource:
         names = self._names(folder)  # only names, because a folder may hold millions
         where = os.path.join(folder, b"")
         return (
-            Found(path + name, where + name)
+            Found(path + name, where + name, stamp=self.stamp(where + name))
             if not name.endswith(b"/")
-            else Found(path + name, where + name[:-1], problem=LINKED if self._is_linked(where + name) else "")
+            else Found(path + name, where + name[:-1])
             for name in names
         )
 
     def is_archive(self, entry: Found) -> bool:
         return entry.path.endswith(b".tar/") and not os.path.isdir(entry.file)
 
-    def _is_linked(self, folder: bytes) -> bool:
-        return os.path.islink(folder[:-1]) and os.path.isdir(folder)
+    def why_not(self, folder: Found) -> str:
+        where = folder.file
+        if self._skip is not None and os.path.realpath(where) == self._skip:
+            return "folders of runs"
+        if all(os.path.isfile(os.path.join(where, os.fsencode(name))) for name in RUN_FILES):
+            return "folders of runs"
+        return LISTED if os.path.islink(where) and self._is_listed_anyway(where) else ""
+
+    def _is_listed_anyway(self, link: bytes) -> bool:
+        """Whether a link leads to a folder that is listed under another path, or that the listing is inside of."""
+        target = os.path.realpath(link)
+        above = os.path.dirname(link)
+        while len(above) >= len(self.root):  # each folder on the way to the link
+            real = os.path.realpath(above)
+            if os.path.join(real, b"").startswith(os.path.join(target, b"")):
+                return True
+            if target.startswith(os.path.join(real, b"")):
+                between = target[len(real) :].split(b"/")
+                if not any(name.startswith(b".") or name in SYSTEM_FOLDERS for name in between):
+                    return True
+            above = os.path.dirname(above)
+        return False
+
+    def header(self, file: Found) -> bytes | None:
+        try:
+            if not stat.S_ISREG(os.stat(file.file).st_mode):
+                return b""
+            with open(file.file, "rb") as stream:
+                return stream.read(HEADER_BYTES)
+        except OSError:
+            return None  # reading it will say why
+
+    def stamp(self, place: bytes) -> str:
+        try:
+            facts = os.stat(place)
+        except OSError:
+            return ""
+        return f"{facts.st_size} {facts.st_mtime_ns}"
 
     def _names(self, folder: bytes) -> list[bytes]:
         names = []
@@ -87,8 +124,6 @@ class LocalSource:
                     is_folder = entry.is_dir()
                 except OSError:
                     is_folder = False  # a link in a circle; reading it will say so
-                if is_folder and self._skip is not None and os.path.realpath(entry.path) == self._skip:
-                    continue
                 names.append(entry.name + b"/" if is_folder or entry.name.endswith(b".tar") else entry.name)
         names.sort()
         return names

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from purifyctl import console
 from purifyctl.errors import ConfigError
+from purifyctl.sources.choice import Choice, described
 from purifyctl.sources.local import LocalSource
 from purifyctl.sources.remote import RemoteSource
 from purifyctl.sources.source import ImageFile, Source
@@ -38,16 +40,21 @@ def open_source(address: Path | str, *, skip_folder: Path | None = None) -> Sour
 def list_images(
     source: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = (), skip_folder: Path | None = None
 ) -> list[ImageFile]:
-    """Every input of a folder or file on this machine, sorted by path. See `listing.find_inputs`.
+    """Every input of a folder or file on this machine, sorted by path, as `run` takes them. It says what is left out.
 
     Raises
     ------
     ConfigError
-        The source does not exist, cannot be listed, or holds no files.
+        The source does not exist, cannot be listed, or holds no pictures.
     """
-    found = LocalSource(source, skip_folder).inputs(include=include, exclude=exclude)
-    images = [one.as_image() for one in found]
+    choice = Choice(include, exclude)
+    images = [one.as_image() for one in LocalSource(source, skip_folder).inputs(choice)]
+    said = described(choice.left_out.facts())
     if not images:
-        filtered = " that --include and --exclude leave" if include or exclude else ""
-        raise ConfigError(f"{source} holds no files{filtered}.", hint="check the path and the globs")
+        raise ConfigError(
+            f"{source} holds no pictures{f' that are not left out: {said}' if said else ''}.",
+            hint="check the path and the globs",
+        )
+    if said:
+        console.note(f"Left out of {source}: {said}.")
     return images

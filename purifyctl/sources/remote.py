@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.errors import BusyError, ConfigError, ImageError, PurifyctlError
+from purifyctl.sources.choice import Choice
 from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.server import Patience, Place, file_system
 from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, too_large
@@ -55,10 +56,8 @@ class RemoteSource:
         last = self.name.rpartition("/")[2]
         self.root_name = decoded(last) if self._is_web else os.fsencode(last)
 
-    def inputs(
-        self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
-    ) -> Iterator[Found]:
-        return find_inputs(self, files_from=files_from, include=include, exclude=exclude)
+    def inputs(self, choice: Choice | None = None, *, files_from: Path | None = None) -> Iterator[Found]:
+        return find_inputs(self, choice or Choice(), files_from=files_from)
 
     def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
         if image.problem:
@@ -99,9 +98,9 @@ class RemoteSource:
             if folder == self.root or isinstance(error, ConnectionError):
                 raise self._unlisted(error) from None
             raise
-        folders = {name for name, is_folder in listed if is_folder}
+        folders = {name for name, is_folder, _ in listed if is_folder}
         entries = []
-        for name, is_folder in dict.fromkeys(listed):
+        for name, is_folder, stamp in dict.fromkeys(listed):
             if name.startswith(b".") and name not in (b".", b".."):
                 continue
             problem, is_archive = "", False
@@ -120,11 +119,21 @@ class RemoteSource:
             slash = b"/" if is_folder or is_archive or not name else b""
             # a folder's URL keeps its slash, an archive's has none
             where = self._join(folder, name) + (b"" if is_archive else slash)
-            entries.append(Found(path + name + slash, where, problem=problem))
+            entries.append(Found(path + name + slash, where, problem=problem, stamp=stamp))
         return iter(sorted(entries))
 
     def is_archive(self, entry: Found) -> bool:
         return not entry.file.endswith(b"/")
+
+    def why_not(self, folder: Found) -> str:  # noqa: ARG002
+        return ""  # to look for the files of a run would be a request for each folder
+
+    def header(self, file: Found) -> bytes | None:
+        """A request for each header would cost as much as one for each photograph, so the name alone decides."""
+        return b"" if b"." in file.path.rpartition(b"/")[2] else None  # many stores name photographs by a hash
+
+    def stamp(self, place: bytes) -> str:  # noqa: ARG002
+        return ""
 
     def inside(self, line: bytes) -> bytes | None:
         path = line.removeprefix(b"./")

@@ -23,8 +23,8 @@ class Place(Protocol):
 
     def is_folder(self, url: str) -> bool: ...
 
-    def names(self, folder: str) -> list[tuple[bytes, bool]]:
-        """What lies in a folder: each name, and whether it is a folder."""
+    def names(self, folder: str) -> list[tuple[bytes, bool, str]]:
+        """What lies in a folder: each name, whether it is a folder, and `Found.stamp`."""
 
     def size(self, url: str) -> int: ...
 

@@ -1,7 +1,7 @@
 """What a source is: it lists its inputs, and reads them. What lies behind it is known only inside this package."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple, Protocol
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.errors import ImageError
+from purifyctl.sources.choice import Choice
 from purifyctl.sources.urls import is_url
 
 MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     start: int = 0  # of its bytes, within the file
     length: int | None = None  # None: the whole file
     problem: str = ""  # why it cannot be read, if that is known already
+    stamp: str = ""  # differs when the content differs: its size and when it was changed. Empty: not known
 
     def as_image(self) -> ImageFile:
         file = os.fsdecode(self.file)
@@ -76,12 +78,10 @@ class Source(Protocol):
     def at_once(self) -> int:
         """How many inputs of a batch are best read at once: 1, or more if each has to wait for a server."""
 
-    def inputs(
-        self, *, files_from: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
-    ) -> Iterator[Found]:
+    def inputs(self, choice: Choice | None = None, *, files_from: Path | None = None) -> Iterator[Found]:
         """Every input, sorted by path. See `listing.find_inputs` for the parameters, and for what counts as one.
 
-        A server is asked when the first input is taken, so that a plan that is there needs no answer.
+        A server is asked when the first input is taken.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Tree(Protocol):
         """Whether the root is a folder. Raises ConfigError if there is nothing."""
 
     def entries(self, folder: bytes, path: bytes) -> Iterator[Found]:
-        """What a folder holds, without hidden names, sorted. Raises OSError at once if it cannot be listed.
+        """What a folder holds, stamped, without hidden names, sorted. Raises OSError at once if it cannot be listed.
 
         `path` is the folder's own, to which names are added. Those of folders and archives end in a slash, and are
         sorted with it.
@@ -125,6 +125,15 @@ class Tree(Protocol):
 
     def is_archive(self, entry: Found) -> bool:
         """Whether an entry that ends in a slash is an archive, and not a folder."""
+
+    def why_not(self, folder: Found) -> str:
+        """Why a folder is not listed: what it is, in the plural. Empty: it is listed."""
+
+    def header(self, file: Found) -> bytes | None:
+        """The first bytes of a file whose name does not say what it is. None: it is an input in any case."""
+
+    def stamp(self, place: bytes) -> str:
+        """`Found.stamp` of a file."""
 
     def inside(self, line: bytes) -> bytes | None:
         """A line of a list as a path relative to the root; None: there can be no such path in this tree."""

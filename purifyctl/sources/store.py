@@ -1,6 +1,7 @@
 """Object stores, and whatever else fsspec reaches: S3, Google Cloud Storage, FTP, SMB."""
 
 import os
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,7 +26,7 @@ class Store:
     def is_folder(self, url: str) -> bool:
         return bool(self._system.info(self._path(url))["type"] == "directory")
 
-    def names(self, folder: str) -> list[tuple[bytes, bool]]:
+    def names(self, folder: str) -> list[tuple[bytes, bool, str]]:
         path = self._path(folder)
         found = []
         for entry in self._system.ls(path or "/", detail=True):
@@ -34,7 +35,7 @@ class Store:
             if name in (path, path + "/") and not (is_folder and name != path):
                 continue  # the folder itself, as an object of no bytes
             inside = name.removeprefix(path + "/")
-            found.append((os.fsencode(inside.removesuffix("/") if is_folder else inside), is_folder))
+            found.append((os.fsencode(inside.removesuffix("/") if is_folder else inside), is_folder, _stamp(entry)))
         return found
 
     def size(self, url: str) -> int:
@@ -71,6 +72,14 @@ class Store:
 
     def _path(self, url: str) -> str:
         return self._top + url[len(self._root) :]
+
+
+def _stamp(entry: Mapping[str, Any]) -> str:
+    """What a store says of an object that changes with its content. Stores have different names for it."""
+    version = next(
+        (str(entry[key]) for key in ("ETag", "etag", "LastModified", "mtime", "updated") if entry.get(key)), ""
+    )
+    return f"{entry.get('size')} {version}" if version else ""
 
 
 class RemoteFolder:

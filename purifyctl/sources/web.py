@@ -35,9 +35,9 @@ class Web:
         """A server redirects a request for a folder to the folder's name with a slash."""
         return bool(self._wait(self._where, url))
 
-    def names(self, folder: str) -> list[tuple[bytes, bool]]:
+    def names(self, folder: str) -> list[tuple[bytes, bool, str]]:
         page, base = self._wait(self._page, f"{folder}/")
-        return _children(page, base)
+        return [(name, is_folder, "") for name, is_folder in _children(page, base)]  # pages show times as they like
 
     def size(self, url: str) -> int:
         return int(self._wait(self._size, url))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from purifyctl.images.names import Naming
 from purifyctl.labels import TruthFromFolder, imagenet_labels
 from purifyctl.run.plan import Plan, write_plan
 from purifyctl.sources import Found
@@ -31,7 +32,7 @@ def main() -> None:
         file = Path(folder) / "plan.parquet"
         started = time.perf_counter()
         write_plan(
-            file, entries(n), image_format="png", truth=TruthFromFolder(imagenet_labels()), batch_size=16
+            file, entries(n), naming=Naming("png"), truth=TruthFromFolder(imagenet_labels()), batch_size=16
         )  # fmt: skip
         planned = time.perf_counter()
         plan = Plan(file)

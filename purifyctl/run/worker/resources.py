@@ -60,7 +60,8 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
                 max_pixels=options.max_pixels,
             )
         )
-        encode_on_gpu = chain.device_id is not None and (options.image_format, options.compression) == ("jpeg", "fast")
+        all_alike = (options.image_format, options.compression, options.keep_names) == ("jpeg", "fast", False)
+        encode_on_gpu = chain.device_id is not None and all_alike
         yield Resources(
             setup=setup,
             labels=bundle.labels,

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purifyctl.config.formats import format_of
 from purifyctl.errors import OutputError
 from purifyctl.files import link_into_tree, write_into_tree
 from purifyctl.images import encode
-from purifyctl.images.sink import IMAGES, printable
+from purifyctl.images.sink import printable
 from purifyctl.run.archives import waiting_place
 from purifyctl.run.rows import Row
 from purifyctl.run.worker.in_flight import ImageInFlight, timed
@@ -30,9 +31,12 @@ def finish(
     """
     if before is not None:
         image.row.mean_change = mean_change(purified, before)
-    if image_format := resources.setup.options.image_format:
+    options = resources.setup.options
+    if image_format := options.image_format:
+        if options.keep_names and (own := format_of(image.input.output.name)):
+            image_format = own.name
         with timed() as encoding:
-            data = encode(purified, image_format, resources.setup.options.compression)
+            data = encode(purified, image_format, options.compression)
         write(resources, image, data, encoding.ms)
 
 
@@ -74,10 +78,10 @@ def write(resources: Resources, image: ImageInFlight, data: bytes | memoryview |
 
 
 def pass_on(resources: Resources, image: ImageInFlight) -> None:
-    """Pass on the unchanged file of an image that was not flagged. It keeps its name, which no other output has."""
+    """Pass on the unchanged file of an image that was not flagged."""
     row, source, setup = image.row, image.input.image, resources.setup
     assert image.file is not None
-    output, data = IMAGES / source.path, image.file
+    output, data = image.input.passed_on, image.file
     image.file = None
     with timed() as writing, _noting_failure(resources, row, output):
         if resources.store:
