@@ -78,10 +78,10 @@ def test_a_run_that_is_stopped_is_resumed_and_ends_with_the_same_archives(
 
 
 def test_an_image_is_found_in_its_tree_in_its_archive_and_where_it_waits(undisturbed: Path, tmp_path: Path) -> None:
-    in_archive = plan.PurePosixPath("images/00000.tar/cats/00.jpg.png")
+    in_archive = plan.PurePosixPath("images/00000.tar/cats/00.png")
     expected = archives.read_image(undisturbed, in_archive)
-    assert expected == images_in(undisturbed)["cats/00.jpg.png"]
-    waiting, in_tree = tmp_path / archives.waiting_place(in_archive), plan.PurePosixPath("images/cats/00.jpg.png")
+    assert expected == images_in(undisturbed)["cats/00.png"]
+    waiting, in_tree = tmp_path / archives.waiting_place(in_archive), plan.PurePosixPath("images/cats/00.png")
     for file in (waiting, tmp_path / in_tree):
         file.parent.mkdir(parents=True)
         file.write_bytes(expected)
@@ -97,7 +97,7 @@ def test_what_is_tried_again_joins_the_archive_of_its_part(
     file.write_bytes(b"")
     try:
         assert run(many, tiny_bundle, tmp_path / "out", IN_ARCHIVES).exit_code == 3
-        assert "cats/05.jpg.png" not in images_in(tmp_path / "out")
+        assert "cats/05.png" not in images_in(tmp_path / "out")
     finally:
         file.write_bytes(photograph)
     again = RunOptions(packed=True, retry_failed=True)

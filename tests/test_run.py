@@ -88,7 +88,7 @@ def test_hostile_files_become_rows_with_a_named_error_and_exit_code_3(tiny_bundl
     os.mkfifo(source / "pipe.jpg")
     (source / "dangling.jpg").symlink_to("nowhere")
     expected |= {"pipe.jpg": "unreadable", "dangling.jpg": "unreadable"}
-    result = run(source, tiny_bundle, tmp_path / "out")
+    result = run(source, tiny_bundle, tmp_path / "out", RunOptions(strict=True))
     rows = {row["path"]: row for row in rows_of(tmp_path / "out")}
     assert {path: row["status"] for path, row in rows.items()} == expected
     assert result.exit_code == 3

@@ -62,7 +62,7 @@ def test_a_picture_is_what_is_called_one_or_begins_like_one(tmp_path: Path) -> N
     assert len(listed(tmp_path, strict=True)) == len(pictures) + 7
 
 
-def test_folders_of_systems_and_of_runs_are_left_out_and_told(tmp_path: Path) -> None:
+def test_folders_of_systems_and_of_runs_are_left_out_and_reported(tmp_path: Path) -> None:
     for name in ("@eaDir/1.jpg/THUMB.jpg", "2.jpg", "clean/images/2.png", "other/run.json", "other/3.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -1,6 +1,6 @@
 """How pictures are recognised without being decoded: by the ending of a file's name, and by a file's first bytes."""
 
-HEADER_BYTES = 64  # the first bytes of a file that `looks_like_picture` needs
+HEADER_BYTES = 64  # the first bytes of a file that `is_picture` needs
 
 # A file with one of these endings is said to be a picture, whether it can be decoded here or not.
 _ENDINGS = """
@@ -51,7 +51,7 @@ def ending_of(name: bytes) -> bytes:
     return ending if ending.lower().decode("latin-1") in PICTURE_ENDINGS else b""
 
 
-def looks_like_picture(header: bytes) -> bool:
+def is_picture(header: bytes) -> bool:
     """Whether a file that begins with these bytes is a picture, of a kind that can be recognised by its beginning."""
     if header.startswith(_STARTS):
         return True

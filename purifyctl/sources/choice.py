@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from purifyctl.config.pictures import ending_of, looks_like_picture
+from purifyctl.config.pictures import ending_of, is_picture
 from purifyctl.errors import ConfigError
 
 SHOWN = 3  # names of a kind that messages and summaries show
@@ -103,7 +103,7 @@ class Choice:
         if self._strict or header is None or ending_of(path):
             return True
         start = header()
-        if start is None or looks_like_picture(start):
+        if start is None or is_picture(start):
             return True
         self.left_out.add(SKIPPED, path)
         return False

@@ -16,8 +16,8 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def listed_paths(file: Path, tree: Tree) -> Iterator[bytes]:
     """The paths that a list names, as a listing writes them: relative to the root, archives with a slash.
 
-    One path per line, or with NUL bytes between them (`find -print0`), which are taken as they are. A path is relative
-    to the root, or whole, or a URL in the tree. A path that is named twice counts once. UTF-8 with or without a mark at
+    One path per line, or with NUL bytes between them (`find -print0`), whose names are exact. A path is relative to the
+    root, or whole, or a URL in the tree. A path that is named twice counts once. UTF-8 with or without a mark at
     its beginning, other bytes as the file system has them, and UTF-16 with a mark are read. Spaces at the end of a
     line are left out, and so are empty lines and lines that begin with "# ".
 
