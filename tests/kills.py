@@ -1,9 +1,10 @@
 """Kill a run at random points, resume it, and compare the result with that of an undisturbed run.
 
-    python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar | --gate]
+    python -m tests.kills [--images 2000] [--kills 100] [--seed 0] [--tar | --gate | --grow]
 
 Each call of `purifyctl run` is killed at a random moment after its first image: the parent or its worker, by SIGKILL,
-SIGTERM or SIGINT. If a run ends before there were enough kills, it is compared, and another one is begun.
+SIGTERM or SIGINT. If a run ends before there were enough kills, it is compared, and another one is begun. With --grow,
+half of the images are only added to the source between the calls.
 """
 
 import argparse
@@ -33,6 +34,7 @@ ENDS = (
     *(-number for number in SIGNALS),
 )  # the signal itself ended it: before the first image, or after the last
 PART_SIZE = 8  # inputs, for runs over few: two batches
+GROWTH = 6  # fewer images than this are added between two calls
 LONGEST_S = 0.5  # of work between two kills
 
 
@@ -47,8 +49,15 @@ def files_of(out: Path) -> dict[str, bytes]:
 
 
 def assert_same(out: Path, undisturbed: Path) -> None:
-    """The same rows, the same images, and no other file."""
-    assert rows_of(out) == rows_of(undisturbed)
+    """The same rows, the same images, and no other file. If the plan grew in other steps, the parts are others."""
+    if len(list(out.glob("plan*"))) == len(list(undisturbed.glob("plan*"))):
+        assert rows_of(out) == rows_of(undisturbed)
+    else:
+        assert [one | {"batch": 0} for one in sorted(rows_of(out), key=str)] == [
+            one | {"batch": 0} for one in sorted(rows_of(undisturbed), key=str)
+        ]
+        assert files_of(out) == files_of(undisturbed)
+        return
     assert files_of(out) == files_of(undisturbed)
     assert sorted(p.name for p in (out / "rows").iterdir()) == sorted(p.name for p in (undisturbed / "rows").iterdir())
 
@@ -99,16 +108,41 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def grow(source: Path, complete: Path, n: int) -> None:
+    """Add up to `n` of the images that are missing in a source."""
+    missing = {file.name for file in complete.iterdir()} - {file.name for file in source.iterdir()}
+    for name in sorted(missing)[:n]:
+        os.link(complete / name, source / name)
+
+
 def harass(
-    source: Path, bundle: Bundle, folder: Path, undisturbed: Path, *more: str, kills: int, seed: int
+    source: Path,
+    bundle: Bundle,
+    folder: Path,
+    undisturbed: Path,
+    *more: str,
+    kills: int,
+    seed: int,
+    grows: bool = False,
 ) -> Counter[str]:
-    """Kill runs `kills` times, and check that each ends as an undisturbed one does. Counts what was done."""
+    """Kill runs `kills` times, and check that each ends as an undisturbed one does. Counts what was done.
+
+    `grows`: each run begins with every second image, and some of the others are added before each call.
+    """
     chance, done, runs = random.Random(seed), Counter[str](), 0
     while done.total() < kills:
         out = folder / f"run-{runs}"
         runs += 1
+        complete = source
+        if grows:
+            complete, source = source, folder / f"source-{runs}"
+            source.mkdir()
+            for file in sorted(complete.iterdir())[::2]:
+                os.link(file, source / file.name)
         words = command(source, bundle, out, *more)
         while done.total() < kills:
+            if grows:
+                grow(source, complete, chance.randrange(GROWTH))
             what, code = run_killed(words, out, chance)
             assert code in ENDS, (what, code)
             if what.startswith("nothing"):
@@ -116,8 +150,11 @@ def harass(
             done[what] += 1
             if code == 0:  # only the worker was hit, and the run continued to its end
                 break
+        if grows:
+            grow(source, complete, sys.maxsize)
         assert subprocess.run(words, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
         assert_same(out, undisturbed)
+        source = complete
     done["runs"] = runs
     return done
 
@@ -130,6 +167,7 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--tar", action="store_true", help="runs that put their images into archives")
     kind.add_argument("--gate", action="store_true", help="runs that purify about half of them")
+    kind.add_argument("--grow", action="store_true", help="half of the images come later")
     arguments = parser.parse_args()
     more = ["--tar"] if arguments.tar else ["--gate"] if arguments.gate else []
     with tempfile.TemporaryDirectory() as name:
@@ -138,7 +176,9 @@ def main() -> None:
         source = tiny.photographs(folder / "photographs", arguments.images)
         undisturbed = folder / "undisturbed"
         subprocess.run(command(source, bundle, undisturbed, *more), cwd=ROOT, check=True)
-        done = harass(source, bundle, folder, undisturbed, *more, kills=arguments.kills, seed=arguments.seed)
+        done = harass(
+            source, bundle, folder, undisturbed, *more, kills=arguments.kills, seed=arguments.seed, grows=arguments.grow
+        )
     print(f"{arguments.images} images; every run ended as the undisturbed one: {dict(done)}")
 
 

@@ -106,12 +106,12 @@ def test_a_file_that_vanishes_after_it_was_planned_gets_its_row(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--gate",)])
+@pytest.mark.parametrize(("more", "grows"), [((), False), (("--gate",), False), ((), True)])
 def test_runs_that_are_killed_at_random_points_end_as_an_undisturbed_one(
-    more: tuple[str, ...], many: Path, tiny_bundle: Bundle, tmp_path: Path
+    more: tuple[str, ...], grows: bool, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     subprocess.run(command(many, tiny_bundle, tmp_path / "whole", *more), cwd=ROOT, check=True)
-    done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", *more, kills=5, seed=0)
+    done = harass(many, tiny_bundle, tmp_path, tmp_path / "whole", *more, kills=5, seed=0, grows=grows)
     assert done.pop("runs") >= 1
     assert done.total() == 5
 

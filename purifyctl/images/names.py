@@ -1,13 +1,14 @@
 """The names of images that are made from inputs: a mirrored tree in which no two inputs share a name."""
 
+import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 
-from purifyctl.config.formats import FORMAT, ImageFormat, format_of
+from purifyctl.config.formats import FORMAT, FORMATS, ImageFormat, format_of
 from purifyctl.config.pictures import ending_of
 
 
@@ -20,16 +21,20 @@ class Naming:
 
     def keeps(self, path: bytes) -> bool:
         """Whether an output of this name would be written in the format that its ending says."""
-        written = format_of(os.fsdecode(path))
-        return written is not None and (self.keep or written.name == self.image_format)
-
-    @property
-    def ending(self) -> bytes:
-        return FORMAT[self.image_format].endings[0].encode()
+        return path.lower().endswith(self._kept)
 
     def plain(self, path: bytes) -> bytes:
         """The name that an image gets if no other one would get it: `cat.png` for `cat.jpg`."""
         return path if self.keeps(path) else path.removesuffix(ending_of(path)) + self.ending
+
+    @cached_property
+    def ending(self) -> bytes:
+        return FORMAT[self.image_format].endings[0].encode()
+
+    @cached_property
+    def _kept(self) -> tuple[bytes, ...]:
+        formats = FORMATS if self.keep else (FORMAT[self.image_format],)
+        return tuple(ending.encode() for each in formats for ending in each.endings)
 
 
 def name_outputs(inputs: Iterable[tuple[bytes, bytes | None]], naming: Naming) -> Iterator[bytes]:
@@ -57,25 +62,36 @@ def name_outputs(inputs: Iterable[tuple[bytes, bytes | None]], naming: Naming) -
         if not ahead:
             ahead.append(first)
         path, name = first
-        open_groups = {group: limit for group, limit in open_groups.items() if path <= limit}
-        passed = {folder: limit for folder, limit in passed.items() if path <= limit}
-        passed |= {folder: _group(folder) + b"/" for folder in _folders_like_images(path[: path.rfind(b"/") + 1])}
+        folder = path[: path.rfind(b"/") + 1]
+        if open_groups or passed or _folders_like_images(folder):
+            open_groups = {group: limit for group, limit in open_groups.items() if path <= limit}
+            passed = {folder: limit for folder, limit in passed.items() if path <= limit}
+            passed |= {each: _group(each) + b"/" for each in _folders_like_images(folder)}
         group = _group(path)
         if group not in open_groups:
-            limit = open_groups[group] = group + b"/"
+            limit = group + b"/"
             while ahead[-1][0] <= limit and (following := next(coming, None)):
                 ahead.append(following)
-            members, folders = [], set(passed)
-            for other, made in ahead:
-                if other > limit:
-                    break
-                if _group(other) == group:
-                    members.append((other, made))
-                elif other.startswith(group + b"."):
-                    folders.add(other[: other.index(b"/", len(group))])
-            named |= _named(members, folders, naming)
+            if len(ahead) > 1 and ahead[1][0] <= limit:
+                open_groups[group] = limit
+                named |= _named(*_window(ahead, group, limit, set(passed)), naming)
+            elif name is None:  # nearly all are alone in their groups
+                named |= _named([first], set(passed), naming) if passed else {path: naming.plain(path.rstrip(b"/"))}
         ahead.popleft()
         yield named.pop(path) if name is None else name
+
+
+def _window(
+    ahead: Iterable[tuple[bytes, bytes | None]], group: bytes, limit: bytes, folders: set[bytes]
+) -> tuple[list[tuple[bytes, bytes | None]], set[bytes]]:
+    """The members of a group, and the folders whose names an image of this group could want."""
+    members = []
+    for other, made in itertools.takewhile(lambda one: one[0] <= limit, ahead):
+        if _group(other) == group:
+            members.append((other, made))
+        elif other.startswith(group + b"."):
+            folders.add(other[: other.index(b"/", len(group))])
+    return members, folders
 
 
 def _group(path: bytes) -> bytes:

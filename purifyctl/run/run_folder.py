@@ -229,7 +229,13 @@ def _appear(file: Path, name: Path) -> None:
 
 
 def check_same(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raises ConfigError if the run was asked for something else; the message names the differences."""
+    """Raises ConfigError if the run was asked for something else; the message names the differences.
+
+    A list may have changed as a folder may: what it names is compared with the plan.
+    """
+    listed = [each.get("options", {}).get("files_from") for each in (asked, read_settings(folder))]
+    if all(listed):
+        asked = {**asked, "options": {**asked["options"], "files_from": listed[1]}}
     settings.check_same(
         folder / SETTINGS,
         asked,
