@@ -33,6 +33,7 @@ class _Settings:
 
 
 _settings = _Settings()
+_console: Console | None = None
 
 
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -63,7 +64,16 @@ def hush() -> None:
 
 
 def _stderr() -> Console:
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    """The one console of stderr: what it prints while a bar is shown comes above the bar, and never through it."""
+    global _console
+    stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a bar puts a proxy in place of stderr
+    if _console is None or _console.file is not stream:
+        _console = Console(file=stream, highlight=False)
+    return _console
+
+
+def _say(text: str, style: str = "") -> None:
+    _stderr().print(text, style=style, markup=False, soft_wrap=True)
 
 
 def event(name: str, **fields: Any) -> None:
@@ -77,7 +87,7 @@ def note(text: str) -> None:
     if _settings.json:
         event("note", text=text)
     elif not _settings.quiet:
-        _stderr().print(text, markup=False)
+        _say(text)
 
 
 @functools.cache
@@ -97,7 +107,7 @@ def warn(text: str) -> None:
     if _settings.json:
         event("warning", text=text)
     else:
-        _stderr().print(f"warning: {text}", style="yellow", markup=False)
+        _say(f"warning: {text}", "yellow")
 
 
 @functools.cache
@@ -111,7 +121,7 @@ def error(text: str) -> None:
     if _settings.json:
         event("error", text=text)
     else:
-        _stderr().print(f"error: {text}", style="bold red", markup=False)
+        _say(f"error: {text}", "bold red")
 
 
 def raw(text: str) -> None:
@@ -125,11 +135,23 @@ def result(data: Mapping[str, Any]) -> None:
         print(json.dumps(data, indent=2), flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
+def answer(text: str) -> None:
+    """What people want to know at the end, on stdout."""
+    if not (_settings.json or _settings.quiet):
+        Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> None:
+    """A table for people, on stdout. The first column is left-aligned.
+
+    Parameters
+    ----------
+    right
+        The other columns hold figures, and are right-aligned. False: they hold texts, and long ones take several lines.
+    """
     out = Table()
     for i, column in enumerate(columns):
-        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        out.add_column(column, justify="right" if right and i else "left", no_wrap=right and i == 0, overflow="fold")
     for row in rows:
         out.add_row(*map(Text, row))  # Text: square brackets in a cell are not markup
     _show(title, out)
@@ -166,6 +188,20 @@ def _show(title: str, what: Table) -> None:
     if title:
         stdout.print(title, style="bold", markup=False)
     stdout.print(what)
+
+
+def duration(seconds: float) -> str:
+    """A duration in at most two units: `1 h 20 min`."""
+    parts: list[str] = []
+    left = round(seconds) if seconds >= 10 else round(seconds, 1)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or (unit == "s" and not parts):
+            whole = left if unit == "s" else int(left // size)
+            parts.append(f"{whole:g} {unit}")
+            left -= whole * size
+        elif parts:
+            break
+    return " ".join(parts[:2])
 
 
 class Counter:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from purifyctl.console import duration
 from purifyctl.metrics import PERCENTILES
 from purifyctl.report.counters import Floats, Histogram, Stretch
 from purifyctl.report.tally import Outcome
@@ -137,20 +138,6 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) ->
     axes.set_ylabel("images, %")
     axes.grid(axis="y")
     return _svg(figure, "Histogram of the confidence in the predicted class")
-
-
-def duration(seconds: float) -> str:
-    """A duration in at most two units: `1 h 20 min`."""
-    parts: list[str] = []
-    left = round(seconds) if seconds >= 10 else round(seconds, 1)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if left >= size or (unit == "s" and not parts):
-            whole = left if unit == "s" else int(left // size)
-            parts.append(f"{whole:g} {unit}")
-            left -= whole * size
-        elif parts:
-            break
-    return " ".join(parts[:2])
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -13,12 +13,13 @@ import jinja2
 
 import purifyctl
 from purifyctl.config.values import MAX_PIXELS
+from purifyctl.console import duration
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_atomically
 from purifyctl.images import Decoder
 from purifyctl.metrics import PERCENTILES, Share, percent
 from purifyctl.report.counters import Stretch
-from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
+from purifyctl.report.plots import change_plot, confidence_plot, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
 from purifyctl.run.plan import PLAN, Plan

@@ -24,7 +24,7 @@ from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.run.plan import Plan
 from purifyctl.run.prepare import prepare
 from purifyctl.run.progress import Progress
-from purifyctl.run.rows import write_text
+from purifyctl.run.rows import NOT_FAILED, write_text
 from purifyctl.run.run_folder import RunFolder
 from purifyctl.run.summary import summarise
 from purifyctl.sources import Source, open_source
@@ -74,6 +74,7 @@ def run(
     started = time.monotonic()
     opened = open_source(source, skip_folder=out)
     prepared = prepare(opened, bundle, out, options)
+    options = prepared.options
     with RunFolder(opened.on_this_machine, out, options.shard) as folder:
         plan = folder.begin_or_resume(prepared.settings, options.on_existing, prepared.make_plan)
         mine = range(options.shard[0], plan.parts, options.shard[1])
@@ -114,7 +115,7 @@ def run(
         return RunResult(summary, 1)
     if not summary["finished"]:
         return RunResult(summary, 130)
-    return RunResult(summary, 0 if set(summary["statuses"]) <= {"ok"} else 3)
+    return RunResult(summary, 0 if set(summary["statuses"]) <= NOT_FAILED else 3)
 
 
 def _process(setup: Setup, plan: Plan, folder: RunFolder, mine: range, worker: tuple[str, ...]) -> Progress:

@@ -3,19 +3,20 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from purifyctl.config.options import identity
-from purifyctl.config.run import ALWAYS_WRITTEN, RunOptions
+from purifyctl.config.run import ALWAYS_WRITTEN, COMPARED, RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.run.plan import write_plan
-from purifyctl.sources import Source
+from purifyctl.run.run_folder import SETTINGS, read_settings
+from purifyctl.sources import Found, Source
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.thresholds import threshold_for
 
@@ -24,6 +25,7 @@ from purifyctl.thresholds import threshold_for
 class Prepared:
     """A run that can begin."""
 
+    options: RunOptions  # with everything decided that depends on source, engine and folder
     networks: tuple[str, ...]  # of the bundle's chain
     threshold: float | None  # gate score from which on an image is flagged; None: no gate
     settings: dict[str, Any]  # what identifies the run; it is written to run.json
@@ -49,14 +51,17 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     threshold = _threshold(bundle, options)
     if options.gate is not None and options.unflagged == "link":
         _check_links(source, out)
-    networks = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
+    found = iter(source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude))
+    found = itertools.islice(found, options.limit)
+    compare, found = _compares(bundle, out, options, found)
+    options = replace(options, compare=compare)
+    networks = bundle.chain(classify=options.classify, apart=compare or options.gate is not None)
     labels = bundle.labels if networks != ("purifier",) else Labels(())
-    found = source.inputs(files_from=options.files_from, include=options.include, exclude=options.exclude)
 
     def make_plan(file: Path) -> None:
         write_plan(
             file,
-            itertools.islice(found, options.limit),
+            found,
             image_format=options.image_format or "png",
             truth=TruthFromFolder(labels),
             batch_size=bundle.manifest.batch_size,
@@ -68,7 +73,22 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
         "options": _identity(options),
         "engine": _engine_facts(bundle, classify=networks != ("purifier",)),
     }
-    return Prepared(networks, threshold, settings, make_plan)
+    return Prepared(options, networks, threshold, settings, make_plan)
+
+
+def _compares(bundle: Bundle, out: Path, options: RunOptions, found: Iterator[Found]) -> tuple[bool, Iterator[Found]]:
+    """Whether the unpurified images are classified, too; and all inputs, the first of which were perhaps looked at.
+
+    Without --compare and --no-compare, a run that is resumed stays what it was, and a new one compares if it is small.
+    """
+    if options.compare is not None:
+        return options.compare, found
+    if options.on_existing == "resume" and (out / SETTINGS).is_file():
+        return bool(read_settings(out).get("options", {}).get("compare")), found
+    if not options.classify or "classifier" not in bundle.manifest.networks:
+        return False, found
+    first = list(itertools.islice(found, COMPARED + 1))
+    return len(first) <= COMPARED, itertools.chain(first, found)
 
 
 def _threshold(bundle: Bundle, options: RunOptions) -> float | None:
