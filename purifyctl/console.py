@@ -5,23 +5,21 @@ JSON document, and events are JSON lines on stderr. Where stderr is not a termin
 then.
 """
 
-import contextlib
 import faulthandler
 import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import TextWrapper
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_PROGRESS_S = 10.0  # seconds between progress lines where stderr is not a terminal
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
 
 
@@ -63,7 +61,7 @@ def hush() -> None:
     _settings.json = False
 
 
-def _stderr() -> Console:
+def stderr() -> Console:
     """The one console of stderr: what it prints while a bar is shown comes above the bar, and never through it."""
     global _console
     stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a bar puts a proxy in place of stderr
@@ -73,7 +71,35 @@ def _stderr() -> Console:
 
 
 def _say(text: str, style: str = "") -> None:
-    _stderr().print(text, style=style, markup=False, soft_wrap=True)
+    stderr().print(_wrapped(text, stderr()), style=style, markup=False, soft_wrap=True)
+
+
+def _wrapped(text: str, where: Console) -> str:
+    """On a terminal, lines end between words. Paths and next steps ("-> command") stay whole, to be copied."""
+    if not where.is_terminal:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        fits = len(line) <= where.width or line.lstrip().startswith("->")
+        wrapper = TextWrapper(where.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += [line] if fits else wrapper.wrap(line)
+    return "\n".join(lines)
+
+
+def shows_bars() -> bool:
+    """Whether a bar can move: on a terminal, if people read it."""
+    return not (_settings.json or _settings.quiet) and stderr().is_terminal and not stderr().is_dumb_terminal
+
+
+def stdout_is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def line(text: str) -> None:
+    """How far the work is, for people who read a log. Programs get events."""
+    if not (_settings.json or _settings.quiet):
+        _say(text)
 
 
 def event(name: str, **fields: Any) -> None:
@@ -138,7 +164,8 @@ def result(data: Mapping[str, Any]) -> None:
 def answer(text: str) -> None:
     """What people want to know at the end, on stdout."""
     if not (_settings.json or _settings.quiet):
-        Console(highlight=False).print(text, markup=False, soft_wrap=True)
+        stdout = Console(highlight=False)
+        stdout.print(_wrapped(text, stdout), markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> None:
@@ -149,7 +176,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     right
         The other columns hold figures, and are right-aligned. False: they hold texts, and long ones take several lines.
     """
-    out = Table()
+    out = Table() if right else Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for i, column in enumerate(columns):
         out.add_column(column, justify="right" if right and i else "left", no_wrap=right and i == 0, overflow="fold")
     for row in rows:
@@ -202,50 +229,3 @@ def duration(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2])
-
-
-class Counter:
-    """Progress of one task. Only one thread may call `advance`."""
-
-    def __init__(self, total: int, what: str, done: int, bar: Progress | None) -> None:
-        self.total, self.what = total, what
-        self.done, self._earlier = done, done
-        self.errors = 0
-        self._start = self._said = time.monotonic()
-        self._bar = bar
-        self._task = bar.add_task(what, total=total, completed=done, rate="", errors="") if bar else None
-
-    def advance(self, n: int = 1, errors: int = 0, text: str = "") -> None:
-        """`n` more are done, `errors` of them failed. `text` is shown beside the rate."""
-        self.done += n
-        self.errors += errors
-        now = time.monotonic()
-        rate = (self.done - self._earlier) / max(now - self._start, 1e-9)
-        failed = f"{self.errors} failed" if self.errors else ""
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=n, rate=f"{rate:.1f}/s {text}", errors=failed)
-        elif now - self._said >= PLAIN_PROGRESS_S:
-            self._said = now
-            left_s = (self.total - self.done) / rate if rate else 0.0
-            event("progress", what=self.what, done=self.done, total=self.total, errors=self.errors, per_s=rate)
-            if not _settings.json and not _settings.quiet:
-                line = f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left_s:.0f} s left"
-                _stderr().print(", ".join(filter(None, (line, failed, text))), markup=False)
-
-
-@contextlib.contextmanager
-def progress(total: int, what: str, *, done: int = 0) -> Iterator[Counter]:
-    """Show progress towards `total`: a bar on a terminal, plain lines elsewhere. `done`: by an earlier call."""
-    if _settings.json or _settings.quiet or not sys.stderr.isatty():
-        yield Counter(total, what, done, None)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[errors]}"),
-    )
-    with Progress(*columns, console=_stderr(), transient=True) as bar:
-        yield Counter(total, what, done, bar)

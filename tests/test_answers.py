@@ -98,7 +98,7 @@ def test_the_verdict_gives_accuracy_before_and_after_and_names_the_clearest_chan
     said = capsys.readouterr().out
     text = "12 of 20 predictions changed. Top-1 accuracy: 0.0 % before, 60.0 % after (20 with a true label)."
     assert said.splitlines()[0] == verdict(summary) == text
-    assert [line.split()[1] for line in said.splitlines() if ".jpg" in line] == [f"{i}.jpg" for i in range(11, 1, -1)]
+    assert [line.split()[0] for line in said.splitlines() if ".jpg" in line] == [f"{i}.jpg" for i in range(11, 1, -1)]
     assert "and 2 more: purifyctl report" in said
     assert verdict(summary | {"finished": False}).startswith("Not finished: 27 of 27 inputs. 12 of 20")
 
@@ -127,7 +127,7 @@ def test_a_single_picture_prints_its_best_classes_before_and_after(tiny_bundle: 
     only = json.loads((tmp_path / "out" / "summary.json").read_text())["only_image"]
     assert len(only["before"]) == len(only["after"]) == 5
     for label, probability in only["before"] + only["after"]:
-        assert f"{label} {100 * probability:.0f} %" in said
+        assert f"{label} {100 * probability:.0f}%" in said
     assert "The prediction " in said
 
 

@@ -10,7 +10,7 @@ from purifyctl.config.values import DEFAULT_GATE_FPR, MAX_PIXELS, parse_percent,
 from purifyctl.errors import ConfigError
 
 IMAGE_TIMEOUT_S = 60.0
-COMPARED = 1000  # inputs; a run of at most so many compares predictions without being asked
+COMPARED = 1000  # inputs; a run that has no more compares predictions without being asked
 OnExisting = Literal["resume", "overwrite", "error"]
 Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
 

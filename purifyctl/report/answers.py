@@ -62,7 +62,7 @@ def _show_only(only: Mapping[str, Any]) -> None:
 
 
 def _said(label: str, probability: float) -> str:
-    return f"{label} {100 * probability:.0f} %"
+    return f"{label} {100 * probability:.0f}%"
 
 
 def _show_changed(changed: Mapping[str, Any], out: Path) -> None:

@@ -30,6 +30,7 @@ from purifyctl.run.summary import summarise
 from purifyctl.sources import Source, open_source
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.sources.urls import without_secrets
+from purifyctl.waiting import progress, working
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def run(
     prepared = prepare(opened, bundle, out, options)
     options = prepared.options
     with RunFolder(opened.on_this_machine, out, options.shard) as folder:
-        plan = folder.begin_or_resume(prepared.settings, options.on_existing, prepared.make_plan)
+        with working("listing the source"):
+            plan = folder.begin_or_resume(prepared.settings, options.on_existing, prepared.make_plan)
         mine = range(options.shard[0], plan.parts, options.shard[1])
         setup = Setup(
             bundle=bundle,
@@ -138,15 +140,22 @@ def _process(setup: Setup, plan: Plan, folder: RunFolder, mine: range, worker: t
         _mark(RemoteFolder(options.images_to), folder.marker)
     with ExitStack() as stack:
         devices = stack.enter_context(open_devices(setup, plan, folder.marker, worker))
-        bar = stack.enter_context(console.progress(done.left, "purifying"))
+        bar = stack.enter_context(progress(done.left, "purifying", waits=True))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
         stack.callback(parts.keep)
         batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, parts.batches(todo))
         stream = stack.enter_context(closing(process_all(devices, batches)))
+        bar.show("starting the engine")
         for batch, rows in stream:
+            if bar.is_beginning and any(device.ready_at is not None for device in devices):
+                bar.begin()
+            under_way = sum(device.under_way for device in devices)
+            if batch is None:
+                bar.show("starting the engine" if bar.is_beginning else "", under_way=under_way)
+                continue
             parts.add(batch, rows)
             failed = done.add(rows)
-            bar.advance(len(rows), errors=failed)
+            bar.advance(len(rows), errors=failed, under_way=under_way)
         done.end(devices)
     return done
 
