@@ -16,6 +16,7 @@ from purifyctl import console
 
 PLAIN_PROGRESS_S = 10.0  # seconds between lines where there is no bar
 WIDE = 100  # columns of a terminal from which on the bar is long
+TIME, GAPS = 18, 6  # columns that a time needs, and what lies between the columns and behind them (for "^C")
 
 
 class Counter:
@@ -80,11 +81,19 @@ class Counter:
         made, passed = self.done - self._earlier, max(time.monotonic() - self._start, 1e-9)
         rate = f"{made / passed:.1f}/s" if self._rated and made else ""
         failed = f"{self.errors} failed" if self.errors else ""
+        count = self.what + (f" {self.done:,}/{self.total:,}" if self.total else "")
+        more = "  ".join(filter(None, (failed, rate, text)))
+        width = console.stderr().width
+        room = max(0, width - len(count) - _bar_width(width) - TIME - GAPS)
         return {
             "ends": None if left_s is None else time.monotonic() + left_s,
-            "count": self.what + (f" {self.done:,}/{self.total:,}" if self.total else ""),
-            "more": "  ".join(filter(None, (failed, rate, text))),
+            "count": count,
+            "more": more if len(more) <= room else f"{more[: max(0, room - 1)]}…",
         }
+
+
+def _bar_width(width: int) -> int:
+    return 20 if width < WIDE else 40
 
 
 class _Left(ProgressColumn):
@@ -116,12 +125,11 @@ def progress(total: int, what: str, *, done: int = 0, rated: bool = True, waits:
         yield Counter(total, what, done, None, rated=rated, waits=waits)
         return
     screen = console.stderr()
-    one_line = Column(no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=20 if screen.width < WIDE else 40),
+        BarColumn(bar_width=_bar_width(screen.width)),
         _Left(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[more]}", markup=False, table_column=one_line),
+        TextColumn("{task.fields[more]}", markup=False, table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=screen, transient=True, redirect_stdout=console.stdout_is_terminal()) as bar:
         yield Counter(total, what, done, bar, rated=rated, waits=waits)

@@ -14,7 +14,7 @@ from purifyctl.report.page import data_uri, flat, write_page
 from purifyctl.report.plots import curves_plot, losses_plot
 from purifyctl.report.sections import Section
 
-STRIP = 1400  # pixels; width of the strip of held-out photographs
+STRIP = 2600  # pixels; the longer side of the strip of held-out photographs
 
 
 def write_training_report(folder: Path, file: Path) -> dict[str, Any]:
