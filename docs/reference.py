@@ -65,14 +65,18 @@ def command(name: str) -> str:
     """The section of one command: its help, its usage and its options."""
     found = get_command(app).commands[name]
     context = found.context_class(found, info_name=name)
-    example, *paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(found.help))]
+    *paragraphs, example = [" ".join(part.split()) for part in re.split(r"\n\s*\n", inspect.cleandoc(found.help))]
     usage = (
         " ".join(["purifyctl", name, *found.collect_usage_pieces(context)])
         .replace("{", "")
         .replace("}", "")
         .replace("......", "...")
     )
-    parts = [f"### purifyctl {name}", *map(_markdown, paragraphs), f"Usage: `{usage}`, such as {_markdown(example)}"]
+    parts = [
+        f"### purifyctl {name}",
+        *map(_markdown, paragraphs),
+        f"Usage: `{usage}`, such as {_markdown(example.removeprefix('Example: '))}",
+    ]
     return "\n\n".join(
         [
             *(textwrap.fill(part, 120, break_long_words=False, break_on_hyphens=False) for part in parts),

@@ -5,23 +5,21 @@ JSON document, and events are JSON lines on stderr. Where stderr is not a termin
 then.
 """
 
-import contextlib
 import faulthandler
 import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import TextWrapper
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_PROGRESS_S = 10.0  # seconds between progress lines where stderr is not a terminal
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
 
 
@@ -33,6 +31,7 @@ class _Settings:
 
 
 _settings = _Settings()
+_console: Console | None = None
 
 
 def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -62,8 +61,45 @@ def hush() -> None:
     _settings.json = False
 
 
-def _stderr() -> Console:
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+def stderr() -> Console:
+    """The one console of stderr: what it prints while a bar is shown comes above the bar, and never through it."""
+    global _console
+    stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a bar puts a proxy in place of stderr
+    if _console is None or _console.file is not stream:
+        _console = Console(file=stream, highlight=False)
+    return _console
+
+
+def _say(text: str, style: str = "") -> None:
+    stderr().print(_wrapped(text, stderr()), style=style, markup=False, soft_wrap=True)
+
+
+def _wrapped(text: str, where: Console) -> str:
+    """On a terminal, lines end between words. Paths and next steps ("-> command") stay whole, to be copied."""
+    if not where.is_terminal:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        fits = len(line) <= where.width or line.lstrip().startswith("->")
+        wrapper = TextWrapper(where.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += [line] if fits else wrapper.wrap(line)
+    return "\n".join(lines)
+
+
+def shows_bars() -> bool:
+    """Whether a bar can move: on a terminal, if people read it."""
+    return not (_settings.json or _settings.quiet) and stderr().is_terminal and not stderr().is_dumb_terminal
+
+
+def stdout_is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def line(text: str) -> None:
+    """How far the work is, for people who read a log. Programs get events."""
+    if not (_settings.json or _settings.quiet):
+        _say(text)
 
 
 def event(name: str, **fields: Any) -> None:
@@ -77,7 +113,7 @@ def note(text: str) -> None:
     if _settings.json:
         event("note", text=text)
     elif not _settings.quiet:
-        _stderr().print(text, markup=False)
+        _say(text)
 
 
 @functools.cache
@@ -97,7 +133,7 @@ def warn(text: str) -> None:
     if _settings.json:
         event("warning", text=text)
     else:
-        _stderr().print(f"warning: {text}", style="yellow", markup=False)
+        _say(f"warning: {text}", "yellow")
 
 
 @functools.cache
@@ -111,7 +147,7 @@ def error(text: str) -> None:
     if _settings.json:
         event("error", text=text)
     else:
-        _stderr().print(f"error: {text}", style="bold red", markup=False)
+        _say(f"error: {text}", "bold red")
 
 
 def raw(text: str) -> None:
@@ -125,11 +161,24 @@ def result(data: Mapping[str, Any]) -> None:
         print(json.dumps(data, indent=2), flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people, on stdout. The first column is left-aligned, the others right-aligned."""
-    out = Table()
+def answer(text: str) -> None:
+    """What people want to know at the end, on stdout."""
+    if not (_settings.json or _settings.quiet):
+        stdout = Console(highlight=False)
+        stdout.print(_wrapped(text, stdout), markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> None:
+    """A table for people, on stdout. The first column is left-aligned.
+
+    Parameters
+    ----------
+    right
+        The other columns hold figures, and are right-aligned. False: they hold texts, and long ones take several lines.
+    """
+    out = Table() if right else Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for i, column in enumerate(columns):
-        out.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        out.add_column(column, justify="right" if right and i else "left", no_wrap=right and i == 0, overflow="fold")
     for row in rows:
         out.add_row(*map(Text, row))  # Text: square brackets in a cell are not markup
     _show(title, out)
@@ -168,48 +217,15 @@ def _show(title: str, what: Table) -> None:
     stdout.print(what)
 
 
-class Counter:
-    """Progress of one task. Only one thread may call `advance`."""
-
-    def __init__(self, total: int, what: str, done: int, bar: Progress | None) -> None:
-        self.total, self.what = total, what
-        self.done, self._earlier = done, done
-        self.errors = 0
-        self._start = self._said = time.monotonic()
-        self._bar = bar
-        self._task = bar.add_task(what, total=total, completed=done, rate="", errors="") if bar else None
-
-    def advance(self, n: int = 1, errors: int = 0, text: str = "") -> None:
-        """`n` more are done, `errors` of them failed. `text` is shown beside the rate."""
-        self.done += n
-        self.errors += errors
-        now = time.monotonic()
-        rate = (self.done - self._earlier) / max(now - self._start, 1e-9)
-        failed = f"{self.errors} failed" if self.errors else ""
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=n, rate=f"{rate:.1f}/s {text}", errors=failed)
-        elif now - self._said >= PLAIN_PROGRESS_S:
-            self._said = now
-            left_s = (self.total - self.done) / rate if rate else 0.0
-            event("progress", what=self.what, done=self.done, total=self.total, errors=self.errors, per_s=rate)
-            if not _settings.json and not _settings.quiet:
-                line = f"{self.what}: {self.done}/{self.total}, {rate:.1f}/s, {left_s:.0f} s left"
-                _stderr().print(", ".join(filter(None, (line, failed, text))), markup=False)
-
-
-@contextlib.contextmanager
-def progress(total: int, what: str, *, done: int = 0) -> Iterator[Counter]:
-    """Show progress towards `total`: a bar on a terminal, plain lines elsewhere. `done`: by an earlier call."""
-    if _settings.json or _settings.quiet or not sys.stderr.isatty():
-        yield Counter(total, what, done, None)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[errors]}"),
-    )
-    with Progress(*columns, console=_stderr(), transient=True) as bar:
-        yield Counter(total, what, done, bar)
+def duration(seconds: float) -> str:
+    """A duration in at most two units: `1 h 20 min`."""
+    parts: list[str] = []
+    left = round(seconds) if seconds >= 10 else round(seconds, 1)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size or (unit == "s" and not parts):
+            whole = left if unit == "s" else int(left // size)
+            parts.append(f"{whole:g} {unit}")
+            left -= whole * size
+        elif parts:
+            break
+    return " ".join(parts[:2])

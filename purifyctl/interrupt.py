@@ -24,7 +24,9 @@ def drain_on_interrupt(promise: str) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.warn(f"Interrupted: {promise} Press Ctrl-C again to abort.")
+        # in a thread: this one may hold the console's lock, or be in the middle of a line
+        text = f"Interrupted: {promise} Press Ctrl-C again to abort."
+        threading.Thread(target=console.warn, args=(text,), daemon=True).start()
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -14,9 +14,11 @@ from purifyctl.evaluation import EvaluateOptions, EvaluateResult, evaluate
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
 from purifyctl.report.evaluation import as_csv, as_markdown, write_evaluation
 from purifyctl.report.evaluation_tables import sections
+from purifyctl.report.folder import write_report_of
 from purifyctl.report.paper import NOT_MEASURED, paper_tables
 from purifyctl.report.percent import share
 from tests import tiny
+from tests.report_page import Page, assert_harmless
 
 SIZE = 32
 
@@ -45,6 +47,24 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluateResult,
     torch.set_num_threads(threads)
     write_evaluation(result, folder / "out")
     return result, folder / "out"
+
+
+def test_a_page_shows_the_ladder_with_intervals_the_checks_and_the_examples(
+    evaluated: tuple[EvaluateResult, Path], tmp_path: Path
+) -> None:
+    result, out = evaluated
+    figures = write_report_of(out, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert_harmless(page)
+    assert (figures["kind"], figures["finished"], figures["n"]) == ("evaluation", True, 6)
+    for section in sections(result.document):
+        assert section.title in page.text
+        for row in section.rows:
+            assert " ".join(row) in page.text
+    raised = {warning["check"] for cell in result.document["cells"] for warning in cell["warnings"]}
+    assert page.text.count("not raised Raised if") == len(result.document["checks"]) - len(raised)
+    assert set(page.pictures()) == {file.stem for file in out.glob("*.png")}
+    assert "gray-box, 16/255" in page.text
 
 
 def test_markdown_csv_and_json_agree_with_each_other(evaluated: tuple[EvaluateResult, Path]) -> None:

@@ -95,7 +95,7 @@ def values(own: Any) -> st.SearchStrategy[Any]:
     """Values of a field of RunOptions that may stand alone."""
     if own.name == "image_format":
         return st.sampled_from(["png", "webp", "jpeg", None])
-    kind = int if int in get_args(own.type) else own.type
+    kind = next((kind for kind in (bool, int) if kind in get_args(own.type)), own.type)
     globs = st.lists(st.sampled_from(["a/*", "b/*", "*.png"]))
     return {bool: st.booleans(), int: st.integers(1, 10**9), tuple[str, ...]: globs.map(tuple)}[kind]
 

@@ -64,12 +64,12 @@ def _pages() -> Iterator[tuple[str, str]]:
     for name, other in zip(names, others, strict=True):
         command = root.commands[name]
         assert isinstance(command, TyperCommand)
-        example, *description = _help(command)
+        *description, example = _help(command)
         arguments = [p for p in command.params if isinstance(p, TyperArgument)]
         synopsis = " ".join([f"[bold]purifyctl {name}[/]", "\\[OPTIONS]", *map(_placeholder, arguments)])
         sections = {
             "SYNOPSIS": [_paragraph(synopsis)],
-            "EXAMPLES": [_paragraph(example)],
+            "EXAMPLES": [_paragraph(example.removeprefix("Example: "))],
             "DESCRIPTION": [_paragraph(text) for text in description],
             "ARGUMENTS": [_definitions((_placeholder(p), p.help or "") for p in arguments)] if arguments else [],
             "OPTIONS": [_options(command, root)],
@@ -80,12 +80,12 @@ def _pages() -> Iterator[tuple[str, str]]:
 
 
 def _help(command: TyperCommand) -> list[str]:
-    """The paragraphs of a command's help. The first one is an example."""
+    """The paragraphs of a command's help. The last one is an example."""
     return [" ".join(text.split()) for text in re.split(r"\n\s*\n", command.help or "")]
 
 
 def _first_sentence(command: TyperCommand) -> str:
-    text = Text.from_markup(_help(command)[1]).plain
+    text = Text.from_markup(_help(command)[0]).plain
     return re.split(r"[.:;] ", text)[0].rstrip(".")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 import purifyctl
-from purifyctl import console
 from purifyctl.attacking.batch import Input, Setup, attack_batch
 from purifyctl.attacking.success import count, success
 from purifyctl.attacks import Model, behind, check_installed
@@ -40,8 +39,9 @@ from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import installed
 from purifyctl.sources import ImageFile, list_images
+from purifyctl.waiting import progress
 
-ROWS, MANIFEST, SETTINGS = "rows.jsonl", "manifest.json", "attack.json"
+ROWS, MANIFEST, SETTINGS, REPORT = "rows.jsonl", "manifest.json", "attack.json", "report.html"
 DECODE_THREADS = 2
 
 _THREAT_MODELS = {
@@ -90,7 +90,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     inputs = _plan(images, options, classifier.labels)
     settings = _settings(source, options, eps, purifier)
     overwrite = options.on_existing == "overwrite"
-    prepare_output(source, out, makes=(ROWS, MANIFEST), marker=SETTINGS, settings=settings, overwrite=overwrite)
+    prepare_output(source, out, makes=(ROWS, MANIFEST, REPORT), marker=SETTINGS, settings=settings, overwrite=overwrite)
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     worst = 0
@@ -98,7 +98,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     with (
         Decoder(size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS) as decoder,
         (out / ROWS).open("w", encoding="utf-8") as rows_file,
-        console.progress(len(inputs), "attacking") as bar,
+        progress(len(inputs), "attacking") as bar,
         drain_on_interrupt("finishing the batch under way.") as interrupted,
     ):
         setup = Setup(
@@ -114,9 +114,11 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
             generator=torch.Generator(device).manual_seed(options.seed),
             device=device,
         )
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             if interrupted.is_set():
                 break
+            doing = f"{options.attack.name}, batch {number} of {len(batches)}"
+            bar.show(doing)
             rows = attack_batch(setup, batch)
             rows_file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
             rows_file.flush()
@@ -124,7 +126,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
                 count(row, tally)
             statuses.update(row.status for row in rows)
             worst = max(worst, *(row.max_delta_255 or 0 for row in rows))
-            bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows))
+            bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows), text=doing)
     manifest = {
         "inputs": len(inputs),
         "finished": bar.done == len(inputs),

@@ -13,7 +13,8 @@ from purifyctl.machine import keep_freed_memory
 app = typer.Typer(
     name="purifyctl",
     help="Put a purification layer in front of an image classifier.",
-    epilog="Exit codes: 0 ok · 1 failed · 2 usage or configuration · 3 finished, some inputs failed · 130 interrupted",
+    epilog="Examples: purifyctl demo · purifyctl run photos --out clean · purifyctl report clean\n\n"
+    "Exit codes: 0 ok · 1 failed · 2 usage or configuration · 3 finished, some inputs failed · 130 interrupted",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -19,8 +19,9 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="
 
     Exits with 1 while parts of the run are missing, and with 3 when some inputs failed.
     """
-    from purifyctl.report.table import show_summary
+    from purifyctl.report.answers import show_summary
     from purifyctl.run import merge as merge_folders
+    from purifyctl.run.rows import NOT_FAILED
 
     summary = merge_folders(folders)
     show_summary(summary, folders[0])
@@ -28,4 +29,4 @@ def merge(folders: Annotated[list[Path], typer.Argument(metavar="OUT...", help="
     if missing := summary["missing_shards"]:
         console.error(f"{len(missing)} parts are not done, the first: {', '.join(map(str, missing[:10]))}.")
         raise typer.Exit(1)
-    raise typer.Exit(0 if set(summary["statuses"]) <= {"ok"} else 3)
+    raise typer.Exit(0 if set(summary["statuses"]) <= NOT_FAILED else 3)

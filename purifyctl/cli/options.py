@@ -43,6 +43,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as the command `name`.
 
+    The docstring begins with an example. The help shows it last, after what the command does.
+
     A parameter whose type is an options dataclass becomes one flag for each of its fields, in its place, and the
     function gets the dataclass. `--json`, `--quiet` and `--verbose` are added and obeyed.
 
@@ -67,7 +69,8 @@ def command(
         call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         # paragraphs on one line each: typer would keep the docstring's line breaks, whatever the terminal's width
-        help_text = "\n\n".join(" ".join(p.split()) for p in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
+        example, *what = (" ".join(p.split()) for p in inspect.cleandoc(function.__doc__ or "").split("\n\n"))
+        help_text = "\n\n".join([*what, f"Example: {example}"])
         app.command(name, cls=cls, help=help_text, short_help=short_help, rich_help_panel=panel)(call)
         return function
 

@@ -10,19 +10,22 @@ from purifyctl.cli.options import command
 from purifyctl.cli.panels import EVERYDAY
 
 
-@command("report", short_help="Write one HTML page about a run.", panel=EVERYDAY)
+@command("report", short_help="Write one HTML page about a run, an attack, a training ...", panel=EVERYDAY)
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder: the --out of purifyctl run.")],
-    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: RUN/report.html.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The --out of purifyctl run, attack, train or evaluate.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: FOLDER/report.html.")] = None,
 ) -> None:
     """[bold]purifyctl report clean[/]
 
-    Write one HTML page about a run: counts, speed, accuracy, what changed most, what failed.
+    Write one HTML page about what a folder holds: a run, an attack, a training or an evaluation.
 
-    The page needs no other file and no network. You can make it while the run is still at work.
+    It begins with the answers: which predictions changed, whether that helped, what failed. Pictures can be enlarged.
+    The page needs no other file, no script and no network. You can make it while the work is still under way.
     """
-    from purifyctl.report.run import write_report
+    from purifyctl.report.folder import say_what_was_written, write_report_of
 
-    figures = write_report(run, out)
-    console.note(f"Report of {figures['rows']:,} of {figures['inputs']:,} inputs: {figures['report']}")
+    figures = write_report_of(folder, out)
+    say_what_was_written(figures)
     console.result(figures)

@@ -59,7 +59,8 @@ def run(
     an earlier call stopped.
     """
     from purifyctl.engine.chosen import chosen_bundle
-    from purifyctl.report.table import show_dry_run, show_summary
+    from purifyctl.report.answers import show_summary
+    from purifyctl.report.table import show_dry_run
     from purifyctl.run import dry_run as preview
     from purifyctl.run import run as run_source
 

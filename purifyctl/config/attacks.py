@@ -26,6 +26,8 @@ class Attack:
     what: str  # what it does, in a line
     paper: str  # who published it
     default_steps: int  # steps that it takes unless `--steps` says otherwise; 0: it is a set of attacks with their own
+    # What a step costs, in gradients of the attacked model: a first guess, until it is measured. Without steps: of all
+    cost: float = 1.0
     steps_are: str = "gradient steps"  # what `--steps` counts; random moves do not count
     fixed_steps: bool = False  # `--steps` cannot change it, and its name in reports has no number
     can_restart: bool = False  # it starts at random, so that `--restarts` can keep the best of several
@@ -136,6 +138,7 @@ ATTACKS = (
         what="random squares; needs no gradients",
         paper="Andriushchenko et al. 2020",
         default_steps=5000,
+        cost=0.3,
         steps_are="queries",
         can_be_targeted=True,
         trainable=True,
@@ -149,6 +152,7 @@ ATTACKS = (
         what="the nearest boundary (L-infinity), cut to eps",
         paper="Moosavi-Dezfooli et al. 2016",
         default_steps=50,
+        cost=0.5,
         in_floats=False,
         sees_rounding=True,
         package="foolbox",
@@ -178,6 +182,7 @@ ATTACKS = (
         what="one perturbation for each batch",
         paper="Moosavi-Dezfooli et al. 2017",
         default_steps=10,
+        cost=10,
         steps_are="passes over the batch",
         in_floats=False,
         sees_rounding=True,
@@ -193,6 +198,7 @@ ATTACKS = (
         what="the best colour within eps for the best pixel (L0)",
         paper="Su et al. 2019",
         default_steps=100,
+        cost=120,
         steps_are="generations of 400 candidates",
         can_be_targeted=True,
         in_floats=False,
@@ -209,6 +215,7 @@ ATTACKS = (
         what="the nearest boundary (L2), cut to eps",
         paper="Carlini and Wagner 2017",
         default_steps=100,
+        cost=9,
         steps_are="gradient steps for each of 9 constants",
         can_be_targeted=True,
         in_floats=False,
@@ -225,6 +232,7 @@ ATTACKS = (
         what="APGD-CE, APGD-T, FAB-T and Square; with `--eot 20` its version for random networks",
         paper="Croce and Hein 2020",
         default_steps=0,
+        cost=3000,
         steps_are="",
         fixed_steps=True,
         can_average=True,

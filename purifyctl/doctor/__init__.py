@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from purifyctl import console
 from purifyctl.doctor import hardware, pipeline
 from purifyctl.doctor.check import Check, Status, failure
 from purifyctl.doctor.folders import folders
 from purifyctl.doctor.libraries import libraries
+from purifyctl.waiting import progress
 
 __all__ = ["Check", "Status", "examine", "works"]
 
@@ -47,14 +47,14 @@ def examine(engine: Path | None = None, out: Path | None = None) -> list[Check]:
     }
     found = []
     # stdout is only for the result: libraries print while they are imported
-    with contextlib.redirect_stdout(sys.stderr), console.progress(len(groups), "Checking this machine") as progress:
+    with contextlib.redirect_stdout(sys.stderr), progress(len(groups), "Checking this machine") as bar:
         for subject, group in groups.items():
             try:
                 for check in group():
                     found.append(check)  # one by one: the checks before a failure stay
             except Exception as error:  # a library that the group itself needs is broken
                 found.append(failure(subject, error))
-            progress.advance()
+            bar.advance()
     return found
 
 

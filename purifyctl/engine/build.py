@@ -31,6 +31,7 @@ from purifyctl.photographs import Pixels, read_pixels
 from purifyctl.samples import installed_samples
 from purifyctl.sources import list_images
 from purifyctl.thresholds import thresholds_at
+from purifyctl.waiting import working
 
 CALIBRATION_IMAGES = 64  # of a folder
 GATE_IMAGES = 2000  # the most clean photographs that thresholds come from: enough for a rate of 0.2 %
@@ -78,28 +79,34 @@ def build_engine(
     if plans_for:
         plans_for.check_targets(config.targets)
     started = time.monotonic()
-    nets = _with_thresholds(load_networks(config, checkpoint), gate_photos, config.image_size)
-    reference = compute_reference(
-        nets.purifier.net,
-        nets.classifier,
-        nets.gate.net if nets.gate else None,
-        _photographs(parity_photos, config.image_size),
-    )
-    calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
-    passes = backend.rewrites(config.precision)
-    about = describe_networks(nets, config, checkpoint, passes)
-    with staged(out) as work:
+    with working("building the engine") as shown, staged(out) as work:
+        shown.show("loading the networks")
+        nets = _with_thresholds(load_networks(config, checkpoint), gate_photos, config.image_size)
+        shown.show("torch computes the reference")
+        reference = compute_reference(
+            nets.purifier.net,
+            nets.classifier,
+            nets.gate.net if nets.gate else None,
+            _photographs(parity_photos, config.image_size),
+        )
+        calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
+        passes = backend.rewrites(config.precision)
+        about = describe_networks(nets, config, checkpoint, passes)
         networks = {}
         typed: Precision = "fp16" if config.precision == "fp16" else "fp32"
         for name, graph in graphs_of(nets, typed, passes, fused=config.fused).items():
             console.detail(f"Exporting {name}.")
+            shown.show(f"exporting {name}")
             export_onnx(graph, work / f"{name}.onnx", config.image_size)
             if config.precision == "int8" and name in ("purifier", "fused"):
+                shown.show(f"finding INT8 ranges of {name}")
                 symmetric = BACKENDS[config.backend].symmetric
                 quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
+            shown.show(f"compiling {name}")
             networks[name] = replace(about[name], plans=_build_plans(work, name, config))
         if explain:
             explain_differences(work, config, graphs_of(nets, "fp32", passes, fused=config.fused), reference)
+        shown.show("comparing it with torch")
         labels = nets.classifier.labels if nets.classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,

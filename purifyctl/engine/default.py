@@ -46,7 +46,7 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
             shutil.rmtree(folder)
     from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
 
-    console.note(f"Building the shipped purifier for this machine (once, about 15 s) into {folder} ...")
+    console.note(f"Building the shipped purifier for this machine (once, under a minute) into {folder} ...")
     return build_engine(config, shipped_checkpoint(), folder)
 
 

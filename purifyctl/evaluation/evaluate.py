@@ -34,6 +34,7 @@ from purifyctl.images import Decoder
 from purifyctl.machine import installed, machine
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import count_known, is_sample
+from purifyctl.waiting import working
 
 _OF_ATTACKS = dict.fromkeys(attack.package for attack in ATTACKS if attack.package)
 PACKAGES = ("torch", "torchvision", "timm", *_OF_ATTACKS, "pillow")  # their versions decide the figures
@@ -110,7 +111,8 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
                 f"None of {len(bad)} photographs could be read; the first, {path}: {why}", hint="check --photos"
             )
         tables = {rung.key: read_tables(out / RECORDS, rung.key) for rung in ladder}
-        examples = find_examples(ladder, tables, subject, loop.places, loop.climbers)
+        with working("making the example pictures"):
+            examples = find_examples(ladder, tables, subject, loop.places, loop.climbers)
     document = {
         "finished": True,
         "settings": settings,

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from purifyctl import console
 from purifyctl.errors import PurifyctlError
 from purifyctl.evaluation.chunk import Chunk, climb
+from purifyctl.evaluation.expected import Expected, say_how_long
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.plan import Photograph, Plan
 from purifyctl.evaluation.records import Outcome, part_file, unreadable, write_records
@@ -21,6 +21,7 @@ from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.photographs import read_some, to_tensor
+from purifyctl.waiting import progress
 
 TIMES = "times.jsonl"  # seconds of each chunk on each rung
 
@@ -48,22 +49,31 @@ class Loop:
             for number in range(len(self._chunks))
         }
         done = sum(n for (key, number), n in counts.items() if part_file(self._records, key, number).exists())
+        todo = {
+            (key, number): n
+            for (key, number), n in counts.items()
+            if n and not part_file(self._records, key, number).exists()
+        }
+        expected, began = Expected(self._ladder, measured(self._times)), False
         with (
-            console.progress(sum(counts.values()), "evaluating", done=done) as bar,
+            progress(sum(counts.values()), "evaluating", done=done, rated=False) as bar,
             drain_on_interrupt("finishing and keeping this chunk's rung.") as stop,
         ):
             for number in range(len(self._chunks)):
-                missing = [
-                    rung
-                    for rung in self._ladder
-                    if counts[rung.key, number] and not part_file(self._records, rung.key, number).exists()
-                ]
+                missing = [rung for rung in self._ladder if (rung.key, number) in todo]
                 chunk = self.load(number) if missing and not stop.is_set() else None
+                if chunk is not None and chunk.paths and not began:
+                    bar.show("timing one gradient of each model")
+                    expected.time_gradients(chunk)
+                    say_how_long(expected, todo, self._ladder)
+                    began = True
                 for rung in missing:
                     if chunk is None or stop.is_set():
                         return bar.done, bar.total
-                    self._climb(rung, chunk)
-                    bar.advance(counts[rung.key, number], text=rung.title)
+                    bar.show(_doing(rung), left_s=expected.seconds(todo))
+                    expected.note(rung, *self._climb(rung, chunk))
+                    n = todo.pop((rung.key, number))
+                    bar.advance(n, text=_doing(rung), left_s=expected.seconds(todo))
         return bar.done, bar.total
 
     def load(self, number: int) -> Chunk:
@@ -106,7 +116,8 @@ class Loop:
         predicted: torch.Tensor = self._subject.classifier(x).argmax(1)
         return predicted
 
-    def _climb(self, rung: Rung, chunk: Chunk) -> None:
+    def _climb(self, rung: Rung, chunk: Chunk) -> tuple[int, float]:
+        """Returns how many images climbed, and how many seconds that took."""
         started = time.monotonic()
         climbers = self._of(rung, chunk)
         rows = climb(rung, climbers) if climbers.paths else []
@@ -117,25 +128,33 @@ class Loop:
         with self._times.open("a") as log:
             line = {"rung": rung.key, "chunk": chunk.number, "images": len(climbers.paths), "seconds": seconds}
             log.write(json.dumps(line) + "\n")
+        return len(climbers.paths), seconds
 
 
-def cost(times: Path, ladder: Sequence[Rung]) -> list[dict[str, Any]]:
-    """Wall time per image on each rung, attack and all defences together, in ms."""
+def _doing(rung: Rung) -> str:
+    return f"{rung.title}, {rung.threat_model.replace('_', '-')}" if rung.attack else "clean"
+
+
+def measured(times: Path) -> dict[str, tuple[float, int]]:
+    """Seconds and images of each rung so far, by key."""
     seconds: dict[str, float] = defaultdict(float)
     images: dict[str, int] = defaultdict(int)
-    for line in times.read_text().splitlines():
+    for line in times.read_text().splitlines() if times.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:  # a full disk cut the line short
             continue
         seconds[entry["rung"]] += entry["seconds"]
         images[entry["rung"]] += entry["images"]
+    return {key: (seconds[key], images[key]) for key in seconds}
+
+
+def cost(times: Path, ladder: Sequence[Rung]) -> list[dict[str, Any]]:
+    """Wall time per image on each rung, attack and all defences together, in ms."""
+    known = measured(times)
     return [
-        {
-            "rung": rung.key,
-            "images": images[rung.key],
-            "ms_per_image": round(1e3 * seconds[rung.key] / images[rung.key], 1),
-        }
+        {"rung": rung.key, "images": images, "ms_per_image": round(1e3 * seconds / images, 1)}
         for rung in ladder
-        if images[rung.key]
+        for seconds, images in [known.get(rung.key, (0.0, 0))]
+        if images
     ]

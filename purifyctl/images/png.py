@@ -4,7 +4,6 @@ Each row is stored as its difference from the row above (PNG's filter "up"), and
 five filters for each row, and zlib searches for longer matches. Figures: docs/benchmarks.md.
 """
 
-import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,7 +31,7 @@ def encode_png(image: NDArray[np.uint8], chunks: Iterable[tuple[bytes, bytes]] =
     rows[:, 0] = UP
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])  # modulo 256, as PNG asks for
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPE[channels], 0, 0, 0)
+    header = _number(width) + _number(height) + bytes([8, COLOUR_TYPE[channels], 0, 0, 0])
     pixels = isal_zlib.compress(rows, LEVEL)
     return SIGNATURE + b"".join(
         _chunk(kind, data) for kind, data in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b""))
@@ -40,4 +39,8 @@ def encode_png(image: NDArray[np.uint8], chunks: Iterable[tuple[bytes, bytes]] =
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))
+    return _number(len(data)) + kind + data + _number(isal_zlib.crc32(data, isal_zlib.crc32(kind)))
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4, "big")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from purifyctl import console
 from purifyctl.doctor import Check, Status
 
+_WORST_FIRST: tuple[Status, ...] = ("failed", "missing", "ok")
+
 
 def show_checks(checks: Sequence[Check]) -> None:
     """Print the checks as a table, and then what failed. Checks with one subject, name and status share a row."""
@@ -14,7 +16,12 @@ def show_checks(checks: Sequence[Check]) -> None:
         merged.setdefault((subject, name, check.status, check.fix), {})[check.detail] = None
     rows: list[tuple[str, str, Status, str]] = []
     failures, above = [], ("", "")
-    for (subject, name, status, fix), details in merged.items():
+    first_of: dict[tuple[str, str], int] = {}
+    for place, (subject, name, _, _) in enumerate(merged):
+        first_of.setdefault((subject, name), place)
+    worst_first = sorted(merged, key=lambda row: (first_of[row[:2]], _WORST_FIRST.index(row[2])))
+    for subject, name, status, fix in worst_first:
+        details = merged[subject, name, status, fix]
         found = ", ".join(details)
         first = "" if subject == above[0] else subject
         second = "" if (subject, name) == above else name

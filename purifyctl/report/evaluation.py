@@ -12,8 +12,9 @@ from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.ladder import EOT
 from purifyctl.files import write_atomically, write_json
 from purifyctl.metrics import percent
-from purifyctl.report.evaluation_tables import Section, details, sections
+from purifyctl.report.evaluation_tables import details, sections
 from purifyctl.report.figures import write_figures
+from purifyctl.report.sections import Section
 
 Cell = Mapping[str, Any]
 _LABELS = {"folder": "true labels, from the folders", "predicted": "predicted by the classifier on clean photographs"}

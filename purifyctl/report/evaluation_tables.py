@@ -1,7 +1,6 @@
 """The tables of an evaluation: what the purifier costs, accuracy under attack, what the gate finds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from purifyctl.config import ATTACKS, format_eps
@@ -12,18 +11,9 @@ from purifyctl.evaluation.summary import WORST
 from purifyctl.metrics import percent
 from purifyctl.report.paper import paper_tables
 from purifyctl.report.percent import share
+from purifyctl.report.sections import Section
 
 Cell = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with the notes that explain it."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Section]:

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from purifyctl.console import duration
 from purifyctl.metrics import PERCENTILES
 from purifyctl.report.counters import Floats, Histogram, Stretch
 from purifyctl.report.tally import Outcome
@@ -36,6 +37,8 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _RULE,
     "grid.linewidth": 0.5,
 }
+WIDE = 8.6  # inches; plots on a desk
+SMOOTHED = 40  # running means of a loss that fit beside each other, about
 _LABEL = 1.1  # inches; room for the words beside a line
 _UNITS = (
     (2 * 86400.0, 86400.0, "days"),
@@ -71,11 +74,13 @@ def throughput_plot(stretches: Sequence[Stretch], width: float) -> Markup:
     return _svg(figure, "Inputs per second over the time at work")
 
 
-def latency_plot(stages: Mapping[str, Histogram]) -> Markup:
-    """The percentiles of each stage on one line, over ms on a logarithmic scale."""
+def latency_plot(stages: Mapping[str, Histogram], averaged: Collection[str]) -> Markup:
+    """The percentiles of each stage on one line, over ms on a logarithmic scale. Of `averaged` stages only batches were
+    timed: they are a dot at their mean.
+    """
     figure, axes = _axes(4.2, 0.55 + 0.3 * len(stages))
-    for y, histogram in enumerate(stages.values()):
-        values = list(histogram.percentiles().values())
+    for y, (name, histogram) in enumerate(stages.items()):
+        values = [histogram.sum / histogram.n] if name in averaged else list(histogram.percentiles().values())
         axes.plot([values[0], values[-1]], [y, y], color=_PURIFIED, linewidth=1.4, solid_capstyle="butt")
         axes.plot(values[1:], [y] * (len(values) - 1), color=_PURIFIED, marker="|", markersize=8, linestyle="none")
         axes.plot(values[:1], [y], color=_PURIFIED, marker="o", markersize=5, linestyle="none")
@@ -92,7 +97,10 @@ def latency_plot(stages: Mapping[str, Histogram]) -> Markup:
     axes.set_xlabel("ms per image")
     axes.grid(axis="x")
     axes.spines["left"].set_visible(False)
-    return _svg(figure, f"Latency of each stage: p{PERCENTILES[0]} as a dot, then a line to p{PERCENTILES[-1]}")
+    return _svg(
+        figure,
+        f"Latency of each stage: the mean of averages or p{PERCENTILES[0]} as a dot, then a line to p{PERCENTILES[-1]}",
+    )
 
 
 def change_plot(change: Histogram) -> Markup:
@@ -139,18 +147,51 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) ->
     return _svg(figure, "Histogram of the confidence in the predicted class")
 
 
-def duration(seconds: float) -> str:
-    """A duration in at most two units: `1 h 20 min`."""
-    parts: list[str] = []
-    left = round(seconds) if seconds >= 10 else round(seconds, 1)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if left >= size or (unit == "s" and not parts):
-            whole = left if unit == "s" else int(left // size)
-            parts.append(f"{whole:g} {unit}")
-            left -= whole * size
-        elif parts:
-            break
-    return " ".join(parts[:2])
+def losses_plot(lines: Sequence[Mapping[str, Any]]) -> Markup:
+    """Each loss over the steps, one panel for each. The strong line is a running mean."""
+    names = list(dict.fromkeys(name for line in lines for name in line if name not in ("step", "phase")))
+    rows = math.ceil(len(names) / 2)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDE, 1.7 * rows), layout="constrained")
+        panels = figure.subplots(rows, 2, squeeze=False, sharex=True)
+    for axes, name in zip(panels.flat, names, strict=False):
+        known = [(line["step"], line[name]) for line in lines if isinstance(line.get(name), int | float)]
+        steps, values = np.array(known, dtype=np.float64).T
+        axes.plot(steps, values, color=_PURIFIED, linewidth=0.6, alpha=0.35)
+        near = max(1, len(values) // SMOOTHED)
+        mean = np.convolve(values, np.ones(near) / near, mode="valid")
+        axes.plot(steps[near // 2 : near // 2 + len(mean)], mean, color=_PURIFIED, linewidth=1.4)
+        axes.set_title(name, fontsize=9, loc="left", color=_INK)
+        low, high = np.percentile(values, (0, 99.5))
+        axes.set_ylim(min(0.0, low), max(high * 1.1, 1e-9))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y")
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("step")
+    return _svg(figure, "Losses over the steps")
+
+
+def curves_plot(points: Sequence[tuple[int, Mapping[str, float]]]) -> Markup:
+    """Held-out accuracy over the steps: clean in one colour, each attack in another, named at the line's end."""
+    figure, axes = _axes(WIDE, 3.0)
+    names = list(dict.fromkeys(name for _, values in points for name in values))
+    ends = []
+    for name in names:
+        known = [(step, 100 * values[name]) for step, values in points if name in values]
+        colour = _PURIFIED if name == "clean" else _UNPURIFIED
+        axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.4, marker="o", markersize=3)
+        ends.append((known[-1][1], known[-1][0], name, colour))
+    lowest = -np.inf
+    for y, x, name, colour in sorted(ends):  # labels that would lie on each other are moved up
+        lowest = max(y, lowest + 6)
+        axes.annotate(name, (x, lowest), (6, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
+    axes.set_ylim(-2, max(102, lowest + 4))
+    axes.set_xlabel("step")
+    axes.set_ylabel("top-1, %")
+    axes.grid(axis="y")
+    return _svg(figure, "Held-out accuracy over the steps")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -2,33 +2,27 @@
 
 import itertools
 import json
-import time
-import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-import purifyctl
 from purifyctl.config.run import PLAN
 from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import ConfigError
-from purifyctl.files import write_atomically
 from purifyctl.images import Decoder
-from purifyctl.metrics import PERCENTILES, Share, percent
+from purifyctl.metrics import PERCENTILES, Share
 from purifyctl.report.counters import Stretch
-from purifyctl.report.plots import change_plot, confidence_plot, duration, latency_plot, throughput_plot
+from purifyctl.report.page import flat, write_page
+from purifyctl.report.plots import WIDE, change_plot, confidence_plot, latency_plot, throughput_plot
 from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
 from purifyctl.run.plan import Plan
 from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
+from purifyctl.run.summary import BATCH_STAGES
 
 POINTS = 200  # in the plot over time, about
 WORST_CLASSES = 12
-WIDE, NARROW = 8.6, 4.2  # inches; plots on a desk and on a phone
-_AMORTISED = ("decode", "gate", "purify", "classify")
+NARROW = 4.2  # inches; plots on a phone
 
 
 def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
@@ -51,11 +45,7 @@ def write_report(folder: Path, file: Path | None = None) -> dict[str, Any]:
     found = tally(folder, plan.parts)
     file = file or folder / REPORT
     figures = _figures(plan, found)
-    page = _environment().get_template("run.html.j2").render(_page(folder, settings, plan, found, figures))
-    try:
-        write_atomically(file, page.encode())
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}.", hint="check --out") from None
+    write_page(file, "run", folder, **_page(folder, settings, plan, found, figures))
     return {"report": str(file), **figures}
 
 
@@ -98,9 +88,7 @@ def _page(
     outcome = "gated" if found.flagged else "purified"  # the images that the classifier saw
     return {
         **figures,
-        "name": folder.absolute().name or str(folder),
-        "folder": str(folder.absolute()),
-        "settings": _flat(settings),
+        "settings": flat(settings),
         "source": settings.get("source", "?"),
         "engine": settings.get("engine", {}),
         "failed": found.rows - found.statuses["ok"],
@@ -117,8 +105,8 @@ def _page(
         "pause_s": found.timeline.pause_s(),
         "at_work": sum(s.end - s.begin for s in stretches),
         "stages": stages,
-        "amortised": [name for name in _AMORTISED if name in stages],
-        "latency": latency_plot(stages) if stages else "",
+        "amortised": [name for name in BATCH_STAGES if name in stages],
+        "latency": latency_plot(stages, BATCH_STAGES) if stages else "",
         "percentiles": PERCENTILES,
         "purified": found.purified,
         "unpurified": found.unpurified if compared else None,
@@ -132,7 +120,8 @@ def _page(
         "classes_with_errors": len({true for true, _ in found.mistakes}),
         "change": found.change,
         "changes": change_plot(found.change) if found.change.n else "",
-        "gallery": _gallery(folder, settings, plan, found),
+        "changed": _gallery(folder, settings, plan, found.most_diverged),
+        "gallery": _gallery(folder, settings, plan, found.most_changed),
         "gain": GAIN,
         "failures": [
             (status, n, found.failures[status]) for status, n in found.statuses.most_common() if status != "ok"
@@ -142,8 +131,6 @@ def _page(
         "calls": [(name, summary.get("this_call", {})) for name, summary in summaries.items()],
         "versions": sorted({str(s["purifyctl"]) for s in summaries.values() if s.get("purifyctl")}),
         "machines": sorted({_machine(s["machine"]) for s in summaries.values() if isinstance(s.get("machine"), dict)}),
-        "made": time.time(),
-        "purifyctl": purifyctl.__version__,
     }
 
 
@@ -159,8 +146,10 @@ def _worst(found: Tally, compared: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally) -> list[dict[str, Any]]:
-    """The images that the purifier changed most, with pictures."""
+def _gallery(
+    folder: Path, settings: Mapping[str, Any], plan: Plan, most: Sequence[tuple[float, int, int, dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Images with pictures, and with what the classifier says of them: those with the most of something first."""
     options, engine = settings.get("options", {}), settings.get("engine", {})
     unwritten = "" if options.get("image_format") else "The run wrote no images."
     if options.get("images_to"):
@@ -172,22 +161,25 @@ def _gallery(folder: Path, settings: Mapping[str, Any], plan: Plan, found: Tally
         max_pixels=int(options.get("max_pixels", MAX_PIXELS)),
     )
     shown = []
-    for change, part, position, row in sorted(found.most_changed, key=lambda entry: entry[:3], reverse=True):
+    for _, part, position, row in sorted(most, key=lambda entry: entry[:3], reverse=True):
         pictures = thumbnails(plan.part(-part).inputs[-position], folder, decoder, unwritten=unwritten)
-        says = {
-            kind: (row[f"{kind}top_label"][0], row[f"{kind}top_probability"][0])
-            for kind in ("", "unpurified_")
-            if row[f"{kind}top_label"]
-        }
+        says, right = {}, {}
+        for kind in ("", "unpurified_"):
+            says[kind] = (
+                (row[f"{kind}top_label"][0], row[f"{kind}top_probability"][0]) if row[f"{kind}top_label"] else None
+            )
+            known = row["true_index"] is not None and row[f"{kind}top_index"]
+            right[kind] = row["true_index"] == row[f"{kind}top_index"][0] if known else None
         shown.append(
             {
                 "path": row["path"],
-                "change": change,
+                "change": row["mean_change"],
                 "true": row["true_label"],
-                "right": None if row["true_index"] is None else row["true_index"] in row["top_index"][:1],
+                "right": right[""],
+                "right_before": right["unpurified_"],
                 "pictures": pictures,
-                "purified": says.get(""),
-                "unpurified": says.get("unpurified_"),
+                "purified": says[""],
+                "unpurified": says["unpurified_"],
             }
         )
     return shown
@@ -208,57 +200,3 @@ def _summaries(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _machine(facts: Mapping[str, Any]) -> str:
     return f"{facts.get('processor')}, {facts.get('cores')} cores, Python {facts.get('python')}"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as lines of name and value."""
-    lines = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            lines += _flat(value, f"{prefix}{name}.")
-        else:
-            lines.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
-    return lines
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("purifyctl", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "visible": _visible,
-        "percent": lambda value: percent(value).replace(" ", "\u00a0"),
-        "interval": _interval,
-        "moment": _moment,
-        "duration": duration,
-        "short": _short,
-        "count": lambda n: f"{n:,}",
-    }
-    return environment
-
-
-def _visible(text: str) -> str:
-    """The text with invisible characters, and those that reverse the text around them, written out: `\\u202e`."""
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c for c in text
-    )
-
-
-def _interval(share: Share) -> str:
-    """The 95 % interval: `78.9 to 90.2`."""
-    return "-" if share.interval is None else "{:.1f} to {:.1f}".format(*(100 * end for end in share.interval))
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _short(value: float) -> str:
-    """Two or three significant digits: `0.031`, `4.21`, `12.4`, `1,240`."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.2g}"

@@ -21,12 +21,12 @@ FAILURES = 8  # of each status
 CONFIDENCE_BINS = 25
 _SHOWN = (
     "path", "true_index", "true_label", "top_index", "top_label", "top_probability",
-    "unpurified_top_label", "unpurified_top_probability", "mean_change", "position",
+    "unpurified_top_index", "unpurified_top_label", "unpurified_top_probability", "mean_change", "position",
 )  # fmt: skip
 _NEEDED = {
     *_SHOWN, *(f"{stage}_ms" for stage in STAGES),
     "status", "error", "true_probability", "flagged", "handled",
-    "unpurified_top_index", "unpurified_true_probability", "finished", "bundle",
+    "unpurified_true_probability", "divergence", "finished", "bundle",
 }  # fmt: skip
 Classes = NDArray[np.int64]  # -1: unknown
 
@@ -77,6 +77,9 @@ class Outcome:
         return predicted
 
 
+Entry = tuple[float, int, int, dict[str, Any]]  # how much, -part, -position, row; in a heap
+
+
 @dataclass
 class Tally:
     """Everything that the report says about rows."""
@@ -90,7 +93,8 @@ class Tally:
     flagged: Counter[bool] = field(default_factory=Counter)  # by a gate
     handled: Counter[str] = field(default_factory=Counter)
     change: Histogram = field(default_factory=Histogram)
-    most_changed: list[tuple[float, int, int, dict[str, Any]]] = field(default_factory=list)  # change, part, position
+    most_changed: list[Entry] = field(default_factory=list)  # by grey levels
+    most_diverged: list[Entry] = field(default_factory=list)  # with another prediction than before, by divergence
     purified: Outcome = field(default_factory=Outcome)
     unpurified: Outcome = field(default_factory=Outcome)
     compared: int = 0  # classified purified and unpurified
@@ -115,7 +119,7 @@ class Tally:
             self.handled.update(what for what in table["handled"].to_pylist() if what is not None)
         self._add_failures(status, table)
         self._add_changes(part, table)
-        self._add_predictions(table)
+        self._add_predictions(part, table)
 
     def _add_failures(self, status: list[str], table: Mapping[str, Any]) -> None:
         for i, name in enumerate(status):
@@ -128,22 +132,19 @@ class Tally:
         changes = _floats(table["mean_change"])
         self.change.add(changes)
         known = np.flatnonzero(~np.isnan(changes))
-        for i in known[np.argsort(-changes[known], kind="stable")][:MOST_CHANGED].tolist():
-            row = {name: table[name][i].as_py() for name in _SHOWN if name in table}
-            # if two changes are equal, the earlier one is shown
-            entry = (changes[i], -part, -row.get("position", i), row)
-            if len(self.most_changed) < MOST_CHANGED:
-                heapq.heappush(self.most_changed, entry)
-            elif entry[:3] > self.most_changed[0][:3]:
-                heapq.heapreplace(self.most_changed, entry)
+        _keep_most(self.most_changed, part, table, changes, known)
 
-    def _add_predictions(self, table: Mapping[str, Any]) -> None:
+    def _add_predictions(self, part: int, table: Mapping[str, Any]) -> None:
         true = np.nan_to_num(_floats(table["true_index"]), nan=-1).astype(np.int64)
         predicted = self.purified.add(table, "", true)
         unpurified = self.unpurified.add(table, "unpurified_", true)
         both = (predicted >= 0) & (unpurified >= 0)
         self.compared += int(both.sum())
-        self.differing += int((both & (predicted != unpurified)).sum())
+        differing = both & (predicted != unpurified)
+        self.differing += int(differing.sum())
+        if "divergence" in table and "mean_change" in table:  # not in rows of earlier versions
+            divergence = np.nan_to_num(_floats(table["divergence"]))
+            _keep_most(self.most_diverged, part, table, divergence, np.flatnonzero(differing))
         labelled = (predicted >= 0) & (true >= 0)
         self.of_class.update(_counted(true[labelled]))
         wrong = labelled & (predicted != true)
@@ -172,6 +173,19 @@ class Tally:
             )
             for true in worst
         ]
+
+
+def _keep_most(
+    heap: list[Entry], part: int, table: Mapping[str, Any], values: Floats, among: Classes | NDArray[np.intp]
+) -> None:
+    """Keep the rows with the largest values. If two values are equal, the earlier row stays."""
+    for i in among[np.argsort(-values[among], kind="stable")][:MOST_CHANGED].tolist():
+        row = {name: table[name][i].as_py() for name in _SHOWN if name in table}
+        entry = (float(values[i]), -part, -row.get("position", i), row)
+        if len(heap) < MOST_CHANGED:
+            heapq.heappush(heap, entry)
+        elif entry[:3] > heap[0][:3]:
+            heapq.heapreplace(heap, entry)
 
 
 def tally(folder: Path, parts: int) -> Tally:

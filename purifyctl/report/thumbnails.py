@@ -1,8 +1,9 @@
-"""Small pictures inside an HTML page: an input, what was made of it, and the difference."""
+"""Pictures inside an HTML page: an input, what was made of it, and the difference."""
 
-import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from PIL import Image
 
 from purifyctl.errors import BackendError, ImageError
 from purifyctl.images import Decoder
+from purifyctl.report.page import data_uri
 from purifyctl.run.archives import read_image
 from purifyctl.run.plan import Input
 from purifyctl.sources import ImageFile, read_file
 
-SIDE = 176  # pixels; twice their size on the page, for fine screens
 GAIN = 8  # a difference of a few grey levels would be invisible
 
 
@@ -39,23 +40,36 @@ def thumbnails(planned: Input, folder: Path, decoder: Decoder, *, unwritten: str
     unwritten
         Why there is no purified image here; empty: there is one.
     """
+    return _thumbnails(planned.image, partial(read_image, folder, planned.output), decoder, unwritten)
+
+
+def attacked_thumbnails(image: ImageFile | None, attacked: Path, decoder: Decoder) -> Thumbnails:
+    """Pictures of one input of an attack. `image`: None: it is not there any more."""
+    return _thumbnails(image, attacked.read_bytes, decoder, "")
+
+
+def _thumbnails(
+    image: ImageFile | None, read_made: Callable[[], bytes], decoder: Decoder, unwritten: str
+) -> Thumbnails:
     missing = []
     before = after = None
     try:
-        before = _decoded(planned.image, decoder)
+        if image is None:
+            raise ImageError("unreadable", "It is not there any more.")
+        before = _decoded(image, decoder)
     except (ImageError, BackendError) as error:
         missing.append(f"The input: {error}")
     if unwritten:
         missing.append(unwritten)
     else:
         try:
-            after = np.asarray(Image.open(io.BytesIO(read_image(folder, planned.output))).convert("RGB"))
+            after = np.asarray(Image.open(io.BytesIO(read_made())).convert("RGB"))
         except Exception as error:  # Pillow's readers raise many kinds
-            missing.append(f"The purified image cannot be opened any more ({type(error).__name__}).")
+            missing.append(f"The image that was written cannot be opened any more ({type(error).__name__}).")
     change = None
     if before is not None and after is not None and before.shape == after.shape:
         change = np.clip(128 + GAIN * (after.astype(np.int16) - before), 0, 255).astype(np.uint8)
-    shown = [_data_uri(image) if image is not None else None for image in (before, after, change)]
+    shown = [data_uri(made) if made is not None else None for made in (before, after, change)]
     return Thumbnails(shown[0], shown[1], shown[2], " ".join(missing))
 
 
@@ -68,11 +82,3 @@ def _decoded(image: ImageFile, decoder: Decoder) -> NDArray[np.uint8]:
         raise decoded.errors[0]
     pixels: NDArray[np.uint8] = decoded.images[0]
     return pixels
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    small = Image.fromarray(pixels)
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -25,13 +25,14 @@ from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.run.plan import Plan
 from purifyctl.run.prepare import prepare
 from purifyctl.run.progress import Progress
-from purifyctl.run.rows import write_text
+from purifyctl.run.rows import NOT_FAILED, write_text
 from purifyctl.run.run_folder import RunFolder
 from purifyctl.run.summary import summarise
 from purifyctl.sources import Source, open_source
 from purifyctl.sources.choice import SKIPPED
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.sources.urls import without_secrets
+from purifyctl.waiting import progress, working
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ def run(
     started = time.monotonic()
     opened = open_source(source, skip_folder=out)
     prepared = prepare(opened, bundle, out, options)
+    options = prepared.options
     with RunFolder(opened.on_this_machine, out, options.shard) as folder:
-        plan, listed = folder.begin_or_resume(
-            prepared.settings, options.on_existing, prepared.make_plan, grows=options.limit is None
-        )
+        with working("listing the source"):
+            plan, listed = folder.begin_or_resume(
+                prepared.settings, options.on_existing, prepared.make_plan, grows=options.limit is None
+            )
         left_out = prepared.left_out.facts() if listed else plan.about().get("left_out", {})
         say_listed(listed, left_out, options.image_format)
         mine = range(options.shard[0], plan.parts, options.shard[1])
@@ -126,7 +129,7 @@ def run(
         return RunResult(summary, 1)
     if not summary["finished"]:
         return RunResult(summary, 130)
-    return RunResult(summary, 0 if set(summary["statuses"]) <= {"ok"} else 3)
+    return RunResult(summary, 0 if set(summary["statuses"]) <= NOT_FAILED else 3)
 
 
 def _process(setup: Setup, plan: Plan, folder: RunFolder, mine: range, worker: tuple[str, ...]) -> Progress:
@@ -149,15 +152,22 @@ def _process(setup: Setup, plan: Plan, folder: RunFolder, mine: range, worker: t
         _mark(RemoteFolder(options.images_to), folder.marker)
     with ExitStack() as stack:
         devices = stack.enter_context(open_devices(setup, plan, folder.marker, worker))
-        bar = stack.enter_context(console.progress(done.left, "purifying"))
+        bar = stack.enter_context(progress(done.left, "purifying", waits=True))
         interrupted = stack.enter_context(drain_on_interrupt("finishing the batches under way."))
         stack.callback(parts.keep)
         batches = itertools.takewhile(lambda _: not interrupted.is_set() and not done.too_many, parts.batches(todo))
         stream = stack.enter_context(closing(process_all(devices, batches)))
+        bar.show("starting the engine")
         for batch, rows in stream:
+            if bar.is_beginning and any(device.ready_at is not None for device in devices):
+                bar.begin()
+            under_way = sum(device.under_way for device in devices)
+            if batch is None:
+                bar.show("starting the engine" if bar.is_beginning else "", under_way=under_way)
+                continue
             parts.add(batch, rows)
             failed = done.add(rows)
-            bar.advance(len(rows), errors=failed)
+            bar.advance(len(rows), errors=failed, under_way=under_way)
         done.end(devices)
     return done
 

@@ -2,14 +2,15 @@
 
 import hashlib
 import heapq
+import itertools
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from purifyctl.config.options import identity
-from purifyctl.config.run import ALWAYS_WRITTEN, RunOptions
+from purifyctl.config.run import ALWAYS_WRITTEN, COMPARED, SETTINGS, RunOptions
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
@@ -17,6 +18,7 @@ from purifyctl.images.names import Naming
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.run.listed import Listed
 from purifyctl.run.plan import Plan, write_plan
+from purifyctl.run.run_folder import read_settings
 from purifyctl.sources import Found, Source
 from purifyctl.sources.choice import Choice, LeftOut
 from purifyctl.sources.store import RemoteFolder
@@ -27,6 +29,7 @@ from purifyctl.thresholds import threshold_for
 class Prepared:
     """A run that can begin."""
 
+    options: RunOptions  # with everything decided that depends on source, engine and folder
     networks: tuple[str, ...]  # of the bundle's chain
     threshold: float | None  # gate score from which on an image is flagged; None: no gate
     settings: dict[str, Any]  # what identifies the run; it is written to run.json
@@ -53,10 +56,11 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     threshold = _threshold(bundle, options)
     if options.gate is not None and options.unflagged == "link":
         _check_links(source, out)
-    networks = bundle.chain(classify=options.classify, apart=options.compare or options.gate is not None)
-    labels = bundle.labels if networks != ("purifier",) else Labels(())
     choice = Choice(options.include, options.exclude, strict=options.strict)
-    found = source.inputs(choice, files_from=options.files_from)
+    compare, found = _compares(bundle, out, options, source.inputs(choice, files_from=options.files_from))
+    options = replace(options, compare=compare)
+    networks = bundle.chain(classify=options.classify, apart=compare or options.gate is not None)
+    labels = bundle.labels if networks != ("purifier",) else Labels(())
 
     def make_plan(file: Path, earlier: Plan | None) -> Listed:
         return write_plan(
@@ -75,7 +79,7 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
         "options": _identity(options),
         "engine": _engine_facts(bundle, classify=networks != ("purifier",)),
     }
-    return Prepared(networks, threshold, settings, make_plan, choice.left_out)
+    return Prepared(options, networks, threshold, settings, make_plan, choice.left_out)
 
 
 def _sample(found: Iterable[Found], n: int) -> list[Found]:
@@ -84,6 +88,24 @@ def _sample(found: Iterable[Found], n: int) -> list[Found]:
     """
     smallest = heapq.nsmallest(n, found, key=lambda f: (hashlib.blake2b(f.path, digest_size=8).digest(), f.path))
     return sorted(smallest)
+
+
+def _compares(bundle: Bundle, out: Path, options: RunOptions, found: Iterable[Found]) -> tuple[bool, Iterable[Found]]:
+    """Whether the unpurified images are classified, too; and all inputs, the first of which were perhaps looked at.
+
+    Without --compare and --no-compare, a run that is resumed stays what it was, and a new one compares if it is small.
+    """
+    if options.compare is not None:
+        return options.compare, found
+    if options.on_existing == "resume" and (out / SETTINGS).is_file():
+        return bool(read_settings(out).get("options", {}).get("compare")), found
+    if not options.classify or "classifier" not in bundle.manifest.networks:
+        return False, found
+    if options.limit is not None and options.limit <= COMPARED:
+        return True, found
+    rest = iter(found)
+    first = list(itertools.islice(rest, COMPARED + 1))
+    return len(first) <= COMPARED, itertools.chain(first, rest)
 
 
 def _threshold(bundle: Bundle, options: RunOptions) -> float | None:

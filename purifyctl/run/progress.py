@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from purifyctl.run.parent.devices import Device
-from purifyctl.run.rows import Row
+from purifyctl.run.rows import NOT_FAILED, Row
 from purifyctl.run.summary import Busy
 
 
@@ -31,7 +31,7 @@ class Progress:
 
     def add(self, rows: Sequence[Row]) -> int:
         """Count rows that have come. Returns how many of them failed."""
-        failed = sum(row.status != "ok" for row in rows)
+        failed = sum(row.status not in NOT_FAILED for row in rows)
         self.busy.add(rows)
         self.left -= len(rows)
         self.rows += len(rows)
@@ -50,6 +50,7 @@ class Progress:
         return {
             "rows": self.rows,
             "seconds": round(self.seconds, 3),
+            "elapsed_s": round(time.monotonic() - started, 3),
             "images_per_s": round(self.rows / self.seconds, 2) if self.rows and self.seconds else None,
             **(self.busy.figures(self.seconds, self.threads) if self.rows and self.seconds else {}),
             "startup_s": round(self.began - started, 3) if self.began is not None else None,

@@ -12,6 +12,9 @@ from typing import Any, Literal
 from purifyctl.errors import Status
 
 Handled = Literal["purified", "copied", "linked", "left"]  # the last three: what became of a file that was not flagged
+NOT_FAILED = frozenset(
+    {"ok"}
+)  # statuses of inputs that need nobody's attention; the exit code is 3 if there are others
 Time = float  # 64 bits in Parquet: 32 are too few for seconds since 1970
 
 

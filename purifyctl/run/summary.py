@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from purifyctl.metrics import percentiles
 from purifyctl.parquet import read_columns
+from purifyctl.run.answers import ANSWERS_NEED, Answers
 from purifyctl.run.rows import Row
 
 STAGES = ("read", "decode", "gate", "purify", "classify", "encode", "write")
+BATCH_STAGES = ("decode", "gate", "purify", "classify")  # their time is a batch's, divided by its images (amortised)
 _NEEDED = (
-    "status", "true_index", "top_index", "top_probability", "true_probability",
-    "unpurified_top_index", "unpurified_top_probability", "unpurified_true_probability", "mean_change",
-    "flagged", "handled",
+    *ANSWERS_NEED, "true_probability", "unpurified_true_probability", "mean_change", "flagged", "handled",
     *(f"{stage}_ms" for stage in STAGES),
 )  # fmt: skip
 
@@ -49,19 +49,20 @@ class Busy:
 
 
 def summarise(parts: Iterable[Path]) -> dict[str, Any]:
-    """Counts, percentiles of latencies and of mean changes, and accuracy, from the rows of these Parquet parts."""
+    """Counts, answers, latencies, percentiles of mean changes, and accuracy, from the rows of these Parquet parts."""
     statuses: Counter[str] = Counter()
     times: dict[str, list[NDArray[np.float32]]] = {stage: [] for stage in STAGES}
     changes: list[NDArray[np.float32]] = []
     flagged: Counter[bool] = Counter()
     handled: Counter[str] = Counter()
-    right = Accuracy()
+    right, answers = Accuracy(), Answers()
     for part in parts:
         columns = read_columns(part, _NEEDED)
         statuses.update(columns["status"])
         for stage, known in times.items():
             known.append(np.array([ms for ms in columns[f"{stage}_ms"] if ms is not None], np.float32))
         right.add(columns)
+        answers.add(columns)
         flagged.update(flag for flag in columns["flagged"] if flag is not None)
         handled.update(what for what in columns["handled"] if what is not None)
         changes.append(np.array([change for change in columns["mean_change"] if change is not None], np.float32))
@@ -70,12 +71,20 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
     return {
         "rows": statuses.total(),
         "statuses": dict(statuses.most_common()),
+        **answers.figures(),
         "handled": dict(handled.most_common()),
         **({"gate": _saved(flagged, joined)} if flagged else {}),
-        "stage_ms": {stage: percentiles(ms) for stage, ms in joined.items() if len(ms)},
+        "stage_ms": {stage: _latency(stage, ms) for stage, ms in joined.items() if len(ms)},
         "mean_change": percentiles(changed) if len(changed) else {},  # in grey levels, of each image's own mean
         "accuracy": right.figures(),
     }
+
+
+def _latency(stage: str, ms: NDArray[np.float32]) -> dict[str, float]:
+    """The mean of a stage, in ms per image. Percentiles only where each image was timed: the images of a batch share
+    its average, and percentiles of such averages would say nothing about images.
+    """
+    return {"mean": round(float(ms.mean()), 3), **({} if stage in BATCH_STAGES else percentiles(ms))}
 
 
 def _saved(flagged: Counter[bool], ms: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from purifyctl import __version__, console
+from purifyctl import __version__
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import GateConfig, to_dict
 from purifyctl.errors import ConfigError
@@ -36,6 +36,7 @@ from purifyctl.training.batches import TrainingBatch, TrainingBatches, split
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.calibration import judge
 from purifyctl.training.workers import Workers
+from purifyctl.waiting import progress
 
 # keys of the recipe that the attacked crops do not depend on
 _AFTER_THE_ATTACKS = ("width", "epochs", "learning_rate", "disturbed", "validation_sizes")
@@ -87,7 +88,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
     trainer = _Trainer(config, classifiers, cache, config.epochs * batches.steps_per_epoch, workers.device)
     stream = batches.from_step(0)
     with (
-        console.progress(trainer.total_steps, "training") as bar,
+        progress(trainer.total_steps, "training") as bar,
         drain_on_interrupt("stopping.") as interrupt,
     ):
         for step in range(trainer.total_steps):

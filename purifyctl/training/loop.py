@@ -26,6 +26,7 @@ from purifyctl.training.run_folder import CHECKPOINT, RunFolder, State
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.validation import Validation
 from purifyctl.training.workers import Workers, join_workers
+from purifyctl.waiting import progress
 
 SAVE_EVERY_S = 300.0  # seconds of work that a kill may cost
 LOG_EVERY = 10  # steps
@@ -119,7 +120,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
     saved = time.monotonic()
     interrupted = False
     with (
-        console.progress(last_step, "training", done=state.step) as bar,
+        progress(last_step, "training", done=state.step) as bar,
         drain_on_interrupt("saving this step.") as interrupt,
         closing(folder),
     ):
@@ -169,6 +170,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
                         # validate
                         due = scheduled or state.step == last_step or (interrupted and not kept)
                         if due:
+                            bar.show("validating")
                             kept = folder.keep(
                                 trainer, state, *validation.measure(trainer.purifier), scheduled=scheduled
                             )

@@ -28,6 +28,7 @@ class InHand:
     begun: bool = False  # it has come to a stage
     stage: str | None = None  # None: it waits for the next one
     since: float = 0.0  # when it came to this stage, on the supervisor's clock
+    share: float = 0.0  # of its work that is done, about; for the progress bar only
 
 
 class Fate(Enum):

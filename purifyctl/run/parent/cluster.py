@@ -136,6 +136,7 @@ class RayDevice:
         self._closed = False
         self.ready_at: float | None = None
         self.threads: Mapping[str, int] = {}
+        self.under_way = 0.0  # unknown: a worker elsewhere sends only what is done
         self._actor, self._placed = self._begin()
 
     def _begin(self) -> tuple[Any, Any]:

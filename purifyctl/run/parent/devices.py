@@ -73,6 +73,11 @@ class Device(Protocol):
     ready_at: float | None  # when it was ready to work, in time.monotonic(); None: not yet
     threads: Mapping[str, int]  # of each stage, once it is ready
 
+    @property
+    def under_way(self) -> float:
+        """How much of the batches in hand is done, about, in images. It is shown, and nothing depends on it."""
+        ...
+
     def process(self, batches: Batches) -> Iterator[tuple[InputBatch, list[Row]]]:
         """Rows of every batch, in the order in which they are done. A batch may come back in several smaller ones.
 
@@ -92,9 +97,11 @@ class Device(Protocol):
 
 def process_all(
     devices: Sequence[Device], batches: Iterator[InputBatch]
-) -> Generator[tuple[InputBatch, list[Row]], None, None]:
+) -> Generator[tuple[InputBatch | None, list[Row]], None, None]:
     """Rows of every batch, from all devices. The first error stops all of them; the loss of a device only if it was the
     last one.
+
+    No batch and no rows: nothing has come for `AWAKE_S`, and the caller may show what is under way.
     """
     shared = Batches(batches, len(devices))
     results: queue.Queue[tuple[InputBatch, list[Row]] | BaseException | None] = queue.Queue(RESULTS * len(devices))
@@ -127,7 +134,11 @@ def process_all(
             threading.Thread(target=work, args=(device,), daemon=True).start()
         working = len(devices)
         while working:
-            result = results.get()
+            try:
+                result = results.get(timeout=AWAKE_S)
+            except queue.Empty:
+                yield None, []
+                continue
             if isinstance(result, BaseException):
                 raise result
             if result is None:

@@ -40,6 +40,11 @@ class Supervisor:
         self.ready_at: float | None = None
         self.threads: Mapping[str, int] = {}
 
+    @property
+    def under_way(self) -> float:
+        in_hand = list(self._worker.in_hand.values()) if self._worker is not None else []
+        return sum(held.share * len(held.batch.inputs) for held in in_hand if not held.batch.decode_only)
+
     def close(self) -> None:
         """Stop at once. Any thread may call this."""
         self._closed = True

@@ -16,6 +16,7 @@ from purifyctl.run.parent.blame import InHand
 
 COMMAND = (sys.executable, "-m", "purifyctl.run.worker.process")
 START_S = 600.0  # a worker loads engines, and may compile some; if it is not ready by then, it never will be
+REACHED = {"read": 0.0, "decode": 0.1, "infer": 0.25, "write": 0.9}  # share of a batch's work before each stage, about
 FINISH_S = 30.0  # for a worker to close what it has open
 
 
@@ -94,6 +95,7 @@ class WorkerProcess:
             if isinstance(message, Entered):
                 held = self.in_hand[message.batch]
                 held.begun, held.stage, held.since = True, message.stage, time.monotonic()
+                held.share = max(held.share, REACHED.get(message.stage or "", 0.0))
             elif message is not None:
                 return message
             elif any(since + timeout <= time.monotonic() for since in entered):

@@ -1,0 +1,55 @@
+"""`purifyctl report`: find out what a folder holds, and write its page."""
+
+from pathlib import Path
+from typing import Any
+
+from purifyctl import console
+from purifyctl.errors import ConfigError
+
+REPORT = "report.html"
+# the file that marks a folder of each command, and what the page is about
+MARKS = {"run.json": "run", "attack.json": "attack", "training.json": "training", "settings.json": "evaluation"}
+
+
+def write_report_of(folder: Path, file: Path | None = None) -> dict[str, Any]:
+    """Write the page of a run, an attack, a training or an evaluation. Returns what it is, the page, and main figures.
+
+    Raises
+    ------
+    ConfigError
+        The folder is none of them, or cannot be read; or the page cannot be written.
+    """
+    kinds = [kind for mark, kind in MARKS.items() if (folder / mark).is_file()]
+    if kinds == ["evaluation"] and not (folder / "records").is_dir():
+        kinds = []  # some other program's settings.json
+    if not kinds:
+        what = "does not exist" if not folder.exists() else "holds no run, attack, training or evaluation"
+        raise ConfigError(f"{folder} {what}.", hint="name the --out of purifyctl run, attack, train or evaluate")
+    file = file or folder / REPORT
+    return {"kind": kinds[0], "report": str(file), **_write(kinds[0], folder, file)}
+
+
+def _write(kind: str, folder: Path, file: Path) -> dict[str, Any]:
+    """Write one kind of page. Each kind imports only what it needs."""
+    if kind == "run":
+        from purifyctl.report.run import write_report
+
+        return write_report(folder, file)
+    if kind == "attack":
+        from purifyctl.report.attack import write_attack_report
+
+        return write_attack_report(folder, file)
+    if kind == "training":
+        from purifyctl.report.training import write_training_report
+
+        return write_training_report(folder, file)
+    from purifyctl.report.evaluation_page import write_evaluation_report
+
+    return write_evaluation_report(folder, file)
+
+
+def say_what_was_written(figures: dict[str, Any]) -> None:
+    """Print the page's path, and what it covers."""
+    done = f" of {figures['rows']:,} of {figures['inputs']:,} inputs" if figures["kind"] == "run" else ""
+    state = "" if figures["finished"] else ", not finished"
+    console.note(f"Page about the {figures['kind']}{done}{state}: {figures['report']}")
