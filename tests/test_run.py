@@ -101,11 +101,11 @@ def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_pat
     source = tmp_path / "source"
     source.mkdir()
     data = tiny.hostile_files()["photo.jpg"][0]
-    for name in (b"caf\xe9.jpg", b"line\nbreak.jpg", b"-rf *.jpg", b"x" * 251 + b".jpg"):
+    for name in (b"caf\xe9.jpg", b"line\nbreak.jpg", b"-rf *.jpg", b"x" * 255):
         Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(data)
     result = run(source, tiny_bundle, tmp_path / "out", RunOptions(csv=True, jsonl=True))
     rows = rows_of(tmp_path / "out")
-    # the longest has no room for the ending that is added, and says so
+    # the longest has no room for an ending, and says so
     assert sorted(row["status"] for row in rows) == ["ok", "ok", "ok", "write_failed"]
     assert "caf\\xe9.jpg" in {row["path"] for row in rows}
     assert result.exit_code == 3
