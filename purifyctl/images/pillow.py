@@ -88,6 +88,8 @@ def open_picture(data: NDArray[np.uint8], options: PictureOptions = DEFAULTS) ->
             return Opened(data, kind, image)
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:  # of a picture inside the file
+        raise ImageError("too_large", f"{_first_line(error)}") from None
     except Exception as error:  # Pillow's readers raise many kinds on damaged headers
         if kind.name != "TIFF":
             what = "The file has no readable image header" if kind is UNMARKED else f"Its {kind.name} header is damaged"
