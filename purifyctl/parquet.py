@@ -25,9 +25,9 @@ def read_columns(parts: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {name: [] for name in columns}
     for part in sorted(parts.glob("part-*.parquet")) if parts.is_dir() else [parts]:
-        table = pq.read_table(part, columns=list(columns), partitioning=None)
-        for name in columns:
-            found[name] += table[name].to_pylist()
+        table = pq.read_table(part, columns=list(columns), partitioning=None)  # leaves out what is not there
+        for name in columns:  # an older version may have written the part, before there was such a column
+            found[name] += table[name].to_pylist() if name in table.column_names else [None] * len(table)
     return found
 
 
@@ -40,6 +40,7 @@ def schema(row_type: type) -> Any:
         "Status": pa.string(),
         "str | None": pa.string(),
         "Handled | None": pa.string(),
+        "DecoderName | None": pa.string(),
         "int": pa.int32(),
         "bool": pa.bool_(),
         "bool | None": pa.bool_(),

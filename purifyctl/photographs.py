@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoder
 from purifyctl.sources import ImageFile, read_file
@@ -38,7 +39,9 @@ def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
     return Read(decoded.images, [readable[n] for n in decoded.positions], errors)
 
 
-def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Pixels, list[ImageFile]]:
+def read_pixels(
+    photographs: Sequence[ImageFile], size: int, threads: int = 2, options: PictureOptions = DEFAULTS
+) -> tuple[Pixels, list[ImageFile]]:
     """Decode photographs at `size` pixels. Returns the pixels, and the photographs that could be read, in order.
 
     Raises
@@ -47,7 +50,7 @@ def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -
         None of them could be read.
     """
     images, kept = [], []
-    with Decoder(size=size, batch_size=16, threads=threads) as decoder:
+    with Decoder(size=size, batch_size=16, threads=threads, options=options) as decoder:
         for start in range(0, len(photographs), 16):
             batch = photographs[start : start + 16]
             read = read_some(batch, decoder)
@@ -58,9 +61,11 @@ def read_pixels(photographs: Sequence[ImageFile], size: int, threads: int = 2) -
     return np.concatenate(images), kept
 
 
-def read_all(photographs: Sequence[ImageFile], size: int, threads: int = 2) -> tuple[Tensor, list[ImageFile]]:
+def read_all(
+    photographs: Sequence[ImageFile], size: int, threads: int = 2, options: PictureOptions = DEFAULTS
+) -> tuple[Tensor, list[ImageFile]]:
     """`read_pixels` as RGB NCHW float in [0, 1]."""
-    images, kept = read_pixels(photographs, size, threads)
+    images, kept = read_pixels(photographs, size, threads, options)
     return to_tensor(images), kept
 
 

@@ -15,7 +15,7 @@ LONGEST = 300  # lines of a code file
 RETIRED = {
     # one word for one thing
     r"\btar[- ]shards?\b": "archive",
-    r"\bpacks?\b": "archive",
+    r"(?<!struct\.)\bpacks?\b": "archive",
     r"\b(Open)?Shards?\b(?!\()": "part",
     r"\bSHARD\b": "PART",
     r"\bclass (Job|Task|Assignment|Work|Item|Batch)\b": "a name that says which work it is",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -95,6 +95,10 @@ def values(own: Any) -> st.SearchStrategy[Any]:
     """Values of a field of RunOptions that may stand alone."""
     if own.name == "image_format":
         return st.sampled_from(["png", "webp", "jpeg", None])
+    if own.name == "background":
+        return st.sampled_from(["#ffffff", "#000000"])
+    if get_origin(own.type) is Literal:
+        return st.sampled_from(get_args(own.type))
     kind = next((kind for kind in (bool, int) if kind in get_args(own.type)), own.type)
     globs = st.lists(st.sampled_from(["a/*", "b/*", "*.png"]))
     return {bool: st.booleans(), int: st.integers(1, 10**9), tuple[str, ...]: globs.map(tuple)}[kind]

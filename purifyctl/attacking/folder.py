@@ -30,6 +30,7 @@ from purifyctl.config import (
     to_dict,
 )
 from purifyctl.config.attack import AttackOptions
+from purifyctl.config.picture_options import PictureOptions
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images import Decoder
@@ -96,7 +97,9 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     worst = 0
     batches = [inputs[i : i + options.batch_size] for i in range(0, len(inputs), options.batch_size)]
     with (
-        Decoder(size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS) as decoder,
+        Decoder(
+            size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS, options=options
+        ) as decoder,
         (out / ROWS).open("w", encoding="utf-8") as rows_file,
         progress(len(inputs), "attacking") as bar,
         drain_on_interrupt("finishing the batch under way.") as interrupted,
@@ -243,6 +246,7 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
         "source": str(source.absolute()),
         "include": options.include,
         "exclude": options.exclude,
+        **{field.name: getattr(options, field.name) for field in dataclasses.fields(PictureOptions)},
         "versions": _versions(attack),
         "command": shlex.join(sys.argv),
     }

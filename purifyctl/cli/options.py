@@ -126,7 +126,9 @@ def _read(kind: Any, given: dict[str, Any]) -> Any:
 def _options_of(kind: Any) -> Iterator[tuple[Field[Any], Any, Option]]:
     """The fields of a dataclass that have a flag: each with its type, and with what it says about the flag."""
     hints = typing.get_type_hints(kind)
-    for field in fields(kind):
+    inherited = {field.name for base in kind.__mro__[1:] if is_dataclass(base) for field in fields(base)}
+    # those that several commands share come last
+    for field in sorted(fields(kind), key=lambda field: field.name in inherited):
         if option := about(field):
             yield field, hints[field.name], option
 

@@ -41,7 +41,7 @@ def train(
     from purifyctl.training import train_recipe
     from purifyctl.training.validation import describe
 
-    result = train_recipe(options.config(file), options.folder(file), max_steps=options.max_steps)
+    result = train_recipe(options.config(file), options.folder(file), max_steps=options.max_steps, pictures=options)
     if result.held_out:  # where torchrun started several processes, only the leading one has measured this
         console.note(f"{result.steps} steps in {result.seconds:.0f} s; held out: {describe(result.held_out)}")
         console.note(f"Checkpoint: {result.checkpoint}")

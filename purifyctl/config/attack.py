@@ -7,7 +7,8 @@ from typing import Literal
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import WITH_RESTARTS, AttackKind
 from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
-from purifyctl.config.options import check_minimums, option
+from purifyctl.config.options import option
+from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.training import ClassifierConfig
 from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, EpsSpace, LabelsFrom
 from purifyctl.errors import ConfigError
@@ -16,7 +17,7 @@ OnExisting = Literal["error", "overwrite"]
 
 
 @dataclass(frozen=True)
-class AttackOptions:
+class AttackOptions(PictureOptions):
     """The options of `purifyctl attack`, beyond source and output."""
 
     kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
@@ -54,7 +55,7 @@ class AttackOptions:
             raise ConfigError(
                 "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
             )
-        check_minimums(self)
+        super().__post_init__()
         _ = self.attack, self.judged  # making them refuses what cannot work
 
     @property

@@ -9,7 +9,8 @@ from typing import Literal
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import ATTACKS
 from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
-from purifyctl.config.options import check_minimums, option
+from purifyctl.config.options import option
+from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.training import ClassifierConfig
 from purifyctl.config.values import (
     EpsSpace,
@@ -68,7 +69,7 @@ def parse_against(text: str) -> tuple[str, Path]:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(PictureOptions):
     """The options of `purifyctl evaluate`, beyond photographs and output.
 
     To resume an evaluation, a call must repeat all of it.
@@ -155,7 +156,7 @@ class EvaluateOptions:
     )
 
     def __post_init__(self) -> None:
-        check_minimums(self)
+        super().__post_init__()
         if self.gate is None and self.gate_fpr is not None:
             raise ConfigError("--gate-fpr is for --gate.", hint="add --gate shipped")
         names = [name for name, _ in self.surrogates]

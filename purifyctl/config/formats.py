@@ -18,6 +18,7 @@ class Format:
     lossless: bool  # the file keeps the classified image, bit for bit
     fast: Mapping[str, Any] | None  # options of Pillow's `Image.save` for a quick file; None: images/png.py writes it
     small: Mapping[str, Any] | None = None  # the same for a small file; None: as `fast`
+    alpha: bool = False  # it can hold how transparent each pixel is
 
 
 Compression = Literal["fast", "small"]
@@ -27,8 +28,10 @@ _JPEG: dict[str, Any] = {"format": "JPEG", "quality": JPEG_QUALITY}
 
 # times and sizes: docs/benchmarks.md
 FORMATS = (
-    Format("png", (".png",), True, None, {"format": "PNG", "compress_level": 6}),
-    Format("webp", (".webp",), True, _WEBP | {"method": 0, "quality": 0}, _WEBP | {"method": 4, "quality": 75}),
+    Format("png", (".png",), True, None, {"format": "PNG", "compress_level": 6}, alpha=True),
+    Format(
+        "webp", (".webp",), True, _WEBP | {"method": 0, "quality": 0}, _WEBP | {"method": 4, "quality": 75}, alpha=True
+    ),
     Format("jpeg", (".jpg", ".jpeg"), False, _JPEG, _JPEG | {"optimize": True, "progressive": True}),
 )
 FORMAT = {each.name: each for each in FORMATS}

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from purifyctl.config.formats import LOSSLESS, Compression, ImageFormat
-from purifyctl.config.options import check_minimums, option
-from purifyctl.config.values import DEFAULT_GATE_FPR, EXCLUDE_HELP, INCLUDE_HELP, MAX_PIXELS, parse_percent, parse_shard
+from purifyctl.config.options import option
+from purifyctl.config.picture_options import PictureOptions
+from purifyctl.config.values import DEFAULT_GATE_FPR, EXCLUDE_HELP, INCLUDE_HELP, parse_percent, parse_shard
 from purifyctl.errors import ConfigError
 
 SETTINGS, PLAN = "run.json", "plan.parquet"
@@ -24,7 +25,7 @@ ALWAYS_WRITTEN = (
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(PictureOptions):
     """The options of `purifyctl run`, beyond source, engine and output.
 
     To resume a run, a call must repeat the value of every field that is not marked `may_change`.
@@ -89,7 +90,6 @@ class RunOptions:
     max_errors: int | None = option(
         None, minimum=0, may_change=True, help="Stop when more inputs than this have failed."
     )
-    max_pixels: int = option(MAX_PIXELS, minimum=1, help="Refuse images with more pixels. The header says how many.")
     on_existing: OnExisting = option(
         "resume",
         may_change=True,
@@ -125,7 +125,7 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        check_minimums(self)
+        super().__post_init__()
         index, of = self.shard
         if not 0 <= index < of:
             raise ConfigError(f"There is no shard {index} of {of}.", hint=f"they count from 0/{of} to {of - 1}/{of}")

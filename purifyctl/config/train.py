@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from purifyctl.config.gate import GateConfig
-from purifyctl.config.options import check_minimums, option
+from purifyctl.config.options import option
+from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.reading import read_recipe
 from purifyctl.config.training import TrainConfig
 from purifyctl.config.weights import with_classifier_weights
@@ -14,7 +15,7 @@ _WEIGHTS = "Weights of a classifier that the recipe names; repeatable."
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(PictureOptions):
     """The options of `purifyctl train`, beyond the recipe."""
 
     photos: Path | None = option(
@@ -28,7 +29,7 @@ class TrainOptions:
     )
 
     def __post_init__(self) -> None:
-        check_minimums(self)
+        super().__post_init__()
 
     def config(self, recipe: Path) -> TrainConfig:
         """The recipe in the file `recipe`, with what these options change in it.
@@ -51,7 +52,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class TrainGateOptions:
+class TrainGateOptions(PictureOptions):
     """The options of `purifyctl train-gate`, beyond the recipe."""
 
     photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar archives.")

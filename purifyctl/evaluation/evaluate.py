@@ -98,7 +98,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
     }
     begin_or_resume(out, settings)
     _say(plan, ladder, options, papers)
-    with Decoder(size=options.image_size, batch_size=options.batch_size, threads=2) as decoder:
+    with Decoder(size=options.image_size, batch_size=options.batch_size, threads=2, options=options) as decoder:
         loop = Loop(plan, ladder, subject, out, decoder)
         done, total = loop.run()
         if done < total:

@@ -1,31 +1,43 @@
-"""File bytes to pixels, by DALI: on the CPU without a GPU, on the GPU with one, through the same pipeline.
-
-If an image is bad, DALI raises for its whole batch, does not say reliably which image it was, and cannot use the
-pipeline any more. So obvious cases are refused from their header, a batch that fails is halved until the bad images
-stand alone, and the pipeline is made anew (8 ms). It does not prefetch, so that a failure belongs to the batch that was
-given to it. The caller's threads overlap decoding with other work.
+"""File bytes to the squares that an engine sees. Plain JPEG and PNG files are decoded by DALI, which is faster; all
+other files, and what DALI fails on, by Pillow. DALI makes the squares of both, and the result says which one decoded.
 """
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from purifyctl.config.values import MAX_PIXELS
-from purifyctl.errors import BackendError, ImageError
-from purifyctl.images.geometry import square
+from purifyctl.config.picture_options import DEFAULTS, DecoderName, PictureOptions
+from purifyctl.errors import ImageError
+from purifyctl.images import metadata, profiles
+from purifyctl.images.dali import Group, Squares
+from purifyctl.images.damage import Encoded
+from purifyctl.images.pillow import (
+    Opened,
+    Picture,
+    check_damage,
+    decode_opened,
+    has_several_frames,
+    open_picture,
+)
 
-# What DALI decodes, in Pillow's names. DALI does not decode GIF.
-DECODABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "PPM")
 BATCH_PIXELS = 200_000_000  # of the images that are decoded together: 600 MB of RGB
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would override ours
+T = TypeVar("T")
+R = TypeVar("R")
 
-Encoded = NDArray[np.uint8]  # the bytes of one file
+
+@dataclass(frozen=True)
+class Facts:
+    """How a file became pixels."""
+
+    size: tuple[int, int]  # (height, width) in pixels as seen, after EXIF rotation
+    decoder: DecoderName
+    converted: str | None = None  # the name of the colour profile that was converted to sRGB
+    damaged: str | None = None  # what is wrong with the file
+    first_frame: bool = False  # it holds several frames or pages, and this is the first
 
 
 @dataclass(frozen=True)
@@ -34,140 +46,140 @@ class Decoded:
 
     images: Any  # RGB uint8 [n, size, size, 3], the good ones in order: numpy array, or torch CUDA tensor
     positions: list[int]  # [n], which file each of `images` comes from
-    sizes: list[tuple[int, int]]  # [n], (height, width) in pixels as seen, after EXIF rotation
+    facts: list[Facts]  # [n], of each of them
     errors: dict[int, ImageError]  # by position: why there is no image
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """[n], (height, width) in pixels as seen, after EXIF rotation."""
+        return [each.size for each in self.facts]
 
 
 class Decoder:
-    """Decodes, rotates as EXIF says, and resizes `geometry.square` to `size` pixels (antialiased linear).
+    """Decodes files to upright squares of `size` pixels.
 
     Parameters
     ----------
     device_id
-        GPU that decodes (DALI "mixed"), or None for the CPU.
+        GPU that decodes what DALI takes, and that the images lie on; or None for the CPU.
     threads
-        DALI's worker threads.
-    max_pixels
-        Larger images are refused from their header, before any memory is taken.
+        How many images are decoded at once.
+    options
+        Which pictures are refused, and how colours and transparency are shown.
     """
 
     def __init__(
-        self, *, size: int, batch_size: int, threads: int, device_id: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        *,
+        size: int,
+        batch_size: int,
+        threads: int,
+        device_id: int | None = None,
+        options: PictureOptions = DEFAULTS,
     ) -> None:
         self._size = size
-        self._batch_size = batch_size
-        self._threads = threads
         self._device_id = device_id
-        self._max_pixels = max_pixels
-        self._pipeline: Any = None
+        self._options = options
+        self._squares = Squares(size=size, batch_size=batch_size, threads=threads, device_id=device_id)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decoder")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipeline = None
+        self._squares.close()
+        self._pool.shutdown()
 
     def decode(self, files: Sequence[Encoded]) -> Decoded:
         """Decode the bytes of up to `batch_size` files. Nothing in a file makes it raise."""
         errors: dict[int, ImageError] = {}
-        pixels: dict[int, int] = {}
-        for i, data in enumerate(files):
-            try:
-                pixels[i] = _check_header(data, self._max_pixels)
-            except ImageError as error:
-                errors[i] = error
+        opened = _each(map, lambda data: open_picture(data, self._options), dict(enumerate(files)), errors)
+        damaged = _each(self._pool.map, lambda one: check_damage(one, self._options), opened, errors)
+        sound = {i: one for i, one in opened.items() if damaged.get(i, "") is None}
+        plain = {i: one for i, one in sound.items() if is_plain(one, self._options)}
         groups = [
             group
-            for members in _groups(pixels, BATCH_PIXELS)
-            for group in self._decode_group([(i, files[i]) for i in members], errors)
+            for members in _groups({i: one.pixels for i, one in plain.items()}, BATCH_PIXELS)
+            for group in self._squares.of_files([(i, files[i]) for i in members])
         ]
-        positions = [i for group in groups for i in group[1]]
-        sizes = [size for group in groups for size in group[2]]
-        return Decoded(self._join([group[0] for group in groups]), positions, sizes, errors)
+        facts = {
+            i: Facts(size, "dali", first_frame=has_several_frames(opened[i]))
+            for group in groups
+            for i, size in zip(group.positions, group.sizes, strict=True)
+        }
+        others = {i: (one, damaged[i]) for i, one in opened.items() if i in damaged and i not in facts}
+        for members in _groups({i: one.pixels for i, (one, _) in others.items()}, BATCH_PIXELS):
+            pictures = _each(self._pool.map, self._by_pillow, {i: others[i] for i in members}, errors)
+            facts |= {i: facts_of(picture) for i, picture in pictures.items()}
+            if pictures:
+                groups.append(self._squares.of_pixels([(i, picture.pixels) for i, picture in pictures.items()]))
+        positions = sorted(facts)
+        return Decoded(self._joined(groups), positions, [facts[i] for i in positions], errors)
 
-    def _decode_group(
-        self, group: list[tuple[int, Encoded]], errors: dict[int, ImageError]
-    ) -> list[tuple[Any, list[int], list[tuple[int, int]]]]:
-        """Decode a group together. If that fails, decode its halves, down to single images, which then fail alone."""
-        if self._pipeline is None:
-            self._pipeline = self._build()
-        try:
-            images, shapes = self._run([data for _, data in group])
-        except RuntimeError as error:
-            self._pipeline = None  # DALI cannot use a pipeline again after it raised
-            if "CUDA" in str(error):  # the device's fault, not the image's
-                raise BackendError(f"DALI failed on the GPU: {_reason(error)}", hint="nvidia-smi") from None
-            if len(group) > 1:
-                middle = len(group) // 2
-                return self._decode_group(group[:middle], errors) + self._decode_group(group[middle:], errors)
-            errors[group[0][0]] = ImageError("decode_failed", _reason(error))
-            return []
-        return [(images, [i for i, _ in group], shapes)]
+    def _by_pillow(self, job: tuple[Opened, str | None]) -> Picture:
+        return decode_opened(*job, self._options)
 
-    def _run(self, files: list[Encoded]) -> tuple[Any, list[tuple[int, int]]]:
-        self._pipeline.feed_input("files", files)
-        images, shapes = self._pipeline.run()
-        sizes = [(int(h), int(w)) for h, w, _ in shapes.as_cpu().as_array()]
-        if self._device_id is None:
-            return images.as_array(), sizes
-        import torch.utils.dlpack
-
-        # clone, and wait for it: DALI reuses its output buffer in the next run
-        kept = torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
-        torch.cuda.current_stream().synchronize()
-        return kept, sizes
-
-    def _build(self) -> Any:
-        from nvidia.dali import fn, pipeline_def, types
-
-        def regions(shapes: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-            squares = [square(int(shape[0]), int(shape[1]), self._size) for shape in shapes]
-            starts = [np.array(each.start, np.float32) for each in squares]
-            return starts, [np.array(each.end, np.float32) for each in squares]
-
-        @pipeline_def(  # type: ignore[untyped-decorator]
-            batch_size=self._batch_size,
-            num_threads=self._threads,
-            device_id=self._device_id,
-            prefetch_queue_depth=1,
-            exec_async=False,
-            exec_pipelined=False,
-            exec_dynamic=True,  # lets the CPU part use the size of what the GPU decoded
-        )
-        def pipeline() -> Any:
-            files = fn.external_source(name="files", device="cpu", dtype=types.UINT8, ndim=1, no_copy=True)
-            device = "cpu" if self._device_id is None else "mixed"
-            images = fn.decoders.image(files, device=device, output_type=types.RGB)
-            shape = images.shape()  # of the upright picture: only DALI knows which EXIF tags it follows
-            # one call for the whole batch: a call for each image would take 20 µs more
-            corners: Any = fn.python_function(shape, function=regions, num_outputs=2, batch_processing=True)
-            resized = fn.resize(
-                images,
-                roi_start=corners[0],
-                roi_end=corners[1],
-                size=[self._size, self._size],
-                interp_type=types.INTERP_LINEAR,
-                antialias=True,
-            )
-            return resized, shape
-
-        try:
-            built = pipeline()
-            built.build()
-        except RuntimeError as error:
-            raise BackendError(f"DALI cannot decode on this machine: {' '.join(str(error).split())[:300]}") from None
-        return built
-
-    def _join(self, groups: list[Any]) -> Any:
+    def _joined(self, groups: list[Group]) -> Any:
+        """The squares of all groups, ordered by position."""
         if len(groups) == 1:
-            return groups[0]
+            return groups[0].images
         if not groups:
             return np.empty((0, self._size, self._size, 3), np.uint8)
+        order = np.argsort([position for group in groups for position in group.positions])
         if self._device_id is None:
-            return np.concatenate(groups)
+            return np.concatenate([group.images for group in groups])[order]
         import torch
 
-        return torch.cat(groups)
+        return torch.cat([group.images for group in groups])[torch.from_numpy(order).to(groups[0].images.device)]
+
+
+def facts_of(picture: Picture) -> Facts:
+    height, width, _ = picture.pixels.shape
+    return Facts((height, width), picture.decoder, picture.converted, picture.damaged, picture.first_frame)
+
+
+def is_plain(opened: Opened, options: PictureOptions = DEFAULTS) -> bool:
+    """Whether DALI shows this JPEG or PNG file as a viewer does: 8 bits, RGB or grey, nothing transparent, no colours
+    to convert, and turned as EXIF alone says.
+    """
+    image, info = opened.image, opened.image.info
+    profile = info.get("icc_profile") if options.colour == "srgb" else None
+    if image.mode not in ("RGB", "L") or (profile and not profiles.is_srgb(profile, image.mode)):
+        return False
+    if opened.kind.name == "JPEG":
+        components = [layer[0] for layer in getattr(image, "layer", ())]
+        usual = components in ([0], [1], [0, 1, 2], [1, 2, 3]) and info.get("adobe_transform", 1) == 1
+        return usual and metadata.orientation_is_exif(image)
+    if opened.kind.name == "PNG":
+        return _png_bits(opened) == 8 and "transparency" not in info and metadata.orientation(image) == 1
+    return False
+
+
+def _png_bits(opened: Opened) -> int:
+    return int(opened.data[24])  # in its first chunk, which lies at a fixed place
+
+
+def _each(
+    apply: Callable[[Callable[[T], Any], Iterable[T]], Iterable[Any]],
+    function: Callable[[T], R],
+    given: dict[int, T],
+    errors: dict[int, ImageError],
+) -> dict[int, R]:
+    """Call a function for each position, by `map` or a pool's; note the positions where it raised ImageError."""
+
+    def call(one: T) -> R | ImageError:
+        try:
+            return function(one)
+        except ImageError as error:
+            return error
+
+    found: dict[int, R] = {}
+    for i, result in zip(given, apply(call, given.values()), strict=True):
+        if isinstance(result, ImageError):
+            errors[i] = result
+        else:
+            found[i] = result
+    return found
 
 
 def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
@@ -181,26 +193,3 @@ def _groups(pixels: dict[int, int], budget: int) -> list[list[int]]:
         groups[-1].append(i)
         room -= n
     return groups
-
-
-def _check_header(data: Encoded, max_pixels: int) -> int:
-    """Number of pixels according to the header. Raises ImageError for files that DALI must not get."""
-    if data.size == 0:
-        raise ImageError("empty", "The file is empty.")
-    try:
-        with Image.open(io.BytesIO(data.data)) as header:
-            kind, (width, height) = header.format, header.size
-    except Exception as error:  # Pillow's readers raise many kinds on damaged headers
-        raise ImageError("not_an_image", f"The file has no readable image header ({type(error).__name__}).") from None
-    if kind not in DECODABLE:
-        raise ImageError("unsupported_format", f"{kind} is not decoded here; convert it to PNG or JPEG.")
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{width}x{height} is more than the {max_pixels:,} pixels allowed.")
-    return int(width * height)
-
-
-def _reason(error: RuntimeError) -> str:
-    """The reason for the user. If the data is damaged, DALI only says that it failed."""
-    if "decoders.image" in str(error):
-        return "The image data is damaged or cut short."
-    return " ".join(str(error).split())[:300]

@@ -5,24 +5,55 @@ import threading
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
 from purifyctl.config.formats import FORMAT, JPEG_QUALITY, Compression, ImageFormat
+from purifyctl.images.metadata import NOTHING, Kept
 from purifyctl.images.png import encode_png
 
 
 def encode(
-    image: NDArray[np.uint8], image_format: ImageFormat, compression: Compression = "fast"
+    image: NDArray[np.uint8], image_format: ImageFormat, compression: Compression = "fast", kept: Kept = NOTHING
 ) -> bytes | memoryview:
-    """Encode RGB uint8 [height, width, 3]."""
+    """Encode RGB uint8 [height, width, 3].
+
+    `kept`: what the file that the image was made from said about it. Of the same height and width, and written if the
+    format can hold it.
+    """
     record = FORMAT[image_format]
+    if kept.alpha is not None and record.alpha:
+        image = np.dstack([over_nothing(image, kept.alpha, kept.background), kept.alpha])
     options = (compression == "small" and record.small) or record.fast
     if options is None:
-        return encode_png(image)
+        return encode_png(image, _png_chunks(kept))
+    about: dict[str, Any] = {"icc_profile": kept.profile, "exif": kept.exif}
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, **options)
+    Image.fromarray(image).save(buffer, **options, **{name: value for name, value in about.items() if value})
     return buffer.getbuffer()
+
+
+def over_nothing(
+    image: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """The colours that, with this alpha, look like `image` on this background. Where nothing is opaque, they are the
+    background's: what lay hidden there does not return.
+    """
+    share = alpha[..., None].astype(np.float32) / 255
+    behind = np.asarray(background, np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        colours = np.where(share > 0, (image - (1 - share) * behind) / share, behind)
+    return colours.round().clip(0, 255).astype(np.uint8)
+
+
+def _png_chunks(kept: Kept) -> list[tuple[bytes, bytes]]:
+    chunks = []
+    if kept.profile:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + isal_zlib.compress(kept.profile)))
+    if kept.exif:
+        chunks.append((b"eXIf", kept.exif.removeprefix(b"Exif\0\0")))
+    return chunks
 
 
 class GpuJpegEncoder:

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import PurePosixPath
 
 from purifyctl.config.formats import FORMAT, FORMATS, ImageFormat, format_of
-from purifyctl.config.pictures import ending_of
+from purifyctl.config.kinds import ending_of
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
         _show_changed(changed, out)
     if failed := summary["failed"]["n"]:
         console.warn("\n".join(_failures(summary, failed, out)))
+    if about := _about_pictures(summary.get("pictures", {})):
+        console.note(about)
     _show_times(summary)
     console.answer(f"{_cost(summary)}\nResults: {out}    As one page: purifyctl report {shlex.quote(str(out))}")
 
@@ -108,6 +110,17 @@ def _cost(summary: Mapping[str, Any]) -> str:
     if call["images_per_s"] and call["rows"] > 1:
         text += f": {call['images_per_s']:g} images/s, after {console.duration(call['startup_s'])} to start"
     return f"{text}; {made_with}."
+
+
+def _about_pictures(pictures: Mapping[str, Any]) -> str:
+    """What was done to pictures besides decoding them. Empty: nothing."""
+    said = {
+        "damaged": "{:,} damaged, used as far as they are there",
+        "converted": "{:,} with another colour profile, converted to sRGB",
+        "first_frames": "{:,} with several frames or pages, of which the first was taken",
+    }
+    parts = [text.format(n) for key, text in said.items() if (n := pictures.get(key))]
+    return f"Pictures: {'; '.join(parts)}." if parts else ""
 
 
 def _show_times(summary: Mapping[str, Any]) -> None:

@@ -3,11 +3,12 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.run import PLAN
-from purifyctl.config.values import MAX_PIXELS
 from purifyctl.errors import ConfigError
 from purifyctl.images import Decoder
 from purifyctl.metrics import PERCENTILES, Share
@@ -158,7 +159,7 @@ def _gallery(
         size=int(engine.get("image_size", 256)),
         batch_size=1,
         threads=2,
-        max_pixels=int(options.get("max_pixels", MAX_PIXELS)),
+        options=PictureOptions(**{f.name: options[f.name] for f in fields(PictureOptions) if f.name in options}),
     )
     shown = []
     for _, part, position, row in sorted(most, key=lambda entry: entry[:3], reverse=True):

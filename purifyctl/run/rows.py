@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from purifyctl.config.picture_options import DecoderName
 from purifyctl.errors import Status
 
 Handled = Literal["purified", "copied", "linked", "left"]  # the last three: what became of a file that was not flagged
@@ -34,6 +35,10 @@ class Row:
     error: str | None = None  # the reason in words
     height: int | None = None  # of the input, after it was turned as EXIF says
     width: int | None = None  # of the input, after the same turn
+    decoder: DecoderName | None = None  # which library read it
+    damaged: str | None = None  # with --damaged keep: what is wrong with its data
+    profile: str | None = None  # name of the colour profile that its colours were converted from, to sRGB
+    first_frame: bool | None = None  # it holds several frames or pages, and this is the first
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
     true_label: str | None = None  # the name of that class

@@ -17,6 +17,7 @@ STAGES = ("read", "decode", "gate", "purify", "classify", "encode", "write")
 BATCH_STAGES = ("decode", "gate", "purify", "classify")  # their time is a batch's, divided by its images (amortised)
 _NEEDED = (
     *ANSWERS_NEED, "true_probability", "unpurified_true_probability", "mean_change", "flagged", "handled",
+    "decoder", "damaged", "profile", "first_frame",
     *(f"{stage}_ms" for stage in STAGES),
 )  # fmt: skip
 
@@ -55,7 +56,7 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
     changes: list[NDArray[np.float32]] = []
     flagged: Counter[bool] = Counter()
     handled: Counter[str] = Counter()
-    right, answers = Accuracy(), Answers()
+    right, answers, pictures = Accuracy(), Answers(), _Pictures()
     for part in parts:
         columns = read_columns(part, _NEEDED)
         statuses.update(columns["status"])
@@ -63,6 +64,7 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
             known.append(np.array([ms for ms in columns[f"{stage}_ms"] if ms is not None], np.float32))
         right.add(columns)
         answers.add(columns)
+        pictures.add(columns)
         flagged.update(flag for flag in columns["flagged"] if flag is not None)
         handled.update(what for what in columns["handled"] if what is not None)
         changes.append(np.array([change for change in columns["mean_change"] if change is not None], np.float32))
@@ -73,6 +75,7 @@ def summarise(parts: Iterable[Path]) -> dict[str, Any]:
         "statuses": dict(statuses.most_common()),
         **answers.figures(),
         "handled": dict(handled.most_common()),
+        "pictures": pictures.figures(),
         **({"gate": _saved(flagged, joined)} if flagged else {}),
         "stage_ms": {stage: _latency(stage, ms) for stage, ms in joined.items() if len(ms)},
         "mean_change": percentiles(changed) if len(changed) else {},  # in grey levels, of each image's own mean
@@ -85,6 +88,24 @@ def _latency(stage: str, ms: NDArray[np.float32]) -> dict[str, float]:
     its average, and percentiles of such averages would say nothing about images.
     """
     return {"mean": round(float(ms.mean()), 3), **({} if stage in BATCH_STAGES else percentiles(ms))}
+
+
+class _Pictures:
+    """How files became pixels, counted part by part."""
+
+    def __init__(self) -> None:
+        self._decoders: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+
+    def add(self, columns: Mapping[str, list[Any]]) -> None:
+        """Count rows, given as lists by column."""
+        self._decoders.update(name for name in columns["decoder"] if name is not None)
+        self._kept["damaged"] += sum(why is not None for why in columns["damaged"])
+        self._kept["converted"] += sum(name is not None for name in columns["profile"])
+        self._kept["first_frames"] += sum(map(bool, columns["first_frame"]))
+
+    def figures(self) -> dict[str, Any]:
+        return {"decoders": dict(self._decoders.most_common()), **self._kept}
 
 
 def _saved(flagged: Counter[bool], ms: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from functools import partial
 
-from purifyctl.config.pictures import HEADER_BYTES, ending_of
+from purifyctl.config.kinds import HEADER_BYTES, ending_of
 from purifyctl.sources.choice import SYSTEM_FOLDERS, Choice
 from purifyctl.sources.source import Found, Tree
 

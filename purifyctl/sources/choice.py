@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from purifyctl.config.pictures import ending_of, is_picture
+from purifyctl.config.kinds import ending_of, is_picture
 from purifyctl.errors import ConfigError
 
 SHOWN = 3  # names of a kind that messages and summaries show

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from purifyctl.config.pictures import HEADER_BYTES
+from purifyctl.config.kinds import HEADER_BYTES
 from purifyctl.config.run import RUN_FILES
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.sources.choice import SYSTEM_FOLDERS, Choice

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purifyctl import console
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import TrainingError
 from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
@@ -54,6 +55,7 @@ class TrainingBatches:
         rank: int = 0,
         count: int = 1,
         threads: int = 2,
+        pictures: PictureOptions = DEFAULTS,
     ) -> None:
         """`resize`: pixels of the decoded square; `crop`: pixels of the random crop from it.
 
@@ -66,7 +68,9 @@ class TrainingBatches:
         self._seed = seed
         self._variants = variants
         self._rank, self._count = rank, count
-        self._decoder = Decoder(size=resize, batch_size=-(-self._batch_size // count), threads=threads)
+        self._decoder = Decoder(
+            size=resize, batch_size=-(-self._batch_size // count), threads=threads, options=pictures
+        )
         self.steps_per_epoch = len(photographs) // self._batch_size
         self.unreadable: dict[str, str] = {}  # path: why it cannot be read
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from purifyctl.attacks import make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import AttackConfig, GateConfig, format_eps
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import TrainingError
 from purifyctl.metrics import auroc, mean
 from purifyctl.nn.gate import GateNetwork
@@ -25,7 +26,12 @@ BATCH = 16
 
 
 def judge(
-    net: GateNetwork, config: GateConfig, held_out: list[ImageFile], classifier: Classifier, device: torch.device
+    net: GateNetwork,
+    config: GateConfig,
+    held_out: list[ImageFile],
+    classifier: Classifier,
+    device: torch.device,
+    pictures: PictureOptions = DEFAULTS,
 ) -> dict[str, Any]:
     """Calibrate the gate on held-out photographs, which changes its last layer; measure its thresholds and figures.
 
@@ -37,7 +43,7 @@ def judge(
     TrainingError
         No attack changed a prediction, so there is nothing to calibrate on.
     """
-    clean = [read_all(held_out, size)[0] for size in config.validation_sizes]
+    clean = [read_all(held_out, size, options=pictures)[0] for size in config.validation_sizes]
     attacked = _attacked(clean[0], classifier, device)
     if not any(map(len, attacked.values())):
         raise TrainingError(

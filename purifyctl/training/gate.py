@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from purifyctl import __version__
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import GateConfig, to_dict
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import ConfigError
 from purifyctl.gate import CHECKPOINT, save_gate
 from purifyctl.interrupt import drain_on_interrupt
@@ -50,7 +51,7 @@ class GateResult:
     interrupted: bool  # by Ctrl-C, before the end; there is no checkpoint
 
 
-def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
+def train_gate(config: GateConfig, photos: Path, run_dir: Path, pictures: PictureOptions = DEFAULTS) -> GateResult:
     """Train as `config` says on the photographs under `photos`; write `gate.safetensors` and its figures.
 
     Attacked crops are kept in the run folder: the same call after a stop makes only those that are missing.
@@ -79,6 +80,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
         seed=config.seed,
         variants=config.attack_epochs,
         threads=max(2, (os.cpu_count() or 2) // 2),
+        pictures=pictures,
     )
     classifiers = [load_classifier(c.name, c.weights).to(workers.device) for c in config.classifiers]
     decisive = {name: value for name, value in to_dict(config).items() if name not in _AFTER_THE_ATTACKS}
@@ -99,7 +101,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path) -> GateResult:
                 return GateResult(run_dir / CHECKPOINT, {}, time.monotonic() - started, interrupted=True)
     stream.close()
     net = trainer.net.eval()
-    figures = judge(net, config, held_out_files, classifiers[0], workers.device)
+    figures = judge(net, config, held_out_files, classifiers[0], workers.device, pictures)
     about = {"recipe": to_dict(config), "held_out": figures, "purifyctl": __version__, "photographs": sketch(files)}
     save_gate(run_dir / CHECKPOINT, net, figures["thresholds"], about)
     (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")

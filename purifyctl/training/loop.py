@@ -14,6 +14,7 @@ from purifyctl import console
 from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import TrainConfig
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import ConfigError
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.samples import copy_samples
@@ -41,7 +42,9 @@ class TrainResult:
     interrupted: bool  # by Ctrl-C; what was done is saved
 
 
-def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
+def train_recipe(
+    config: TrainConfig, run_dir: Path, *, max_steps: int | None = None, pictures: PictureOptions = DEFAULTS
+) -> TrainResult:
     """`train` on the photographs that the recipe itself names: a folder, or "samples"."""
     if not config.photos:
         raise ConfigError("The recipe names no photographs.", hint="pass --photos DIR")
@@ -50,10 +53,17 @@ def train_recipe(config: TrainConfig, run_dir: Path, *, max_steps: int | None = 
         photos = run_dir / "photos"
         n = copy_samples(photos)
         console.note(f"Training on {n} sample photographs: enough to see that it works, not to get a good purifier.")
-    return train(config, photos, run_dir, max_steps=max_steps)
+    return train(config, photos, run_dir, max_steps=max_steps, pictures=pictures)
 
 
-def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | None = None) -> TrainResult:
+def train(
+    config: TrainConfig,
+    photos: Path,
+    run_dir: Path,
+    *,
+    max_steps: int | None = None,
+    pictures: PictureOptions = DEFAULTS,
+) -> TrainResult:
     """Train as `config` says on the photographs under `photos`; write checkpoint, log and state into `run_dir`.
 
     If a run folder holds an unfinished training of the same recipe, that training continues from its last saved step.
@@ -64,6 +74,8 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
         A folder tree of photographs, or of archives of photographs, or one archive.
     max_steps
         Save and stop after this step of the training; the next call continues from there.
+    pictures
+        Which photographs are refused, and how colours and transparency are shown.
 
     Raises
     ------
@@ -73,10 +85,17 @@ def train(config: TrainConfig, photos: Path, run_dir: Path, *, max_steps: int | 
         The loss is no longer a number, or no photograph can be read.
     """
     with join_workers() as workers:
-        return _train(config, photos, run_dir, max_steps, workers)
+        return _train(config, photos, run_dir, max_steps, pictures, workers)
 
 
-def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | None, workers: Workers) -> TrainResult:
+def _train(
+    config: TrainConfig,
+    photos: Path,
+    run_dir: Path,
+    max_steps: int | None,
+    pictures: PictureOptions,
+    workers: Workers,
+) -> TrainResult:
     started = time.monotonic()
 
     # what to train on, and with which networks
@@ -84,7 +103,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
         raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
     files = list_images(photos, skip_folder=run_dir)
     training_files, held_out_files = split(files, config.held_out, config.seed)
-    batches = _batches(config, training_files, len(files), photos, workers)
+    batches = _batches(config, training_files, len(files), photos, pictures, workers)
     phases = plan_phases(config, batches.steps_per_epoch)
     last_step = min(phases[-1].end, max_steps or phases[-1].end)
     classifiers = {chosen: load_classifier(chosen.name, chosen.weights) for chosen in config.classifiers}
@@ -144,7 +163,7 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
                 folder.save(state, trainer, time.monotonic() - started)
             validation: Validation | None = None
             if workers.leads:
-                validation = Validation(phase.config, held_out_files, chosen_classifiers[0], workers.device)
+                validation = Validation(phase.config, held_out_files, chosen_classifiers[0], workers.device, pictures)
 
             with closing(batches.from_step(state.step - phase.begin)) as stream:
                 stop = False
@@ -193,7 +212,12 @@ def _train(config: TrainConfig, photos: Path, run_dir: Path, max_steps: int | No
 
 
 def _batches(
-    config: TrainConfig, training_files: list[ImageFile], n_files: int, photos: Path, workers: Workers
+    config: TrainConfig,
+    training_files: list[ImageFile],
+    n_files: int,
+    photos: Path,
+    pictures: PictureOptions,
+    workers: Workers,
 ) -> TrainingBatches:
     """This process's share of the batches."""
     if len(training_files) < 1:
@@ -219,6 +243,7 @@ def _batches(
         rank=workers.rank,
         count=workers.count,
         threads=max(2, (os.cpu_count() or 2) // (2 * workers.count)),
+        pictures=pictures,
     )
 
 

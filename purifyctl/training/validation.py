@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from purifyctl.attacks import Model, behind, make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack, format_eps
+from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all, to_pixels
 from purifyctl.sources import ImageFile
@@ -28,12 +29,17 @@ class Validation:
     """
 
     def __init__(
-        self, config: TrainConfig, files: list[ImageFile], classifier: Classifier, device: torch.device
+        self,
+        config: TrainConfig,
+        files: list[ImageFile],
+        classifier: Classifier,
+        device: torch.device,
+        pictures: PictureOptions = DEFAULTS,
     ) -> None:
         self._classifier = classifier
         self._view: Model = classifier_view(classifier, config)
         self._seed = config.seed
-        images, kept = read_all(files[: config.validation_images], config.image_size)
+        images, kept = read_all(files[: config.validation_images], config.image_size, options=pictures)
         self._x = images.to(device)
         truth = TruthFromFolder(classifier.labels)
         known = [truth(image.path) for image in kept]

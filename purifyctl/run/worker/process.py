@@ -14,11 +14,14 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
+
+from PIL import Image
 
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
@@ -38,6 +41,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the parent decides what is still done
     parent = _Parent(Connection(int(sys.argv[-1])))
     setup: Setup = parent.listen()
+    # what Pillow warns about in a file, its row says; and --max-pixels decides, not Pillow's own limit
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    Image.MAX_IMAGE_PIXELS = None
     console.configure(quiet=True, verbose=setup.verbose)
     _work(setup, parent)
     os._exit(0)  # libraries get no chance to clean up

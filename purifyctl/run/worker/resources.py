@@ -57,7 +57,7 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
                 batch_size=bundle.manifest.batch_size,
                 threads=threads,
                 device_id=chain.device_id,
-                max_pixels=options.max_pixels,
+                options=options,
             )
         )
         all_alike = (options.image_format, options.compression, options.keep_names) == ("jpeg", "fast", False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from purifyctl.engine.backends import to_host
 from purifyctl.errors import ImageError
+from purifyctl.images.decode import Facts
 from purifyctl.images.sink import printable
 from purifyctl.metrics import divergence
 from purifyctl.run.messages import InputBatch
@@ -74,11 +75,19 @@ def decode(resources: Resources, reading: Future[BatchInFlight]) -> BatchInFligh
     batch.alive = [batch.alive[i] for i in decoded.positions]
     batch.pixels = decoded.images
     n = len(batch.alive)
-    for image, (height, width) in zip(batch.alive, decoded.sizes, strict=True):
-        image.row.height, image.row.width, image.row.batch_size = height, width, n
+    for image, facts in zip(batch.alive, decoded.facts, strict=True):
+        note_facts(image.row, facts)
+        image.row.batch_size = n
         image.row.decode_batch_ms, image.row.decode_ms = clock.ms, clock.ms / n
     resources.entered(batch.number, None)
     return batch
+
+
+def note_facts(row: Row, facts: Facts) -> None:
+    """Note how the file became pixels."""
+    row.height, row.width = facts.size
+    row.decoder, row.profile = facts.decoder, facts.converted
+    row.damaged, row.first_frame = facts.damaged, facts.first_frame
 
 
 def only_decode(decoding: Future[BatchInFlight]) -> BatchInFlight:
