@@ -3,12 +3,20 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from purifyctl.config.run import RunOptions
 from purifyctl.errors import BackendError
-from purifyctl.run.messages import InputBatch
+from purifyctl.run.messages import InputBatch, Setup
+from purifyctl.run.parent import devices
+from purifyctl.run.parent.blame import InHand
 from purifyctl.run.parent.devices import RESULTS, Batches, LostDeviceError, process_all
+from purifyctl.run.parent.supervisor import Supervisor
+from purifyctl.run.parent.worker_process import REACHED
+from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
 
 BATCHES = [InputBatch(0, i, (i,), ()) for i in range(100)]
@@ -38,6 +46,29 @@ class Fake:
         pass
 
 
+def test_a_caller_that_waits_for_slow_devices_can_show_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "AWAKE_S", 0.01)
+    seen = threading.Event()
+    slow = Fake(lambda _: seen.wait(10) and None)
+    found = []
+    for batch, rows in process_all([slow], iter(BATCHES[:1])):
+        found.append(None if batch is None else len(rows))
+        seen.set()
+    assert found[0] is None
+    assert found[-1] == 1
+
+
+def test_a_batch_moves_the_bar_when_it_comes_to_a_stage() -> None:
+    supervisor = Supervisor(Setup(None, (), None, Path(), Path(), False, "", RunOptions()))
+    assert supervisor.under_way == 0
+    inputs = [Input(None, None, None)] * 10
+    held = [InHand(InputBatch(0, n, tuple(range(10)), inputs), share=REACHED[stage]) for n, stage in enumerate(REACHED)]
+    supervisor._worker = SimpleNamespace(in_hand=dict(enumerate(held)))
+    assert supervisor.under_way == pytest.approx(10 * sum(REACHED.values()))
+    assert list(REACHED.values()) == sorted(REACHED.values())
+    assert max(REACHED.values()) < 1  # a batch whose rows have not come is not done
+
+
 def lost(after: int) -> Callable[[int], None]:
     def before(done: int) -> None:
         if done == after:
@@ -47,10 +78,10 @@ def lost(after: int) -> Callable[[int], None]:
 
 
 def test_devices_share_out_all_batches() -> None:
-    devices = [Fake(), Fake(), Fake()]
-    numbers = [batch.number for batch, _ in process_all(devices, iter(BATCHES)) if batch]
+    all_three = [Fake(), Fake(), Fake()]
+    numbers = [batch.number for batch, _ in process_all(all_three, iter(BATCHES)) if batch]
     assert sorted(numbers) == list(range(100))
-    assert sum(device.done for device in devices) == 100
+    assert sum(device.done for device in all_three) == 100
 
 
 def test_what_a_lost_device_had_in_hand_is_done_by_another_that_was_through_already() -> None:

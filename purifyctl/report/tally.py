@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from purifyctl.errors import ConfigError
 from purifyctl.metrics import Share
 from purifyctl.report.counters import Floats, Histogram, Mean, Timeline
+from purifyctl.run.rows import NOT_FAILED
 from purifyctl.run.run_folder import rows_of
 from purifyctl.run.summary import STAGES
 
@@ -123,7 +124,7 @@ class Tally:
 
     def _add_failures(self, status: list[str], table: Mapping[str, Any]) -> None:
         for i, name in enumerate(status):
-            if name != "ok" and len(known := self.failures.setdefault(name, [])) < FAILURES:
+            if name not in NOT_FAILED and len(known := self.failures.setdefault(name, [])) < FAILURES:
                 known.append({"path": table["path"][i].as_py(), "error": table["error"][i].as_py()})
 
     def _add_changes(self, part: int, table: Mapping[str, Any]) -> None:
