@@ -101,7 +101,7 @@ def test_names_that_are_no_text_are_read_and_listed(tiny_bundle: Bundle, tmp_pat
     source = tmp_path / "source"
     source.mkdir()
     data = tiny.hostile_files()["photo.jpg"][0]
-    for name in (b"caf\xe9.jpg", b"line\nbreak.jpg", b"-rf *.jpg", b"x" * 251 + b".jpg"):
+    for name in (b"caf\xe9.jpg", b"line\nbreak.jpg", b"-rf *.jpg", b"x" * 255):
         Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(data)
     result = run(source, tiny_bundle, tmp_path / "out", RunOptions(csv=True, jsonl=True))
     rows = rows_of(tmp_path / "out")
