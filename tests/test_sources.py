@@ -247,3 +247,19 @@ def test_an_archive_has_the_inputs_that_it_would_have_if_it_were_unpacked(tmp_pa
     assert listed(tmp_path / "mixed.tar", strict=True) == sorted(
         f"mixed.tar/{name}" for name in (*names, *links, "i.json", "j.cls")
     )
+
+
+def test_a_member_of_an_archive_that_was_written_anew_is_not_taken_for_another(tmp_path: Path) -> None:
+    def write(*names: str) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = 600 + len(name)
+                archive.addfile(member, io.BytesIO(name.encode().ljust(member.size)))
+
+    write("1.jpg", "2.jpg")
+    one, two = list_images(tmp_path)
+    write("1.jpg", "1b.jpg", "2.jpg")
+    assert bytes(read_file(one)[:5]) == b"1.jpg"
+    with pytest.raises(ImageError, match="written anew"):
+        read_file(two)

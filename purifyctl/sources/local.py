@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from purifyctl.config.run import RUN_FILES
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.sources.choice import SYSTEM_FOLDERS, Choice
 from purifyctl.sources.listing import find_inputs
-from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, too_large
+from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, member_of, too_large
 
 LISTED = "links to folders that are listed anyway"
 
@@ -159,6 +160,9 @@ def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]
         start, size = image.span or (0, facts.st_size)
         if size > max_bytes:
             raise too_large(size, max_bytes)
-        return np.fromfile(file, np.uint8, count=size, offset=start)
+        if image.span:
+            header = tarfile.BLOCKSIZE
+            return member_of(np.fromfile(file, np.uint8, count=header + size, offset=start - header), size)
+        return np.fromfile(file, np.uint8, count=size)
     except OSError as error:
         raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from purifyctl.errors import BusyError, ConfigError, ImageError, PurifyctlError
 from purifyctl.sources.choice import Choice
 from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.server import Patience, Place, file_system
-from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, too_large
+from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, member_of, too_large
 from purifyctl.sources.store import Store
 from purifyctl.sources.urls import WEB, decoded, encoded, is_url, split_url
 from purifyctl.sources.web import Web
@@ -63,15 +64,18 @@ class RemoteSource:
         if image.problem:
             raise ImageError("unreadable", image.problem)
         url = str(image.file)
-        size = image.span[1] if image.span else 0
+        start, size = image.span or (0, 0)
         if size > max_bytes:
             raise too_large(size, max_bytes)
+        header = tarfile.BLOCKSIZE
+        span = (start - header, header + size) if image.span else None
         try:
-            data = self._patience.ask(partial(self._place.get, url, image.span, max_bytes))
+            data = self._patience.ask(partial(self._place.get, url, span, max_bytes + header if span else max_bytes))
         except OSError as error:
             shown = os.fsencode(url).decode("utf-8", "backslashreplace")
             raise ImageError("unreadable", f"It cannot be read from {shown}: {error}.") from None
-        return np.frombuffer(data, np.uint8)
+        read = np.frombuffer(data, np.uint8)
+        return member_of(read, size) if span else read
 
     def is_folder(self) -> bool:
         if self._must_be_folder:

@@ -1,6 +1,7 @@
 """What a source is: it lists its inputs, and reads them. What lies behind it is known only inside this package."""
 
 import os
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -143,6 +144,24 @@ class Tree(Protocol):
 
     def open(self, place: bytes) -> BinaryIO:
         """A file that can be read from any position. Raises OSError."""
+
+
+def member_of(data: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    """The content of an archive's member, from its bytes and those of the header in front of them.
+
+    Raises
+    ------
+    ImageError
+        There is no header of a member of this length: the archive has been written anew since it was listed.
+    """
+    block, content = data[: tarfile.BLOCKSIZE], data[tarfile.BLOCKSIZE :]
+    try:
+        header = tarfile.TarInfo.frombuf(block.tobytes(), tarfile.ENCODING, "surrogateescape")
+    except tarfile.TarError:
+        header = None
+    if header is None or header.size != length or len(content) != length:
+        raise ImageError("unreadable", "Its archive has been written anew since the run was planned.")
+    return content
 
 
 def too_large(size: int, max_bytes: int) -> ImageError:
