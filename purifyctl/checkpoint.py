@@ -51,7 +51,7 @@ class Checkpoint:
         if pixels % (multiple := self.network.size_multiple):
             raise ConfigError(
                 f"image_size is {pixels}; this purifier takes multiples of {multiple} pixels.",
-                hint="pass another --image-size",
+                hint=f"pass another size, such as {max(1, round(pixels / multiple)) * multiple}",
             )
 
 

@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from purifyctl.config.picture_options import DEFAULTS, PictureOptions
+from purifyctl.config.values import Size
 from purifyctl.errors import ConfigError, ImageError
-from purifyctl.images import Decoder
+from purifyctl.images import Decoded, Decoder
+from purifyctl.images.decode import Facts
+from purifyctl.images.geometry import square
+from purifyctl.images.pillow import decode_picture
 from purifyctl.sources import ImageFile, read_file
 
 Pixels = NDArray[np.uint8]  # RGB [n, height, width, 3]
@@ -25,7 +30,61 @@ class Read:
     errors: dict[int, ImageError]  # by place: why the others could not be read
 
 
-def read_some(photographs: Sequence[ImageFile], decoder: Decoder) -> Read:
+class WholeDecoder:
+    """Decodes one picture at its own size: what `Decoder` does, except that nothing is resized or cut."""
+
+    def __init__(self, options: PictureOptions = DEFAULTS) -> None:
+        self._options = options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def decode(self, files: Sequence[NDArray[np.uint8]]) -> Decoded:
+        """Decode the bytes of one file. Nothing in it makes this raise."""
+        nothing = np.empty((0, 1, 1, 3), np.uint8)
+        if not files:
+            return Decoded(nothing, [], [], {})
+        (file,) = files
+        try:
+            picture = decode_picture(file, self._options)
+        except ImageError as error:
+            return Decoded(nothing, [], [], {0: error})
+        height, width = picture.pixels.shape[:2]
+        facts = Facts((height, width), picture.decoder, picture.converted, picture.damaged, picture.first_frame)
+        return Decoded(picture.pixels[None].copy(), [0], [facts], {})
+
+
+def open_decoder(
+    size: Size, batch_size: int, threads: int = 2, options: PictureOptions = DEFAULTS
+) -> Decoder | WholeDecoder:
+    """What decodes batches at a size. At "original" a batch is one photograph."""
+    if size == "original":
+        return WholeDecoder(options)
+    return Decoder(size=size, batch_size=batch_size, threads=threads, options=options)
+
+
+def show_square(net: nn.Module, size: int) -> None:
+    """From now on `net` takes pictures of any size, and sees the square in their middle, as an engine does: RGB NCHW
+    float in [0, 1]. Gradients pass through.
+    """
+
+    def middle(_: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = given
+        height, width = x.shape[-2:]
+        if height == width == size:
+            return given
+        seen = square(height, width, size)
+        x = nn.functional.interpolate(x, seen.resized, mode="bilinear", align_corners=False, antialias=True)
+        top, left = seen.offset
+        return (x[..., top : top + size, left : left + size],)
+
+    net.register_forward_pre_hook(middle)
+
+
+def read_some(photographs: Sequence[ImageFile], decoder: Decoder | WholeDecoder) -> Read:
     """Read and decode one batch. Nothing in a file makes it raise."""
     data, readable, errors = [], [], {}
     for position, photograph in enumerate(photographs):

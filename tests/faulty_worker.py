@@ -6,6 +6,7 @@ hang=GLOB         it hangs instead
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
 store-gone=N      the object store does not answer from the N-th image on
+room=N            no fault: whole pictures share room for N pixels
 slow-read=S       storage takes S seconds for each file
 gpu-jpeg=cpu      no fault: the CPU encodes whole batches, as a GPU does
 
@@ -30,9 +31,11 @@ from purifyctl import files
 from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
 from purifyctl.run.worker import process as worker
-from purifyctl.run.worker import stages, writing
-from purifyctl.run.worker.in_flight import BatchInFlight
+from purifyctl.run.worker import stages, whole, writing
+from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight
 from purifyctl.run.worker.resources import Resources
+from purifyctl.run.worker.room import Whereabouts
+from purifyctl.run.worker.whole import WholePictures
 from purifyctl.sources.local import LocalSource
 from purifyctl.sources.store import RemoteFolder
 
@@ -77,6 +80,8 @@ def arm(kind: str, what: str) -> None:
             put(folder, *arguments)
 
         RemoteFolder.write = write_there
+    elif kind == "room":
+        whole.ROOM_PIXELS = int(what)
     elif kind == "slow-read":
         read = LocalSource.read
 
@@ -108,6 +113,17 @@ def arm(kind: str, what: str) -> None:
             return before(resources, reading)
 
         stages.decode = decode
+        before_one = whole.WholePictures._decode
+
+        def decode_one(pictures: WholePictures, image: ImageInFlight, where: Whereabouts, **options: Any) -> None:
+            if image.input.image.path.match(what) and not (once and Path(once).exists()):
+                with where.at("decode"):
+                    if once:
+                        Path(once).touch()
+                    strike(kind)
+            before_one(pictures, image, where, **options)
+
+        whole.WholePictures._decode = decode_one
 
 
 if __name__ == "__main__":

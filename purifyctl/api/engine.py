@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -13,36 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from purifyctl.api.pictures import Classified, Images, as_array, as_picture
 from purifyctl.engine.backends import Batch, Runner, to_host
 from purifyctl.engine.bundle import load_bundle
 from purifyctl.engine.chain import Chain
 from purifyctl.engine.default import default_engine
+from purifyctl.engine.tiles import purify_whole
 from purifyctl.errors import BackendError, ConfigError, InputError
 from purifyctl.images.geometry import fit
 from purifyctl.labels import Labels
 from purifyctl.photographs import Pixels
-
-Images = Pixels | Image.Image | Sequence[Pixels | Image.Image]
-
-
-@dataclass(frozen=True, eq=False)
-class Classified:
-    """A classifier's predictions for some images."""
-
-    images: Pixels  # RGB uint8 [n, height, width, 3]; exactly what was classified
-    probabilities: NDArray[np.float32]  # [n, classes]
-    labels: Labels
-
-    def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The `k` most likely classes of each image with their probabilities, the most likely first. A class without a
-        name is called by its index.
-        """
-        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
-        chances = np.take_along_axis(self.probabilities, best, axis=1)
-        return [
-            [(self.labels.name(i), chance) for i, chance in zip(*pair, strict=True)]
-            for pair in zip(best.tolist(), chances.tolist(), strict=True)
-        ]
 
 
 class Engine:
@@ -128,6 +107,37 @@ class Engine:
         rounding differs by less than half a grey level on average.
         """
         return fit(image, self.image_size)
+
+    def whole(self, image: Pixels | Image.Image) -> Pixels:
+        """Purify a whole picture of any size, in tiles, as `purifyctl run --size original` does.
+
+        Parameters
+        ----------
+        image
+            RGB uint8 [height, width, 3], or a PIL image of mode RGB.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            The purified picture, [height, width, 3]. To classify it: `engine.classify(engine.fit(picture),
+            purify=False)`, with `picture` as a PIL image.
+
+        Raises
+        ------
+        InputError
+            Another shape, type or mode.
+        ConfigError
+            The purifier makes one drawing of a whole picture.
+        BackendError
+            As for a call.
+        """
+        purifier = self._chain(classify=False).purifier
+        return purify_whole(
+            as_picture(image),
+            self.bundle.tiling,
+            self._batch_size * purifier.concurrency,
+            lambda tiles: self._in_batches(purifier.infer, tiles)[0],
+        )
 
     def __call__(self, images: Images) -> Pixels:
         """Purify any number of images.
@@ -246,15 +256,7 @@ class Engine:
         return np.require(batch, requirements=["C", "W"]), alone  # some libraries require it
 
     def _pixels(self, image: Any) -> Pixels:
-        if isinstance(image, Image.Image):
-            if image.mode != "RGB":
-                raise InputError(
-                    f"The image is of mode {image.mode}; the engine takes RGB.", hint="image.convert('RGB')"
-                )
-            image = np.asarray(image)
-        if not isinstance(image, np.ndarray):
-            raise InputError(f"The engine takes numpy arrays and PIL images; this is of type {type(image).__name__}.")
-        return self._checked(image, [])
+        return self._checked(as_array(image), [])
 
     def _checked(self, images: Pixels, batch: list[str]) -> Pixels:
         expected = [*batch, *(str(n) for n in (self.image_size, self.image_size, 3))]

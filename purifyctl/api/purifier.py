@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from purifyctl.checkpoint import load_purifier
 from purifyctl.errors import InputError
+from purifyctl.nn import AnySize
 from purifyctl.shipped import shipped_checkpoint
 
 # How far values may lie outside [0, 1]. Bicubic resizing and attacks overshoot by less. Images in [0, 255] or in
@@ -16,7 +17,7 @@ from purifyctl.shipped import shipped_checkpoint
 OVERSHOOT = 0.5
 
 
-class Purifier(nn.Module):
+class Purifier(AnySize):
     """RGB NCHW float in [0, 1] -> the purified images: same shape, range and type. Differentiable.
 
     Images may have any height and width. If a side is not a multiple of `multiple`, the mirror image is added to the
@@ -40,9 +41,7 @@ class Purifier(nn.Module):
     """
 
     def __init__(self, net: nn.Module, multiple: int = 1) -> None:
-        super().__init__()
-        self.net = net
-        self.multiple = multiple
+        super().__init__(net, multiple)
 
     @classmethod
     def from_checkpoint(cls, path: str | PathLike[str] | None = None) -> Self:
@@ -91,13 +90,7 @@ class Purifier(nn.Module):
         _check(x)
         if not len(x):  # torch's pixel_unshuffle does not take that
             return x
-        height, width = x.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
-            x = x.index_select(-2, _mirrored(height, below, x.device))
-            x = x.index_select(-1, _mirrored(width, right, x.device))
-        purified: Tensor = self.net(x)
-        return purified[..., :height, :width]
+        return super().forward(x)
 
     def extra_repr(self) -> str:
         return f"multiple={self.multiple}"
@@ -119,13 +112,6 @@ def _check(x: Tensor) -> None:
             f"The purifier takes values in [0, 1]; these go from {low:.4g} to {high:.4g}.",
             hint="divide by 255, or purify before the images are normalised",
         )
-
-
-def _mirrored(n: int, more: int, device: torch.device) -> Tensor:
-    """Indices 0 1 ... n-1, then `more` indices that go back and forth: n-2 n-3 ... 0 1 ... If n is 1: 0 0 0 ..."""
-    period = max(2 * (n - 1), 1)
-    i = torch.arange(n + more, device=device) % period
-    return torch.minimum(i, period - i)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,6 +1,8 @@
 """The purifier as a torchvision transform."""
 
 import math
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from purifyctl.api.purifier import Purifier
+from purifyctl.engine.overlap import measured_tiling
+from purifyctl.engine.tiles import Tiling, purify_whole
 from purifyctl.errors import InputError
-from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.images.synthetic import natural_images
+from purifyctl.photographs import Pixels, to_pixels, to_tensor
+
+SIDE = 512  # pixels; of the tiles of large pictures
+TILES = 2  # that are purified together
 
 
 class PurifyTransform(v2.Transform):  # type: ignore[misc]
@@ -23,7 +31,8 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
     [..., 3, height, width] of uint8 in [0, 255] or floats in [0, 1]. Type, shape and range stay the same. Everything
     else stays untouched: boxes, masks, key points, labels, and plain tensors beside an image.
 
-    Images may have any height and width. If they are uint8, the result is rounded, as `purifyctl run` rounds it.
+    Images may have any height and width. PIL images and uint8 are rounded, as `purifyctl run` rounds them; large ones
+    are purified in tiles, as with `run --size original`, so that memory stays bounded.
 
     Parameters
     ----------
@@ -51,8 +60,7 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
                 raise InputError(
                     f"The image is of mode {inpt.mode}; the purifier takes RGB.", hint="put v2.RGB() before it"
                 )
-            purified = self._purify(to_tensor(np.array(inpt)[None]))
-            return Image.fromarray(to_pixels(purified)[0])
+            return Image.fromarray(self._pixels(np.array(inpt)))
         if isinstance(inpt, tv_tensors.Image | tv_tensors.Video):
             return tv_tensors.wrap(self._tensor(inpt.as_subclass(Tensor)), like=inpt)
         if isinstance(inpt, tv_tensors.TVTensor):
@@ -62,7 +70,9 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
     def _tensor(self, image: Tensor) -> Tensor:
         batch = image.reshape(math.prod(image.shape[:-3]), *image.shape[-3:])
         if image.dtype == torch.uint8:
-            purified = torch.round(self._purify(batch / 255) * 255).to(torch.uint8)
+            pictures = (self._pixels(picture) for picture in batch.permute(0, 2, 3, 1).cpu().numpy())
+            made = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+            purified = torch.stack(made).to(image.device) if made else batch
         else:
             purified = self._purify(batch).to(image.dtype)
         return purified.reshape(image.shape)
@@ -73,3 +83,23 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
             batch = batch.to(self.purifier.dtype)
         purified: Tensor = self.purifier(batch)
         return purified
+
+    def _pixels(self, picture: Pixels) -> Pixels:
+        """Purify RGB uint8 [height, width, 3], in tiles if it is large and tiles agree."""
+        if max(picture.shape[:2]) > SIDE and (tiling := self._tiling) is not None:
+            return purify_whole(picture, tiling, TILES, self._rounded)
+        purified: Pixels = self._rounded(picture[None])[0]
+        return purified
+
+    @torch.no_grad()
+    def _rounded(self, pictures: Pixels) -> Pixels:
+        device = next(self.purifier.parameters(), torch.empty(0)).device
+        return to_pixels(self._purify(to_tensor(np.ascontiguousarray(pictures)).to(device)))
+
+    @cached_property
+    def _tiling(self) -> Tiling | None:
+        """How large pictures are cut; None: this purifier looks at the whole picture, so they are not cut."""
+        multiple = self.purifier.multiple
+        side = SIDE // multiple * multiple
+        measured = measured_tiling(self.purifier.net, multiple, natural_images(4, side // 2 // multiple * multiple))
+        return None if measured.is_wide else replace(measured, side=side)

@@ -19,7 +19,7 @@ from purifyctl.files import write_into_tree
 from purifyctl.images import Decoder, encode
 from purifyctl.images.sink import printable
 from purifyctl.labels import Labels
-from purifyctl.photographs import read_some, to_pixels, to_tensor
+from purifyctl.photographs import WholeDecoder, read_some, to_pixels, to_tensor
 from purifyctl.sources import ImageFile
 
 
@@ -65,7 +65,7 @@ class Setup:
     )
     target: str | int | None  # "least-likely", "random", or a class's index
     out: Path
-    decoder: Decoder
+    decoder: Decoder | WholeDecoder
     generator: torch.Generator
     device: torch.device
 

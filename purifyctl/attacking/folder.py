@@ -23,6 +23,7 @@ from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import (
     AttackConfig,
+    EngineConfig,
     eps_scale,
     format_eps,
     grey_levels,
@@ -33,17 +34,19 @@ from purifyctl.config.attack import AttackOptions
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
-from purifyctl.images import Decoder
 from purifyctl.images.names import Naming, output_paths
 from purifyctl.images.sink import IMAGES, prepare_output, printable
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.machine import installed
+from purifyctl.nn import AnySize
+from purifyctl.photographs import open_decoder, show_square
 from purifyctl.sources import ImageFile, list_images
 from purifyctl.waiting import progress
 
 ROWS, MANIFEST, SETTINGS, REPORT = "rows.jsonl", "manifest.json", "attack.json", "report.html"
 DECODE_THREADS = 2
+SQUARE = EngineConfig.image_size  # what the classifier sees of whole pictures
 
 _THREAT_MODELS = {
     "gray_box": "the attacker knows the classifier, and no purifier",
@@ -84,8 +87,12 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     if options.surrogate:
         surrogate = load_classifier(options.attacked.name, options.attacked.weights).to(device)
     purifier = load_purifier(options.through_purifier) if options.through_purifier else None
+    whole = options.image_size == "original"
+    if whole:
+        for net in {classifier, surrogate}:
+            show_square(net, SQUARE)
     eps = _budget(options, surrogate)
-    judged, attacked = (_pipeline(purifier, net, device) for net in (classifier, surrogate))
+    judged, attacked = (_pipeline(purifier, net, device, whole=whole) for net in (classifier, surrogate))
     classes = _check_networks(judged, attacked, purifier, options, device)
     target = _target(options.target, classifier.labels, classes)
     inputs = _plan(images, options, classifier.labels)
@@ -95,11 +102,10 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     worst = 0
-    batches = [inputs[i : i + options.batch_size] for i in range(0, len(inputs), options.batch_size)]
+    at_once = 1 if whole else options.batch_size
+    batches = [inputs[i : i + at_once] for i in range(0, len(inputs), at_once)]
     with (
-        Decoder(
-            size=options.image_size, batch_size=options.batch_size, threads=DECODE_THREADS, options=options
-        ) as decoder,
+        open_decoder(options.image_size, options.batch_size, DECODE_THREADS, options) as decoder,
         (out / ROWS).open("w", encoding="utf-8") as rows_file,
         progress(len(inputs), "attacking") as bar,
         drain_on_interrupt("finishing the batch under way.") as interrupted,
@@ -158,18 +164,19 @@ def _budget(options: AttackOptions, classifier: Classifier) -> float:
     return grey_levels(eps) / 255
 
 
-def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch.device) -> Model:
+def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch.device, *, whole: bool) -> Model:
     """The classifier, behind the purifier if there is one. Purified images are rounded to 8 bits, as `run` does."""
     if purifier is None:
         return classifier
-    return behind(purifier.net.to(device), classifier)
+    net = purifier.net.to(device)
+    return behind(AnySize(net, purifier.network.size_multiple) if whole else net, classifier)
 
 
 def _check_networks(
     judged: Model, attacked: Model, purifier: Checkpoint | None, options: AttackOptions, device: torch.device
 ) -> int:
     """The number of classes. Refuses networks that do not take the images, or have different numbers of classes."""
-    size = options.image_size
+    size = SQUARE if options.image_size == "original" else options.image_size
     if purifier:
         purifier.check_size(size)
     try:
@@ -180,7 +187,7 @@ def _check_networks(
     except (RuntimeError, IndexError) as error:  # IndexError: the output is not [N, classes]
         raise ConfigError(
             f"The classifier makes no logits of images of {size}x{size} pixels: {error}",
-            hint="try another --image-size, and see that it returns one row of logits for each image",
+            hint="try another --size, and see that it returns one row of logits for each image",
         ) from None
     if classes != others:
         raise ConfigError(

@@ -91,7 +91,7 @@ def _flags(kind: Any) -> Iterator[inspect.Parameter]:
     for field, hint, option in _options_of(kind):
         flag = option.flag or "--" + field.name.replace("_", "-")
         info = typer.Option(
-            flag,
+            *filter(None, (flag, option.former)),
             help=option.help,
             metavar=option.metavar or None,
             min=option.minimum,

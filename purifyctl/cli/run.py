@@ -65,7 +65,8 @@ def run(
     from purifyctl.run import run as run_source
 
     options = replace(options, classify=classifier != "none")
-    bundle = chosen_bundle(engine, classifier, weights, trusted=trust)
+    image_size = options.size if isinstance(options.size, int) else None
+    bundle = chosen_bundle(engine, classifier, weights, image_size=image_size, trusted=trust)
     if dry_run:
         would = preview(source, bundle, out, options)
         show_dry_run(would, out)

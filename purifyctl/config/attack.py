@@ -10,7 +10,7 @@ from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.training import ClassifierConfig
-from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, EpsSpace, LabelsFrom
+from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, SIZE_HELP, EpsSpace, LabelsFrom, Size, parse_size
 from purifyctl.errors import ConfigError
 
 OnExisting = Literal["error", "overwrite"]
@@ -43,7 +43,9 @@ class AttackOptions(PictureOptions):
     labels: LabelsFrom = option(
         "predicted", help="What counts as right: the prediction on the clean image, or the folder's class."
     )
-    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    image_size: Size = option(
+        256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
+    )
     batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
     seed: int = option(0, minimum=0, help="The same seed makes the same images.")
     include: tuple[str, ...] = option((), help=INCLUDE_HELP)

@@ -13,10 +13,13 @@ from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.training import ClassifierConfig
 from purifyctl.config.values import (
+    SIZE_HELP,
     EpsSpace,
     LabelsFrom,
+    Size,
     parse_list,
     parse_percent,
+    parse_size,
     parse_texts,
 )
 from purifyctl.errors import ConfigError
@@ -150,7 +153,9 @@ class EvaluateOptions(PictureOptions):
     )
     seed: int = option(0, minimum=0, help="Seed of everything that is random.")
     batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
-    image_size: int = option(256, minimum=1, help="Side of the square image, in pixels.")
+    image_size: Size = option(
+        256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
+    )
     paper: bool = option(
         False, recorded_as="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."
     )

@@ -20,6 +20,7 @@ class Option:
 
     help: str
     flag: str = ""  # when it is not `--` and the field's name; "--a/--b" for a bool that may stay unset
+    former: str = ""  # the flag's name in earlier versions, which still works
     metavar: str = ""  # what the help shows as the value
     minimum: int | None = None
     parse: Callable[[str], Any] | None = None  # makes the value from the flag's text
@@ -33,6 +34,7 @@ def option(
     *,
     help: str,
     flag: str = "",
+    former: str = "",
     metavar: str = "",
     minimum: int | None = None,
     parse: Callable[[str], Any] | None = None,
@@ -41,7 +43,7 @@ def option(
     recorded_as: str = "",
 ) -> T:
     """A dataclass field that is an option of a command. The parameters are those of `Option`."""
-    about = Option(help, flag, metavar, minimum, parse, parse_each, may_change, recorded_as)
+    about = Option(help, flag, former, metavar, minimum, parse, parse_each, may_change, recorded_as)
     made: T = field(default=default, metadata={"option": about})
     return made
 

@@ -7,7 +7,15 @@ from typing import Literal
 from purifyctl.config.formats import LOSSLESS, Compression, ImageFormat
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
-from purifyctl.config.values import DEFAULT_GATE_FPR, EXCLUDE_HELP, INCLUDE_HELP, parse_percent, parse_shard
+from purifyctl.config.values import (
+    DEFAULT_GATE_FPR,
+    EXCLUDE_HELP,
+    INCLUDE_HELP,
+    Size,
+    parse_percent,
+    parse_shard,
+    parse_size,
+)
 from purifyctl.errors import ConfigError
 
 SETTINGS, PLAN = "run.json", "plan.parquet"
@@ -33,6 +41,14 @@ class RunOptions(PictureOptions):
 
     image_format: ImageFormat | None = option(
         "png", flag="--format", help=f"Format of the purified images. {LOSSLESS} are lossless; none writes rows only."
+    )
+    size: Size | None = option(  # None: the engine's own
+        None,
+        metavar="original|N",
+        parse=parse_size,
+        recorded_as="size",  # if it is "original"; a number is the engine's, which is recorded
+        help="original: every picture keeps its size, and is purified in tiles. A number: only the square in its "
+        "middle, resized to this many pixels. Default: the engine's square, 256 for the shipped one.",
     )
     compression: Compression = option(
         "fast",
@@ -149,6 +165,11 @@ class RunOptions(PictureOptions):
             raise ConfigError("There are no images to name.", hint="leave out --format none or --keep-names")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
+
+    @property
+    def whole(self) -> bool:
+        """Whether pictures keep their own size."""
+        return self.size == "original"
 
     @property
     def gate(self) -> float | None:

@@ -107,6 +107,31 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     return int(index), int(of)
 
 
+Size = Literal["original"] | int  # of what is purified: every picture's own size, or the side of a square, in pixels
+
+
+SIZE_HELP = (
+    "Side of the square image, in pixels; or original: every picture keeps its size, and goes alone. The classifier "
+    "then sees the square in its middle."
+)
+
+
+def parse_size(text: str) -> Size:
+    """Read `"original"`, or a number of pixels.
+
+    Raises
+    ------
+    ConfigError
+        It is neither.
+    """
+    word = text.strip().lower()
+    if word == "original":
+        return "original"
+    if not word.isdecimal() or int(word) < 1:
+        raise ConfigError(f"There is no size {text!r}.", hint="original, or a number of pixels, such as 256")
+    return int(word)
+
+
 def parse_percent(text: str) -> float:
     """Read a share: `"1%"`, `"1 %"` and `"0.01"` are the same.
 

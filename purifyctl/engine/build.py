@@ -21,6 +21,7 @@ from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.graphs import OPSET, Precision, export_onnx
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
 from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks
+from purifyctl.engine.overlap import measured_tiling
 from purifyctl.engine.parity import compute_reference, gate_scores
 from purifyctl.engine.quantize import quantize_purifier
 from purifyctl.engine.staging import check_out, commit, staged
@@ -83,12 +84,12 @@ def build_engine(
         shown.show("loading the networks")
         nets = _with_thresholds(load_networks(config, checkpoint), gate_photos, config.image_size)
         shown.show("torch computes the reference")
+        photographs = _photographs(parity_photos, config.image_size)
         reference = compute_reference(
-            nets.purifier.net,
-            nets.classifier,
-            nets.gate.net if nets.gate else None,
-            _photographs(parity_photos, config.image_size),
+            nets.purifier.net, nets.classifier, nets.gate.net if nets.gate else None, photographs
         )
+        shown.show("measuring how tiles overlap")
+        tiling = measured_tiling(nets.purifier.net, nets.purifier.network.size_multiple, photographs)
         calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
         passes = backend.rewrites(config.precision)
         about = describe_networks(nets, config, checkpoint, passes)
@@ -136,6 +137,7 @@ def build_engine(
             ),
             build_s=round(time.monotonic() - started, 1),
             varies=plans_for.why_builds_vary(config) if plans_for else "",
+            tiling=tiling,
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
         )
         text = (json.dumps(to_dict(manifest), indent=1) + "\n").encode()

@@ -21,6 +21,7 @@ from purifyctl.config import BACKENDS, DEFAULT_BACKEND, from_dict
 from purifyctl.engine import trust
 from purifyctl.engine.backends import LOCAL, Runner, implementation, open_runner
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest, Network
+from purifyctl.engine.tiles import Tiling, wide_tiling
 from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
@@ -55,6 +56,23 @@ class Bundle:
     def device(self) -> Literal["cpu", "cuda"]:
         """Where it computes."""
         return BACKENDS[self.manifest.backend].device
+
+    @property
+    def tiling(self) -> Tiling:
+        """How whole pictures are cut for its purifier.
+
+        Raises
+        ------
+        ConfigError
+            The purifier makes one drawing of the whole picture.
+        """
+        purifier = self.manifest.networks["purifier"].name
+        if purifier == "redraw":
+            raise ConfigError(
+                f"The purifier of {self.path} makes one drawing of a whole picture, so a picture cannot be cut.",
+                hint="leave out --size original, or take an engine with another purifier",
+            )
+        return self.manifest.tiling or wide_tiling(self.manifest.image_size)
 
     def chain(self, *, classify: bool = True, apart: bool = False) -> tuple[str, ...]:
         """The names of the networks that an image goes through, in order: what `purifyctl.engine.chain` opens.
@@ -171,6 +189,8 @@ def _check_manifest(manifest: Manifest) -> None:
         raise ConfigError("it names no purifier.")
     if not (manifest.image_size >= 1 and manifest.batch_size >= 1):
         raise ConfigError("image_size and batch_size must be at least 1.")
+    if manifest.tiling is not None and manifest.tiling.side != manifest.image_size:
+        raise ConfigError("its tiles are not as large as its images.")
 
 
 def _check_files(bundle: Bundle) -> None:

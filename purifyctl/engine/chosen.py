@@ -13,13 +13,22 @@ from purifyctl.errors import ConfigError
 from purifyctl.shipped import shipped_checkpoint
 
 
-def chosen_bundle(engine: Path | None, classifier: str | None = None, weights: str = "", *, trusted: bool) -> Bundle:
+def chosen_bundle(
+    engine: Path | None,
+    classifier: str | None = None,
+    weights: str = "",
+    *,
+    image_size: int | None = None,
+    trusted: bool,
+) -> Bundle:
     """The bundle `engine`. None: the shipped purifier, built for this machine on first use.
 
     Parameters
     ----------
     classifier, weights
         As for `default_engine`. A bundle has its classifier inside: beside one, only "none" can be asked for.
+    image_size
+        As for `default_engine`. A bundle has its own.
     trusted
         Run the bundle although it was built elsewhere, now and later.
 
@@ -33,7 +42,7 @@ def chosen_bundle(engine: Path | None, classifier: str | None = None, weights: s
             raise ConfigError(
                 "--trust is for a bundle, but none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
             )
-        return default_engine(classifier, weights)
+        return default_engine(classifier, weights, image_size)
     if classifier not in (None, "none") or weights:
         raise ConfigError(
             "An engine bundle has its classifier inside; --classifier can only be none with --engine.",

@@ -17,13 +17,15 @@ from purifyctl.machine import cache_folder, installed
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 
 
-def default_engine(classifier: str | None, weights: str) -> Bundle:
+def default_engine(classifier: str | None, weights: str, image_size: int | None = None) -> Bundle:
     """The shipped purifier as an engine for this machine, from the user's cache or built now.
 
     Parameters
     ----------
     classifier
         As for `load_classifier`. None takes the one that the purifier was trained with; "none" takes none.
+    image_size
+        Side of the square that it takes, in pixels. None: the usual one.
     """
     chosen = chosen_classifier(classifier, weights)
     if ":" in chosen.name:
@@ -33,7 +35,10 @@ def default_engine(classifier: str | None, weights: str) -> Bundle:
         )
     name = "" if chosen.name == "none" else chosen.name
     config = EngineConfig(
-        precision=implementation(DEFAULT_BACKEND).best_precision(), classifier=name, weights=chosen.weights
+        precision=implementation(DEFAULT_BACKEND).best_precision(),
+        image_size=image_size or EngineConfig.image_size,
+        classifier=name,
+        weights=chosen.weights,
     )
     folder = cache_folder() / "engines" / _key(config)
     if folder.exists():
@@ -64,4 +69,5 @@ def _key(config: EngineConfig) -> str:
         "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return f"{config.classifier.replace('/', '_').replace(':', '_') or 'purify-only'}-{config.precision}-{digest[:12]}"
+    classifier = config.classifier.replace("/", "_").replace(":", "_") or "purify-only"
+    return f"{classifier}-{config.image_size}-{config.precision}-{digest[:12]}"

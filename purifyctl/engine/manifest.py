@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from purifyctl.config import BackendName, EnginePrecision
+from purifyctl.engine.tiles import Tiling
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -66,3 +67,4 @@ class Manifest:
     build_s: float  # seconds that building took
     files: dict[str, str]  # every other file of the bundle: SHA-256
     varies: str  # why building again may give other bytes; empty: it gives the same
+    tiling: Tiling | None = None  # how whole pictures are cut for the purifier; None: it was not measured

@@ -30,8 +30,8 @@ from purifyctl.evaluation.records import read_tables, unreadable
 from purifyctl.evaluation.settings import RECORDS, begin_or_resume
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise, surrogate_top1
-from purifyctl.images import Decoder
 from purifyctl.machine import installed, machine
+from purifyctl.photographs import open_decoder
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import count_known, is_sample
 from purifyctl.waiting import working
@@ -73,7 +73,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         options.labels,
         limit=options.limit,
         expensive_limit=options.expensive_limit,
-        chunk_size=options.batch_size,
+        chunk_size=1 if options.image_size == "original" else options.batch_size,
         seed=options.seed,
     )
     for name, sketched in subject.sketches.items():
@@ -98,7 +98,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
     }
     begin_or_resume(out, settings)
     _say(plan, ladder, options, papers)
-    with Decoder(size=options.image_size, batch_size=options.batch_size, threads=2, options=options) as decoder:
+    with open_decoder(options.image_size, options.batch_size, options=options) as decoder:
         loop = Loop(plan, ladder, subject, out, decoder)
         done, total = loop.run()
         if done < total:

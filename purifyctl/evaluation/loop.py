@@ -20,7 +20,7 @@ from purifyctl.evaluation.subject import Subject
 from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.photographs import read_some, to_tensor
+from purifyctl.photographs import WholeDecoder, read_some, to_tensor
 from purifyctl.waiting import progress
 
 TIMES = "times.jsonl"  # seconds of each chunk on each rung
@@ -35,7 +35,9 @@ class Loop:
         The number of each photograph's chunk, by path.
     """
 
-    def __init__(self, plan: Plan, ladder: Sequence[Rung], subject: Subject, out: Path, decoder: Decoder) -> None:
+    def __init__(
+        self, plan: Plan, ladder: Sequence[Rung], subject: Subject, out: Path, decoder: Decoder | WholeDecoder
+    ) -> None:
         self._plan, self._ladder, self._subject, self._decoder = plan, ladder, subject, decoder
         self._records, self._times = out / RECORDS, out / TIMES
         self._chunks = plan.chunks

@@ -12,6 +12,7 @@ from purifyctl import console
 from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
+from purifyctl.config import EngineConfig
 from purifyctl.config.evaluate import EvaluateOptions
 from purifyctl.config.values import DEFAULT_GATE_FPR
 from purifyctl.errors import ConfigError, WeightsError
@@ -28,7 +29,8 @@ from purifyctl.evaluation.defences import (
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
-from purifyctl.photographs import to_tensor
+from purifyctl.nn import AnySize
+from purifyctl.photographs import show_square, to_tensor
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 from purifyctl.thresholds import threshold_for
 
@@ -87,27 +89,38 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     defences = {defence.name: defence for defence in classical_defences()}
     if taken := [name for name, _ in options.against if name in ("", PURIFIER, GATED, *defences)]:
         raise ConfigError(f"--against {taken[0]}=...: the name is taken.", hint="call it something else")
-    classifier = _placed(load_classifier(chosen.name, chosen.weights), device)
+    whole = options.image_size == "original"
+    size = EngineConfig.image_size if options.image_size == "original" else options.image_size
+
+    def placed(net: Any) -> Any:
+        """A network that classifies or scores, on its device. Of whole pictures it sees the square."""
+        net = _placed(net, device)
+        if whole:
+            show_square(net, size)
+        return net
+
+    classifier = placed(load_classifier(chosen.name, chosen.weights))
     facts: dict[str, Any] = {
         "classifier": {"name": chosen.name, "weights": chosen.weights, "sha256": weights_sha256(classifier)}
     }
     facts["purifiers"], sketches = {}, {}
     for name, file in (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint())):
         purifier = load_purifier(file)
-        purifier.check_size(options.image_size)
-        defences[name] = network_defence(name, _placed(purifier.net, device))
+        purifier.check_size(size)
+        net = _placed(purifier.net, device)
+        defences[name] = network_defence(name, AnySize(net, purifier.network.size_multiple) if whole else net)
         facts["purifiers"][name] = {"sha256": purifier.sha256, "guided_by": purifier.guided_by}
         sketches[name] = purifier.photographs
     if options.gate:
         gate = load_gate(shipped_gate() if options.gate == Path("shipped") else options.gate)
         rate = DEFAULT_GATE_FPR if options.gate_fpr is None else options.gate_fpr
         threshold = threshold_for(gate.thresholds, rate)
-        defences[GATED] = gated_defence(_placed(gate.net, device), threshold, _net_of(defences[PURIFIER]))
+        defences[GATED] = gated_defence(placed(gate.net), threshold, _net_of(defences[PURIFIER]))
         facts["gate"] = {"sha256": gate.sha256, "threshold": threshold, "false_positive_rate": rate}
     surrogates = {}
-    probe = to_tensor(natural_images(2, options.image_size)).to(device)
+    probe = to_tensor(natural_images(2, size)).to(device)
     for name, weights in options.surrogates:
-        surrogates[name] = _placed(load_classifier(name, weights), device)
+        surrogates[name] = placed(load_classifier(name, weights))
         _check_classes(surrogates[name], classifier, probe, name)
     facts["surrogates"] = [
         {"name": name, "weights": weights, "sha256": weights_sha256(surrogates[name])}

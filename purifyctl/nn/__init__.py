@@ -6,12 +6,13 @@ Every purifier maps RGB NCHW float in [0, 1] to the same shape and range, and is
 from torch import nn
 
 from purifyctl.config import NetworkConfig
+from purifyctl.nn.any_size import AnySize
 from purifyctl.nn.patchgan import PatchDiscriminator
 from purifyctl.nn.redraw import RedrawPurifier
 from purifyctl.nn.residual import ResidualPurifier
 from purifyctl.nn.unet import UNetPurifier
 
-__all__ = ["PatchDiscriminator", "RedrawPurifier", "ResidualPurifier", "UNetPurifier", "build_purifier"]
+__all__ = ["AnySize", "PatchDiscriminator", "RedrawPurifier", "ResidualPurifier", "UNetPurifier", "build_purifier"]
 
 
 def build_purifier(config: NetworkConfig) -> nn.Module:

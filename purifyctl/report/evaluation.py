@@ -46,7 +46,7 @@ def describe(document: Mapping[str, Any]) -> str:
     lines = [
         f"Classifier: {classifier['name']} (weights SHA-256 {classifier['sha256'][:12]}).",
         *(_describe_purifier(name, facts) for name, facts in settings["purifiers"].items()),
-        f"Photographs: {document['n']} at {settings['image_size']}x{settings['image_size']}; "
+        f"Photographs: {document['n']} at {_size(settings['image_size'])}; "
         f"labels: {_LABELS[settings['labels']]}; seed {settings['seed']}.",
         *(
             [
@@ -146,3 +146,7 @@ def _markdown(section: Section) -> list[str]:
     lines = [f"## {section.title}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (section.columns, ["---"] * len(section.columns), *section.rows)]
     return [*lines, "", *(line for note in section.notes for line in (note, ""))]
+
+
+def _size(size: int | str) -> str:
+    return "their own size" if size == "original" else f"{size}x{size}"

@@ -34,6 +34,8 @@ from purifyctl.sources.store import RemoteFolder
 from purifyctl.sources.urls import without_secrets
 from purifyctl.waiting import progress, working
 
+WHOLE_BATCH = 4  # whole pictures that travel together: few, because a large one takes seconds
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -138,7 +140,7 @@ def _process(setup: Setup, plan: Plan, folder: RunFolder, mine: range, worker: t
     parts = OpenParts(
         plan,
         folder,
-        setup.bundle.manifest.batch_size,
+        WHOLE_BATCH if options.whole else setup.bundle.manifest.batch_size,
         archives=options.packed,
         retry_failed=options.retry_failed,
     )

@@ -51,6 +51,13 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
             f"{bundle.path} has no classifier, so there is nothing to compare with.",
             hint="leave out --compare, or name a bundle that was built with --classifier",
         )
+    if options.whole:
+        _ = bundle.tiling  # refuses a purifier that takes no tiles
+    elif options.size not in (None, bundle.manifest.image_size):
+        raise ConfigError(
+            f"{bundle.path} takes squares of {bundle.manifest.image_size} pixels, and --size is {options.size}.",
+            hint=f"purifyctl build-engine --image-size {options.size} --out DIR, then run --engine DIR",
+        )
     if options.images_to:
         _check_store_apart(source, RemoteFolder(options.images_to))
     threshold = _threshold(bundle, options)
@@ -59,7 +66,9 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     choice = Choice(options.include, options.exclude, strict=options.strict)
     compare, found = _compares(bundle, out, options, source.inputs(choice, files_from=options.files_from))
     options = replace(options, compare=compare)
-    networks = bundle.chain(classify=options.classify, apart=compare or options.gate is not None)
+    # two graphs where the classifier sees something else than what the purifier has just made
+    apart = compare or options.gate is not None or options.whole
+    networks = bundle.chain(classify=options.classify, apart=apart)
     labels = bundle.labels if networks != ("purifier",) else Labels(())
 
     def make_plan(file: Path, earlier: Plan | None) -> Listed:
@@ -146,7 +155,8 @@ def _identity(options: RunOptions) -> dict[str, Any]:
     gated = {"gate": options.gate, "unflagged": options.unflagged or "copy"} if options.gate is not None else {}
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
     stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
-    return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored
+    sized = {"size": options.size} if options.whole else {}
+    return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored | sized
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Row:
     The images of a batch share its time: `*_ms` of decode, gate, purify and classify are the batch's time divided by
     its number of images (amortised), and `*_batch_ms` is the time of the whole batch. If one engine both purifies and
     classifies, the time of purifying includes that of classifying. With a gate, an image is purified and classified in
-    another batch than it was decoded in.
+    another batch than it was decoded in. With --size original, images are decoded one by one, and `purify_ms` is the
+    sum over the image's tiles; `decode_batch_ms`, `purify_batch_ms` and `batch_size` are missing.
     """
 
     path: str  # relative to the source; bytes that are not UTF-8 are written as \\xNN
@@ -39,6 +40,9 @@ class Row:
     damaged: str | None = None  # with --damaged keep: what is wrong with its data
     profile: str | None = None  # name of the colour profile that its colours were converted from, to sRGB
     first_frame: bool | None = None  # it holds several frames or pages, and this is the first
+    purified_height: int | None = None  # of the purified image: the engine's size, or with --size original its own
+    purified_width: int | None = None  # of the same
+    tiles: int | None = None  # with --size original: how many tiles it was purified in
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
     true_label: str | None = None  # the name of that class
@@ -54,7 +58,7 @@ class Row:
     flagged: bool | None = None  # whether the gate score is at or above the threshold
     handled: Handled | None = None  # "purified"; with --gate also "copied", "linked" or "left", if it was not flagged
     divergence: float | None = None  # with --compare: Jensen-Shannon, in bits, between predictions before and after
-    mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the engine's size
+    mean_change: float | None = None  # mean |purified - input| over all values, in grey levels, at the purified size
     batch: int | None = None  # number of its batch in the plan
     batch_size: int | None = None  # how many images of its batch could be decoded
     read_ms: float | None = None  # this file, from disk or over a network

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -25,13 +26,15 @@ from PIL import Image
 
 from purifyctl import console
 from purifyctl.errors import PurifyctlError
-from purifyctl.run.messages import Done, Entered, Failed, Ready, Setup
+from purifyctl.run.messages import Done, Entered, Failed, InputBatch, Ready, Setup
 from purifyctl.run.worker import stages
 from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.run.worker.in_flight import BatchInFlight
-from purifyctl.run.worker.resources import open_resources, warm_up
+from purifyctl.run.worker.resources import Resources, open_resources, warm_up
+from purifyctl.run.worker.whole import WholePictures
 
 READ_THREADS = 4  # batches that are read at once; reading waits for disks and networks, not for the processor
+WHOLE_WINDOW = 8  # batches of whole pictures in hand
 WAITING = 64  # batches that may wait for their flagged images to be purified; a crash costs the work on them
 
 
@@ -74,43 +77,74 @@ def _work(setup: Setup, parent: _Parent) -> None:
                 open_resources(setup, lambda number, stage: parent.say(Entered(number, stage)))
             )
             warm_up(resources)
-
-            def pool(size: int, name: str) -> ThreadPoolExecutor:
-                return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
-
-            gated, concurrency, writers = resources.gate is not None, resources.chain.concurrency, resources.writers
-            # batches: one being read, one decoded, one encoded, those in the engine, and one on its way
-            room = concurrency + 4
-            window = room + (WAITING if gated else 0)
-            # the pool that is entered first is left last: each hands its work to those before it
-            send, encoders = pool(window if gated else 1, "send"), pool(writers, "write")
-            infer, decode = pool(concurrency, "infer"), pool(1, "decode")
-            read = pool(READ_THREADS, "read")
-            gatherer = Gatherer(
-                setup.bundle.manifest.batch_size, room, partial(stages.purify_flagged, resources, encoders)
-            )
-            pools = {
-                "read": max(READ_THREADS, resources.source.at_once),
-                "decode": 1,
-                "infer": concurrency,
-                "write": writers,
-            }
-            parent.say(Ready(window=window, threads=pools))
+            begin, ready = (_begin_whole if setup.options.whole else _begin_squares)(resources, stack)
+            parent.say(ready)
             while (message := parent.listen()) is not None:
                 number, batch = message
-                if gated and not batch.decode_only:
-                    gatherer.enter()
-                reading = read.submit(stages.read, resources, number, batch)
-                decoding = decode.submit(stages.decode, resources, reading)
-                if batch.decode_only:
-                    inferring = infer.submit(stages.only_decode, decoding)
-                elif gated:
-                    inferring = infer.submit(stages.score, resources, gatherer, decoding, encoders)
-                else:
-                    inferring = infer.submit(stages.infer, resources, decoding, encoders)
-                send.submit(_send_rows, parent, number, inferring)
+                begin(number, batch, partial(_send_rows, parent))
     except PurifyctlError as error:
         parent.say(Failed(error))
+
+
+# Sends a batch through the stages: its number, the batch, and what becomes of the number and the result.
+Begin = Callable[[int, InputBatch, Callable[[int, Future[BatchInFlight]], None]], object]
+
+
+def _pool(stack: ExitStack, size: int, name: str) -> ThreadPoolExecutor:
+    return stack.enter_context(ThreadPoolExecutor(size, thread_name_prefix=name))
+
+
+def _begin_squares(resources: Resources, stack: ExitStack) -> tuple[Begin, Ready]:
+    """The stages for pictures at the engine's size."""
+    gated, concurrency, writers = resources.gate is not None, resources.chain.concurrency, resources.writers
+    # batches: one being read, one decoded, one encoded, those in the engine, and one on its way
+    room = concurrency + 4
+    window = room + (WAITING if gated else 0)
+    # the pool that is entered first is left last: each hands its work to those before it
+    send, encoders = _pool(stack, window if gated else 1, "send"), _pool(stack, writers, "write")
+    infer, decode = _pool(stack, concurrency, "infer"), _pool(stack, 1, "decode")
+    read = _pool(stack, READ_THREADS, "read")
+    gatherer = Gatherer(
+        resources.setup.bundle.manifest.batch_size, room, partial(stages.purify_flagged, resources, encoders)
+    )
+
+    def begin(number: int, batch: InputBatch, done: Callable[[int, Future[BatchInFlight]], None]) -> None:
+        if gated and not batch.decode_only:
+            gatherer.enter()
+        reading = read.submit(stages.read, resources, number, batch)
+        decoding = decode.submit(stages.decode, resources, reading)
+        if batch.decode_only:
+            inferring = infer.submit(stages.only_decode, decoding)
+        elif gated:
+            inferring = infer.submit(stages.score, resources, gatherer, decoding, encoders)
+        else:
+            inferring = infer.submit(stages.infer, resources, decoding, encoders)
+        send.submit(done, number, inferring)
+
+    threads = {
+        "read": max(READ_THREADS, resources.source.at_once),
+        "decode": 1,
+        "infer": concurrency,
+        "write": writers,
+    }
+    return begin, Ready(window=window, threads=threads)
+
+
+def _begin_whole(resources: Resources, stack: ExitStack) -> tuple[Begin, Ready]:
+    """The stages for pictures at their own size."""
+    concurrency, writers, decoders = resources.chain.concurrency, resources.writers, resources.decoders
+    send, encoders = _pool(stack, WHOLE_WINDOW, "send"), _pool(stack, writers, "write")
+    infer, decode = _pool(stack, concurrency, "infer"), _pool(stack, decoders, "decode")
+    read = _pool(stack, 1, "read")  # in order: each batch waits for room
+    pictures = WholePictures(resources, infer, encoders)
+
+    def begin(number: int, batch: InputBatch, done: Callable[[int, Future[BatchInFlight]], None]) -> None:
+        reading = read.submit(pictures.read, number, batch)
+        decoding = decode.submit(pictures.decode, reading, only=batch.decode_only)
+        send.submit(done, number, decoding)
+
+    threads = {"read": resources.source.at_once, "decode": decoders, "infer": concurrency, "write": writers}
+    return begin, Ready(window=WHOLE_WINDOW, threads=threads)
 
 
 def _send_rows(parent: _Parent, number: int, inferring: Future[BatchInFlight]) -> None:

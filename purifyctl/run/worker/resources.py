@@ -32,6 +32,7 @@ class Resources:
     store: RemoteFolder | None  # where images go instead of `setup.out`
     source: Source
     readers: Executor | None  # reads images of a batch at once; None: one after another
+    decoders: int  # threads that decode whole pictures, one each
     writers: int  # threads that encode and write
     # called with a batch's number and the stage that it enters; None: the batch waits
     entered: Callable[[int, str | None], None]
@@ -72,6 +73,7 @@ def open_resources(setup: Setup, entered: Callable[[int, str | None], None]) -> 
             store=RemoteFolder(options.images_to) if options.images_to else None,
             source=source,
             readers=stack.enter_context(ThreadPoolExecutor(source.at_once, "remote")) if source.at_once > 1 else None,
+            decoders=threads,
             writers=REMOTE_WRITERS if options.images_to else threads,
             entered=entered,
         )
@@ -82,8 +84,11 @@ def warm_up(resources: Resources) -> None:
     fault of the machine also shows now.
     """
     manifest = resources.setup.bundle.manifest
-    picture = np.frombuffer(encode(np.zeros((manifest.image_size, manifest.image_size, 3), np.uint8), "jpeg"), np.uint8)
-    pixels = resources.decoder.decode([picture] * manifest.batch_size).images
+    n, size = manifest.batch_size, manifest.image_size
+    pixels = np.zeros((n, size, size, 3), np.uint8)
+    if not resources.setup.options.whole:  # whole pictures are decoded without the decoder of batches
+        picture = np.frombuffer(encode(pixels[0], "jpeg"), np.uint8)
+        pixels = resources.decoder.decode([picture] * n).images
     for runner in (resources.gate, *resources.chain.runners.values()):
         if runner:
             runner.infer(pixels)

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from purifyctl.engine.backends import to_host
 from purifyctl.errors import ImageError
@@ -23,6 +22,7 @@ from purifyctl.run.messages import InputBatch
 from purifyctl.run.plan import Input
 from purifyctl.run.rows import Row
 from purifyctl.run.worker import writing
+from purifyctl.run.worker.classes import note_top, note_unpurified
 from purifyctl.run.worker.flagged import Gatherer
 from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight, timed
 from purifyctl.run.worker.resources import Resources
@@ -134,7 +134,7 @@ def score(
         row = image.row
         row.gate_score, row.flagged, row.gate_ms = float(scores[k]), bool(flagged[k]), scoring.ms / n
         if probabilities is not None and options.compare:
-            _note_unpurified(resources, image, probabilities)
+            note_unpurified(resources, image, probabilities)
         if flagged[k]:
             pixels = batch.pixels[k]
             image.pixels = pixels.copy() if isinstance(pixels, np.ndarray) else pixels.clone()
@@ -142,7 +142,7 @@ def score(
             left.append((batch.number, image))
             continue
         if probabilities is not None:
-            _note_top(resources, row, probabilities)
+            note_top(resources, row, probabilities)
             row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
         if options.unflagged == "leave" or options.image_format is None:
             row.handled = "left"
@@ -217,38 +217,15 @@ def purify(resources: Resources, images: Sequence[ImageInFlight], pixels: Any, e
             probabilities = to_host(probabilities)
     if chain.classifier and options.compare and images[0].unpurified is None:
         for image, unpurified in zip(images, to_host(chain.classify(pixels)), strict=True):
-            _note_unpurified(resources, image, unpurified)
+            note_unpurified(resources, image, unpurified)
     for k, image in enumerate(images):
         row = image.row
         row.handled = "purified"
+        row.purified_height, row.purified_width = map(int, pixels.shape[1:3])
         row.purify_batch_ms, row.purify_ms = purifying.ms, purifying.ms / n
         if chain.classifier is not None:
             row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
         if probabilities is not None:
-            _note_top(resources, row, probabilities[k])
+            note_top(resources, row, probabilities[k])
             if image.unpurified is not None:
                 row.divergence = divergence(image.unpurified, probabilities[k])
-
-
-_Top = tuple[list[int], list[str], list[float], float | None]
-
-
-def _note_top(resources: Resources, row: Row, probabilities: NDArray[np.float32]) -> None:
-    top = _top(resources, probabilities, row.true_index)
-    row.top_index, row.top_label, row.top_probability, row.true_probability = top
-
-
-def _note_unpurified(resources: Resources, image: ImageInFlight, probabilities: NDArray[np.float32]) -> None:
-    """Note what the image is classified as before it is purified, and keep it for the comparison."""
-    row, image.unpurified = image.row, probabilities
-    top = _top(resources, probabilities, row.true_index)
-    row.unpurified_top_index, row.unpurified_top_label = top[:2]
-    row.unpurified_top_probability, row.unpurified_true_probability = top[2:]
-
-
-def _top(resources: Resources, probabilities: NDArray[np.float32], true_index: int | None) -> _Top:
-    k = min(resources.setup.options.top, len(probabilities))
-    best = np.argpartition(-probabilities, k - 1)[:k]
-    best = best[np.lexsort((best, -probabilities[best]))]  # by probability, then by index
-    true = float(probabilities[true_index]) if true_index is not None else None
-    return best.tolist(), [resources.labels.name(i) for i in best], probabilities[best].tolist(), true

@@ -13,6 +13,7 @@ from purifyctl.config.formats import format_of
 from purifyctl.errors import OutputError
 from purifyctl.files import link_into_tree, write_into_tree
 from purifyctl.images import encode
+from purifyctl.images.metadata import NOTHING, Kept
 from purifyctl.images.sink import printable
 from purifyctl.run.archives import waiting_place
 from purifyctl.run.rows import Row
@@ -24,10 +25,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def finish(
-    resources: Resources, image: ImageInFlight, purified: NDArray[np.uint8], before: NDArray[np.uint8] | None
+    resources: Resources,
+    image: ImageInFlight,
+    purified: NDArray[np.uint8],
+    before: NDArray[np.uint8] | None,
+    kept: Kept = NOTHING,
 ) -> None:
     """Measure the change of one purified image, encode it and write it. `before`: the image that it was made from, or
-    None if the change is known already.
+    None if the change is known already. `kept`: what its file said about it, if it has the same size.
     """
     if before is not None:
         image.row.mean_change = mean_change(purified, before)
@@ -36,7 +41,7 @@ def finish(
         if options.keep_names and (own := format_of(image.input.output.name)):
             image_format = own.name
         with timed() as encoding:
-            data = encode(purified, image_format, options.compression)
+            data = encode(purified, image_format, options.compression, kept)
         write(resources, image, data, encoding.ms)
 
 

@@ -1,0 +1,147 @@
+"""Whole pictures beside squares: speed, memory, exactness, and which overlap is needed.
+
+    python -m tests.benchmarks.whole --photos DIR [--engine BUNDLE] [--rounds 3]
+
+Speed is measured in turns: other programs slow both down. A megapixel is one of the purified images.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from purifyctl.api.purifier import Purifier
+from purifyctl.checkpoint import load_purifier
+from purifyctl.engine.overlap import AGREES
+from purifyctl.engine.tiles import Grid, Pixels, Tiling, purify_whole
+from purifyctl.images.pillow import decode_picture
+from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.run.rows import read_rows
+from purifyctl.shipped import shipped_checkpoint
+from purifyctl.sources import list_images
+
+LARGE = (3000, 4000)  # height and width of the large picture, in pixels
+OVERLAPS = (0, 16, 32, 48, 64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--engine", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=64, help="photographs of each run")
+    asked = parser.parse_args()
+    files = list_images(asked.photos)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        photos = _copy([file.path for file in files[: asked.images]], asked.photos, work / "photos")
+        large = _large([decode_picture((asked.photos / file.path).read_bytes()).pixels for file in files[:60]])
+        (work / "large").mkdir()
+        Image.fromarray(large).save(work / "large" / "large.jpg", quality=92)
+        engine = ["--engine", str(asked.engine)] if asked.engine else []
+        _speed(work, photos, engine, asked.rounds)
+        _memory(work, engine)
+        _overlaps(large[:1008, :1504], [decode_picture(file.read_bytes()).pixels for file in sorted(photos.iterdir())])
+
+
+def _copy(paths: Sequence[object], source: Path, into: Path) -> Path:
+    into.mkdir()
+    for i, path in enumerate(paths):
+        (into / f"{i:04}{Path(str(path)).suffix}").write_bytes((source / str(path)).read_bytes())
+    return into
+
+
+def _large(pictures: Sequence[Pixels]) -> Pixels:
+    """Photographs side by side, each enlarged, until the large picture is full."""
+    height, width = LARGE
+    canvas, coming = Image.new("RGB", (width, height)), itertools.cycle(pictures)
+    for top, left in itertools.product(range(0, height, 600), range(0, width, 800)):
+        canvas.paste(Image.fromarray(next(coming)).resize((800, 600), Image.Resampling.LANCZOS), (left, top))
+    return np.asarray(canvas)
+
+
+def _run(source: Path, out: Path, *options: str) -> tuple[float, float]:
+    """Megapixels of purified images, and the seconds that the devices took for them."""
+    command = [sys.executable, "-m", "purifyctl", "run", str(source), "--out", str(out), "--on-existing", "overwrite"]
+    done = subprocess.run([*command, "--json", *options], check=True, capture_output=True, text=True)
+    rows = [row for part in sorted((out / "rows").glob("part-*")) for row in read_rows(part)]
+    pixels = sum(row["purified_height"] * row["purified_width"] for row in rows)
+    return pixels / 1e6, json.loads(done.stdout)["this_call"]["seconds"]
+
+
+def _speed(work: Path, photos: Path, engine: Sequence[str], rounds: int) -> None:
+    for classifier in ((), ("--classifier", "none")):
+        kinds = {
+            "squares": (photos, ()),
+            "whole photographs": (photos, ("--size", "original")),
+            "4000x3000": (work / "large", ("--size", "original")),
+        }
+        rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for _ in range(rounds):
+            for kind, (source, options) in kinds.items():
+                megapixels, seconds = _run(source, work / "out", *engine, *classifier, *options)
+                rates[kind].append(megapixels / seconds)
+        base = rates["squares"]
+        print(f"\nmegapixels/s {' '.join(classifier) or 'with the classifier'}, {rounds} rounds in turns")
+        for kind, found in rates.items():
+            ratio = statistics.median(one / other for one, other in zip(found, base, strict=True))
+            print(f"  {kind:18} {statistics.median(found):6.2f}   of that of squares: {ratio:.2f}")
+
+
+def _memory(work: Path, engine: Sequence[str]) -> None:
+    """The largest resident memory of one call, by its largest process, in MiB."""
+    small = work / "small"
+    small.mkdir()
+    Image.new("RGB", (256, 256), "grey").save(small / "small.png")
+    several = work / "several"
+    several.mkdir()
+    for i in range(6):
+        (several / f"{i}.jpg").write_bytes((work / "large" / "large.jpg").read_bytes())
+    code = "import sys, resource, subprocess; subprocess.run(sys.argv[1:], check=True, capture_output=True)"
+    code += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    print("\nMiB of the largest process")
+    base = 0.0
+    for name, source in (("256x256", small), ("one of 4000x3000", work / "large"), ("six of 4000x3000", several)):
+        command = [sys.executable, "-c", code, sys.executable, "-m", "purifyctl", "run", str(source)]
+        command += ["--out", str(work / f"out-{source.name}"), "--size", "original", *engine]
+        most = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+        base = base or most
+        print(f"  {name:18} {most:6.0f}   added: {most - base:.0f}")
+
+
+def _overlaps(large: Pixels, photographs: Sequence[Pixels]) -> None:
+    """How far joined pictures differ from those that were purified at once, by torch, for several overlaps."""
+    checkpoint = load_purifier(shipped_checkpoint())
+    purifier = Purifier.from_checkpoint()
+
+    @torch.inference_mode()
+    def purify(tiles: Pixels) -> Pixels:
+        return to_pixels(purifier(to_tensor(tiles)))
+
+    pictures = [large, *photographs[:32]]
+    whole = [purify(picture[None].copy())[0] for picture in pictures]
+    print(f"\noverlap: pixels that differ by more than {AGREES:g} grey level, largest difference, tiles of 4000x3000")
+    for overlap in OVERLAPS:
+        tiling = Tiling(256, checkpoint.network.size_multiple, overlap, overlap // 4)
+        found = [
+            np.abs(purify_whole(picture, tiling, 16, purify).astype(np.int16) - expected).max(2)
+            for picture, expected in zip(pictures, whole, strict=True)
+        ]
+        differ = sum(int((each > AGREES).sum()) for each in found) / sum(each.size for each in found)
+        tiles = len(Grid(*LARGE, tiling))
+        worst = max(int(each.max()) for each in found)
+        share = LARGE[0] * LARGE[1] / 256**2 / tiles
+        print(f"  {overlap:3}: {differ:.4%}, {worst:3}, {tiles} tiles, {share:.0%} of their pixels used")
+
+
+if __name__ == "__main__":
+    main()

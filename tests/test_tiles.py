@@ -1,0 +1,121 @@
+"""Pictures cut into tiles and joined again."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from purifyctl.checkpoint import load_purifier
+from purifyctl.config import NetworkConfig
+from purifyctl.engine.overlap import measured_tiling
+from purifyctl.engine.tiles import Grid, Pixels, Tiling, purify_whole, wide_tiling
+from purifyctl.images.synthetic import natural_images
+from purifyctl.photographs import read_pixels, to_pixels, to_tensor
+from purifyctl.samples import installed_samples
+from purifyctl.shipped import shipped_checkpoint
+from tests import tiny
+
+SIDES = st.integers(1, 300)
+TILINGS = st.sampled_from(
+    [
+        Tiling(64, 4, 8, 2),
+        Tiling(64, 4, 12, 3),
+        Tiling(64, 16, 16, 4),
+        Tiling(64, 16, 16, 0),  # cut hard
+        Tiling(64, 32, 32, 32),
+        wide_tiling(64, 4),
+        wide_tiling(64, 64),  # a purifier that takes no smaller square
+        wide_tiling(32, 16),
+    ]
+)
+
+
+def picture_of(height: int, width: int, seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@given(height=SIDES, width=SIDES, tiling=TILINGS, seed=st.integers(0, 2**16))
+@example(height=1, width=1, tiling=Tiling(64, 4, 8, 2), seed=0)
+@example(height=128, width=129, tiling=wide_tiling(64, 4), seed=0)
+@settings(max_examples=150, deadline=None)
+def test_tiles_that_nobody_changes_give_the_picture_back_in_any_order(
+    height: int, width: int, tiling: Tiling, seed: int
+) -> None:
+    picture = picture_of(height, width, seed)
+    grid, joined = Grid(height, width, tiling), np.zeros_like(picture)
+    for number in np.random.default_rng(seed).permutation(len(grid)):
+        tile = grid.cut(picture, number)
+        assert tile.shape == (tiling.side, tiling.side, 3)
+        grid.join(joined, number, tile)
+    assert np.array_equal(joined, picture)
+
+
+@given(height=SIDES, width=SIDES, tiling=TILINGS, seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_a_joined_value_lies_between_those_of_the_tiles(height: int, width: int, tiling: Tiling, seed: int) -> None:
+    grid, joined = Grid(height, width, tiling), np.zeros((height, width, 3), np.uint8)
+    values = np.random.default_rng(seed).integers(250, 256, len(grid))
+    for number, value in enumerate(values):
+        grid.join(joined, number, np.full((tiling.side, tiling.side, 3), value, np.uint8))
+    assert values.min() <= joined.min()  # no pixel is left out
+    assert joined.max() <= values.max()  # and none is counted twice
+
+
+@given(length=st.integers(1, 3000), tiling=TILINGS)
+@settings(max_examples=100, deadline=None)
+def test_tiles_lie_on_the_networks_blocks_and_overlap_enough(length: int, tiling: Tiling) -> None:
+    starts = [across.start for _, across in Grid(1, length, tiling)._tiles]
+    assert all(start % tiling.multiple == 0 for start in starts)
+    assert starts[0] == 0
+    assert 0 <= starts[-1] + tiling.side - length < max(tiling.multiple, tiling.side - length + 1)
+    assert all(one + tiling.side - other >= tiling.overlap for one, other in itertools.pairwise(starts))
+
+
+def test_what_a_tile_needs_beyond_the_picture_is_its_mirror_image() -> None:
+    picture = picture_of(70, 3, 0)
+    tile = Grid(70, 3, Tiling(64, 4, 8, 2)).cut(picture, 1)
+    start = 72 - 64
+    assert np.array_equal(tile[: 70 - start, :3], picture[start:])
+    assert np.array_equal(tile[70 - start :, :3], picture[[68, 67]])
+    assert np.array_equal(tile[:, :7], tile[:, [0, 1, 2, 1, 0, 1, 2]])
+
+
+@torch.inference_mode()
+def by_torch(net: torch.nn.Module, pictures: Pixels) -> Pixels:
+    return to_pixels(net(to_tensor(pictures)))
+
+
+def test_the_shipped_purifier_purifies_tiles_as_it_does_the_whole_picture() -> None:
+    checkpoint = load_purifier(shipped_checkpoint())
+    multiple = checkpoint.network.size_multiple
+    photographs = read_pixels(installed_samples(), 512)[0]
+    tiling = measured_tiling(checkpoint.net, multiple, photographs[:4, :256, :256])
+    assert tiling.overlap <= 32  # else it would cost more than a quarter
+    for picture in (*photographs[-2:], np.full((512, 512, 3), 128, np.uint8), _gradient(512)):
+        joined = purify_whole(picture, tiling, 4, lambda tiles: by_torch(checkpoint.net, tiles))
+        whole = by_torch(checkpoint.net, picture[None].copy())[0]
+        differs = np.abs(joined.astype(int) - whole).max(2)
+        assert (differs > 1).mean() < 0.001
+
+
+def _gradient(side: int) -> Pixels:
+    ramp = np.linspace(0, 255, side)
+    return np.stack(np.broadcast_arrays(ramp, ramp[:, None], (ramp + ramp[:, None]) / 2), 2).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "network", [NetworkConfig("unet", width=4, depth=5), NetworkConfig("redraw", width=8, depth=2, classes=5)]
+)
+def test_a_purifier_that_sees_the_whole_square_gets_wide_overlaps(network: NetworkConfig) -> None:
+    net = tiny.purifier(network)
+    tiling = measured_tiling(net, network.size_multiple, natural_images(2, 64))
+    assert tiling == wide_tiling(64, network.size_multiple)
+    flat = np.full((150, 200, 3), 128, np.uint8)
+    joined = purify_whole(flat, tiling, 4, lambda tiles: by_torch(net, tiles)).astype(int)
+    tile = by_torch(net, flat[None, :64, :64].copy())[0].astype(int)
+    # no seam: a step between neighbours is not larger than inside a tile
+    for axis in (0, 1):
+        assert np.abs(np.diff(joined, axis=axis)).max() <= np.abs(np.diff(tile, axis=axis)).max() + 1
