@@ -16,6 +16,8 @@ from purifyctl.engine.graphs import classifier_graph
 from purifyctl.errors import ConfigError
 from purifyctl.images.geometry import fit
 from purifyctl.photographs import to_pixels, to_tensor
+from purifyctl.report.answers import show_summary
+from purifyctl.report.run import write_report
 from purifyctl.run import RunOptions, run
 from purifyctl.run.rows import read_rows
 from tests import tiny
@@ -191,6 +193,16 @@ def test_another_size_is_refused_when_a_run_is_resumed(pictures: Path, tiny_bund
     for other in (RunOptions(), RunOptions(size=64)):
         with pytest.raises(ConfigError, match="size"):
             run(pictures, tiny_bundle, tmp_path / "out", other)
+
+
+def test_terminal_and_page_say_that_pictures_kept_their_size(
+    pictures: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(pictures, tiny_bundle, tmp_path / "out", WHOLE)
+    show_summary(result.summary, tmp_path / "out")
+    assert "own size, in tiles of 64x64" in " ".join(capsys.readouterr().err.split())
+    write_report(tmp_path / "out")
+    assert "pictures at their own size, in tiles of 64×64" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_number_is_the_engines_own_size_or_refused_with_the_command_that_builds_one(

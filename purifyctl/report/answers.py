@@ -101,7 +101,10 @@ def _failures(summary: Mapping[str, Any], n: int, out: Path) -> Iterator[str]:
 def _cost(summary: Mapping[str, Any]) -> str:
     """How long the call took, and what it was made with."""
     engine, call = summary["engine"], summary.get("this_call", {})  # a merged run has none
-    made_with = f"{engine['backend']}, {engine['precision']}, {engine['image_size']}x{engine['image_size']} pixels"
+    size = f"{engine['image_size']}x{engine['image_size']} pixels"
+    if summary["options"].get("size") == "original":
+        size = f"pictures at their own size, in tiles of {size}"
+    made_with = f"{engine['backend']}, {engine['precision']}, {size}"
     if not call:
         return f"{summary['rows']:,} of {summary['inputs']:,} inputs; {made_with}."
     text = f"{call['rows']:,} {_plural(call['rows'], 'input')} in {console.duration(call['elapsed_s'])}"

@@ -11,7 +11,7 @@ from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
 from purifyctl.metrics import Share
 from purifyctl.report.page import flat, write_page
-from purifyctl.report.thumbnails import GAIN, attacked_thumbnails
+from purifyctl.report.thumbnails import GAIN, SQUARE, attacked_thumbnails
 from purifyctl.sources import ImageFile, list_images
 
 EXAMPLES = 12
@@ -81,7 +81,8 @@ def _rows(file: Path) -> list[Row]:
 
 def _examples(folder: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
     sources = _sources(settings)
-    decoder = Decoder(size=int(settings["image_size"]), batch_size=1, threads=2)
+    size = settings["image_size"]
+    decoder = Decoder(size=SQUARE if size == "original" else int(size), batch_size=1, threads=2)
     return [
         {
             "path": row["path"],

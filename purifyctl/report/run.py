@@ -93,6 +93,7 @@ def _page(
         "settings": flat(settings),
         "source": settings.get("source", "?"),
         "engine": settings.get("engine", {}),
+        "whole": settings.get("options", {}).get("size") == "original",
         "failed": sum(n for status, n in found.statuses.items() if status not in NOT_FAILED),
         "ok": found.statuses["ok"],
         "statuses": found.statuses.most_common(),

@@ -12,11 +12,13 @@ from PIL import Image
 
 from purifyctl.errors import BackendError, ImageError
 from purifyctl.images import Decoder
+from purifyctl.images.geometry import fit
 from purifyctl.report.page import data_uri
 from purifyctl.run.archives import read_image
 from purifyctl.run.plan import Input
 from purifyctl.sources import ImageFile, read_file
 
+SQUARE = 256  # pixels; side of what is shown of whole pictures
 GAIN = 8  # a difference of a few grey levels would be invisible
 
 
@@ -63,13 +65,15 @@ def _thumbnails(
         missing.append(unwritten)
     else:
         try:
-            after = np.asarray(Image.open(io.BytesIO(read_made())).convert("RGB"))
+            made = Image.open(io.BytesIO(read_made()))
+            side = before.shape[0] if before is not None else SQUARE
+            after = np.asarray(made.convert("RGB") if made.size == (side, side) else fit(made, side))
         except Exception as error:  # Pillow's readers raise many kinds
             missing.append(f"The image that was written cannot be opened any more ({type(error).__name__}).")
     change = None
     if before is not None and after is not None and before.shape == after.shape:
         change = np.clip(128 + GAIN * (after.astype(np.int16) - before), 0, 255).astype(np.uint8)
-    shown = [data_uri(made) if made is not None else None for made in (before, after, change)]
+    shown = [data_uri(each) if each is not None else None for each in (before, after, change)]
     return Thumbnails(shown[0], shown[1], shown[2], " ".join(missing))
 
 
