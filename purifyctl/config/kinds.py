@@ -45,7 +45,7 @@ def _raw(name: str, start: bytes, *endings: str) -> Kind:
 
 # The first record that matches decides: narrow ones stand before wide ones.
 KINDS = (
-    Kind("JPEG", rb"\xff\xd8\xff", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo"), ("JPEG", "MPO")),
+    Kind("JPEG", rb"\xff\xd8\xff", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo"), ("JPEG",)),
     Kind("PNG", rb"\x89PNG\r\n\x1a\n", (".png", ".apng"), ("PNG",), several=True),
     Kind("WebP", rb"RIFF.{4}WEBP", (".webp",), ("WEBP",), several=True),
     Kind("GIF", rb"GIF8[79]a", (".gif",), ("GIF",), several=True),

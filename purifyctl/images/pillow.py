@@ -6,6 +6,7 @@ program around us use Pillow too.
 
 import io
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -171,12 +172,9 @@ def _open(kind: Kind, data: NDArray[np.uint8]) -> Image.Image:
     """Call the readers of this kind ourselves: `Image.open` would apply Pillow's own limit of pixels."""
     if kind.package:
         _import_heif()
-    Image.init()
-    if any(name not in Image.OPEN for name in kind.readers[:1]):
-        raise ImageError("unsupported_format", f"This Pillow was built without {kind.name}.")
     problem: Exception | None = None
     start = data[:16].tobytes()
-    for name in (*kind.readers, *(name for name in Image.ID if name not in (*kind.readers, *NOT_ASKED))):
+    for name in _readers(kind):
         factory, accept = Image.OPEN[name]
         if accept and accept(start) is not True:
             continue
@@ -185,6 +183,19 @@ def _open(kind: Kind, data: NDArray[np.uint8]) -> Image.Image:
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` does: not of this kind
             problem = problem or error
     raise problem or SyntaxError("no reader knows it")
+
+
+def _readers(kind: Kind) -> Iterator[str]:
+    """Pillow's readers to ask about a file: those of its kind, then all others, because some files are called wrong."""
+    Image.preinit()
+    for name in kind.readers:
+        if name not in Image.OPEN:
+            Image.init()
+        if name not in Image.OPEN:
+            raise ImageError("unsupported_format", f"This Pillow was built without {kind.name}.")
+        yield name
+    Image.init()
+    yield from (name for name in Image.ID if name not in (*kind.readers, *NOT_ASKED))
 
 
 def _import_heif() -> None:
