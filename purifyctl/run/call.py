@@ -29,7 +29,7 @@ from purifyctl.run.rows import NOT_FAILED, write_text
 from purifyctl.run.run_folder import RunFolder
 from purifyctl.run.summary import summarise
 from purifyctl.sources import Source, open_source
-from purifyctl.sources.choice import SKIPPED
+from purifyctl.sources.choice import skipped
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.sources.urls import without_secrets
 from purifyctl.waiting import progress, working
@@ -106,7 +106,7 @@ def run(
         summary = {
             "inputs": sum(map(plan.size, mine)),
             "finished": all(map(folder.is_committed, mine)) and not done.left and not grown,
-            "skipped": left_out.get(SKIPPED, {}).get("n", 0),
+            "skipped": skipped(left_out),
             "left_out": left_out,
             **summarise(files),
             "this_call": {

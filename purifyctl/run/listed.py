@@ -50,7 +50,8 @@ def say_listed(listed: Listed | None, left_out: dict[str, dict[str, Any]], image
     if listed is None:
         return
     if listed.added and not listed.is_first:
-        console.note(f"The source has grown: {listed.added:,} inputs are added to this run.")
+        added = "1 input is" if listed.added == 1 else f"{listed.added:,} inputs are"
+        console.note(f"The source has grown: {added} added to this run.")
     if listed.changed:
         console.warn(
             f"{_are(listed.changed, listed.changed_such_as)} other content than when the run was planned. What is done "

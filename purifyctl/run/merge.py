@@ -12,6 +12,7 @@ from purifyctl.run.plan import Plan
 from purifyctl.run.run_folder import SUMMARY, parts_of, read_settings
 from purifyctl.run.summary import summarise
 from purifyctl.settings import differences
+from purifyctl.sources.choice import skipped
 
 
 def merge(folders: Sequence[Path]) -> dict[str, Any]:
@@ -42,11 +43,14 @@ def merge(folders: Sequence[Path]) -> dict[str, Any]:
                 hint="name each folder once, and give each call its own --shard I/N",
             )
         parts |= theirs
+    left_out = plan.about().get("left_out", {})
     missing = [number for number in range(plan.parts) if number not in parts]
     summary = {
         "inputs": plan.inputs,
         "finished": not missing,
         "missing_shards": missing,
+        "skipped": skipped(left_out),
+        "left_out": left_out,
         **summarise(part for _, part in sorted(parts.items())),
         **settings,
         "folders": [str(folder.absolute()) for folder in folders],

@@ -14,7 +14,7 @@ from purifyctl.run.plan import Input, Plan
 from purifyctl.run.prepare import prepare
 from purifyctl.run.run_folder import check_same, parts_of
 from purifyctl.sources import open_source
-from purifyctl.sources.choice import SKIPPED
+from purifyctl.sources.choice import skipped
 
 SHOWN = 5  # inputs that a dry run names
 
@@ -51,7 +51,7 @@ def dry_run(source: Path | str, bundle: Bundle, out: Path, options: RunOptions) 
         return {
             "inputs": sum(map(plan.size, mine)),
             "added": listed.added if listed and earlier else 0,
-            "skipped": left_out.get(SKIPPED, {}).get("n", 0),
+            "skipped": skipped(left_out),
             "shards": len(mine),
             "finished_shards": len(set(parts_of(out)) & set(mine)) if resumes else 0,
             "first": {

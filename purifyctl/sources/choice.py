@@ -48,6 +48,11 @@ def described(left_out: dict[str, dict[str, Any]]) -> str:
 SKIPPED = "no pictures"  # by their names and by their content
 
 
+def skipped(left_out: dict[str, dict[str, Any]]) -> int:
+    """How many files of `LeftOut.facts` are no pictures."""
+    return int(left_out.get(SKIPPED, {}).get("n", 0))
+
+
 class Choice:
     """Says of each file whether it is an input.
 

@@ -56,5 +56,5 @@ def list_images(
             hint="check the path and the globs",
         )
     if said:
-        console.note(f"Left out of {source}: {said}.")
+        console.note_once(f"Left out of {source}: {said}.")
     return images
