@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from purifyctl import console
+from purifyctl.engine import trust
 from purifyctl.errors import PurifyctlError
 from purifyctl.run.messages import Done, Entered, Failed, Ready, Setup
 from purifyctl.run.worker import stages
@@ -39,6 +40,9 @@ def main() -> None:
     parent = _Parent(Connection(int(sys.argv[-1])))
     setup: Setup = parent.listen()
     console.configure(quiet=True, verbose=setup.verbose)
+    trust.accept(
+        setup.bundle.sha256
+    )  # the parent has checked that the user trusts it, and may be unable to write that down
     _work(setup, parent)
     os._exit(0)  # libraries get no chance to clean up
 
