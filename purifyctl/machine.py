@@ -66,12 +66,16 @@ def _home() -> Path:
         return Path("/")  # as container engines have it
 
 
-def leave_out_telemetry() -> None:
-    """Have OpenVINO, once it is imported, do without the package that reports to its maker how it is used.
+def hush_libraries() -> None:
+    """Keep libraries from warning of a home that cannot be written, and OpenVINO from reporting to its maker.
 
-    That package cannot be imported by a user without a home, and warns of a home that cannot be written.
+    To be called before they are imported. The package by which OpenVINO reports cannot be imported at all by a user
+    without a home; without it, OpenVINO does the same.
     """
+    import logging  # not for --help
+
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not installed", says the import
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it takes a temporary folder
 
 
 def name_the_user() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
 from purifyctl.errors import BackendError
-from purifyctl.machine import cpu_flags, leave_out_telemetry
+from purifyctl.machine import cpu_flags, hush_libraries
 
 if TYPE_CHECKING:  # it imports torch, which running an engine does not need
     from purifyctl.engine.rewrites import Pass
@@ -59,7 +59,7 @@ def _core() -> Any:
 
 
 def _library() -> Any:
-    leave_out_telemetry()
+    hush_libraries()
     import openvino
 
     return openvino
