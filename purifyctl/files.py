@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def link_into_tree(file: Path, target: Path, *, temporary: Path) -> None:
 def write_json(file: Path, data: Any) -> None:
     """Write plain data as JSON for people and programs, atomically."""
     write_atomically(file, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def why_not_writable(folder: Path) -> str:
+    """Make a folder if there is none, and a file in it, which is removed: why this fails. Empty: it does not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def file_sha256(file: Path) -> str:

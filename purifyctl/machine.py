@@ -1,8 +1,10 @@
 """The machine that this runs on: its hardware, where files are kept, how memory is handed out."""
 
 import ctypes
+import getpass
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,38 @@ def keep_freed_memory() -> bool:
 def _user_folder(ours: str, xdg: str, default: str) -> Path:
     if explicit := os.environ.get(ours):
         return Path(explicit)
-    return Path(os.environ.get(xdg) or Path.home() / default) / "purifyctl"
+    return Path(os.environ.get(xdg) or _home() / default) / "purifyctl"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and no entry in passwd
+        return Path("/")  # as container engines have it
+
+
+def hush_libraries() -> None:
+    """Keep libraries from warning of a home that cannot be written, and OpenVINO from reporting to its maker.
+
+    To be called before they are imported. The package by which OpenVINO reports cannot be imported at all by a user
+    without a home; without it, OpenVINO does the same.
+    """
+    import logging  # not for --help
+
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not installed", says the import
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it takes a temporary folder
+
+
+def name_the_user() -> None:
+    """Give this process and its children HOME and USER if the system does not know the user.
+
+    Containers run under ids that have no entry in passwd. Libraries ask for a home and a name: torch for both.
+    """
+    os.environ.setdefault("HOME", str(_home()))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def gpu_capability() -> str:

@@ -1,6 +1,8 @@
 """What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that need some."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +21,11 @@ if workers := int(
 ):  # they share the cores, and so do the processes that they start
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-# what the tests build, keep and trust must not reach the user's folders
-for name in ("PURIFYCTL_STATE", "PURIFYCTL_CACHE"):
-    os.environ[name] = tempfile.mkdtemp(prefix="purifyctl-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share what their parent made: engines are built once for all
+    shared = Path(tempfile.mkdtemp(prefix="purifyctl-tests-"))
+    atexit.register(shutil.rmtree, shared, ignore_errors=True)
+    # what the tests build, keep and trust must not reach the user's folders
+    os.environ |= {"PURIFYCTL_STATE": str(shared / "state"), "PURIFYCTL_CACHE": str(shared / "cache")}
 
 
 @pytest.fixture(autouse=True)

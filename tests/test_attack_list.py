@@ -16,6 +16,7 @@ from purifyctl import attacks
 from purifyctl.attacks import AttackFunction, function_of
 from purifyctl.config import ATTACKS, Attack, AttackConfig
 from purifyctl.errors import ConfigError
+from tests import commands
 
 ROOT = Path(__file__).parents[1]
 TAKEN = list(inspect.signature(AttackFunction.__call__).parameters.values())[1:]  # what every attack takes
@@ -122,12 +123,10 @@ def test_a_new_attack_takes_a_record_and_a_function(photos: Path, tmp_path: Path
     (package / "config" / "attacks.py").unlink()
     (package / "config" / "attacks.py").write_text(listed.replace(")\nBY_KIND =", RECORD))
     (package / "attacks" / "grain.py").write_text(FUNCTION)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
 
     def python(*words: str) -> str:
-        return subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-        ).stdout
+        return commands.python(*words, cwd=tmp_path, PYTHONPATH=path, check=True).stdout
 
     found = json.loads(python("-c", SCRIPT))
     option, key = found["reference"]

@@ -1,9 +1,6 @@
 """Bundles for another machine, of another library version, or from somebody else."""
 
 import json
-import os
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.errors import BundleError
 from purifyctl.report.table import show_bundle
 from tests import tiny
+from tests.commands import purifyctl
 from tests.damage import changed, edit, flip, whole
 
 __all__ = ["whole"]  # a fixture
@@ -124,13 +122,11 @@ def test_a_bundle_from_elsewhere_runs_once_it_is_trusted_and_not_before(
 
 
 def test_inspect_says_what_a_bundle_is_and_runs_nothing(whole: Bundle, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "purifyctl", "inspect", str(whole.path)]
-    environment = {**os.environ, "PURIFYCTL_STATE": str(tmp_path / "another user")}
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=environment)
+    done = purifyctl("inspect", whole.path, PURIFYCTL_STATE=str(tmp_path / "another user"))
     assert done.returncode == 0, done.stderr
     assert whole.sha256 in done.stdout
     assert "run it with --trust" in done.stdout
-    done = subprocess.run([*words, "--json"], cwd=ROOT, capture_output=True, text=True)
+    done = purifyctl("inspect", whole.path, "--json")
     facts = json.loads(done.stdout)
     assert facts["trusted"]
     assert facts["manifest"]["networks"]["fused"]["onnx"] == "fused.onnx"
@@ -138,11 +134,8 @@ def test_inspect_says_what_a_bundle_is_and_runs_nothing(whole: Bundle, tmp_path:
 
 @pytest.mark.slow
 def test_run_takes_a_bundle_from_elsewhere_only_with_trust(whole: Bundle, photos: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PURIFYCTL_STATE": str(tmp_path / "another user")}
-    words = [sys.executable, "-m", "purifyctl", "run", str(photos), "--engine", str(whole.path), "--out"]
+    words = ["run", photos, "--engine", whole.path, "--out"]
     for out, more, code in (("one", [], 1), ("two", ["--trust"], 0), ("three", [], 0)):
-        done = subprocess.run(
-            [*words, str(tmp_path / out), *more], cwd=ROOT, capture_output=True, text=True, env=environment
-        )
+        done = purifyctl(*words, tmp_path / out, *more, PURIFYCTL_STATE=str(tmp_path / "another user"))
         assert done.returncode == code, done.stderr
     assert not (tmp_path / "one").exists()

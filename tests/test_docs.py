@@ -24,6 +24,7 @@ from purifyctl.engine.bundle import Bundle
 from purifyctl.evaluation.records import Outcome
 from purifyctl.run.rows import Row
 from tests import tiny
+from tests.commands import purifyctl
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -237,9 +238,8 @@ def test_every_key_of_an_evaluation_is_in_the_reference(photos: Path, tmp_path: 
     ]
     words += ["--classifier", "tests.tiny:animals", "--limit", 4, "--image-size", 64, "--rungs", "gray-box", "--json"]
     words += ["--attack", "fgsm", "--eps", "8/255", "--paper", "--gate", "shipped"]
-    done = subprocess.run(
-        [sys.executable, "-m", "purifyctl", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = purifyctl(*words)
+    assert done.returncode == 0, done.stderr
     document, known = json.loads(done.stdout), documented("### Files of evaluate")
     assert {*document, *document["settings"]["gate"]} <= known
     shares = re.compile(r"_(interval|hits|n)$")  # the reference explains these endings once, for all of them

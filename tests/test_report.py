@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from purifyctl.report.run import write_report
 from purifyctl.run import RunOptions, plan, run
 from purifyctl.run.rows import KeptRow
 from tests import report_page, tiny
+from tests.commands import purifyctl
 from tests.report_page import Page, assert_harmless, report_of
 
 
@@ -176,9 +175,7 @@ def test_the_command_prints_json_and_writes_where_it_is_asked_to(
 ) -> None:
     out, file = tmp_path / "out", tmp_path / "page.html"
     run(photos, tiny_bundle, out)
-    words = [sys.executable, "-m", "purifyctl", "report", str(out), "--out", str(file), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
-    figures = json.loads(done.stdout)
+    figures = json.loads(purifyctl("report", out, "--out", file, "--json").stdout)
     assert figures["report"] == str(file)
     assert figures["rows"] == 10
     assert_harmless(Page(file))

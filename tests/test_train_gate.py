@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,6 +20,7 @@ from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.gate import load_gate
 from purifyctl.training.gate import train_gate
 from tests import tiny
+from tests.commands import purifyctl
 
 ROOT = Path(__file__).parents[1]
 RECIPE: dict[str, Any] = {
@@ -176,7 +175,7 @@ def test_train_gate_on_the_command_line_says_what_the_gate_finds(thirty: Path, t
     keys = "".join(f"{key} = {value}\n" for key, value in RECIPE.items() if key not in ("attacks", "classifiers"))
     recipe.write_text(f"{keys}\n[[classifiers]]\nname = 'tests.tiny:classifier'\n{tables}")
     words = ["train-gate", recipe, "--photos", thirty, "--out", tmp_path / "run", "--json"]
-    done = subprocess.run([sys.executable, "-m", "purifyctl", *words], cwd=ROOT, capture_output=True, text=True)
+    done = purifyctl(*words)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["checkpoint"] == str(tmp_path / "run" / "gate.safetensors")

@@ -1,10 +1,7 @@
 """A whole training: what it leaves, what it refuses, whose weights it starts from."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from purifyctl.sources import list_images
 from purifyctl.sources.sketch import count_known
 from purifyctl.training import train
 from tests import tiny
+from tests.commands import purifyctl, python
 from tests.tiny_training import config, losses, tiny_images, trainer
 
 ROOT = Path(__file__).parents[1]
@@ -163,12 +161,11 @@ def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path) -> None
         '[objective]\nl1 = 1.0\nclassifier = 1.0\n[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
     )
     words = ["-m", "purifyctl", "train", str(recipe), "--photos", str(photos), "--out"]
-    one = [sys.executable, *words, str(tmp_path / "one")]
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for command in (one, [*two, str(tmp_path / "two")]):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment)
-        assert done.returncode == 0, done.stderr
+    one = python(*words, tmp_path / "one", OMP_NUM_THREADS="1")
+    assert one.returncode == 0, one.stderr
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words, tmp_path / "two"]
+    done = python(*two, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
     first, second = (load_purifier(tmp_path / name / "last.safetensors").net.state_dict() for name in ("one", "two"))
     start = trainer(read_recipe(recipe, TrainConfig)).generator.state_dict()
     moved = max(float((first[name] - value).abs().max()) for name, value in start.items())
@@ -216,8 +213,7 @@ def test_classifiers_get_their_weights_by_name_on_the_command_line(photos: Path,
     torch.save(load_classifier("tests.tiny:classifier").net.state_dict(), weights)
     words = ["train", recipe, "--photos", photos, "--out", tmp_path / "run", "--max-steps", 1, "--weights"]
     for given, code in ((f"tests.tiny:classifier={weights}", 0), ("resnet50=x.pth", 2)):
-        command = [sys.executable, "-m", "purifyctl", *map(str, words), given]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        done = purifyctl(*words, given)
         assert done.returncode == code, done.stderr
     assert "the recipe's classifiers are tests.tiny:classifier" in done.stderr
     recipe_used = load_purifier(tmp_path / "run").about["recipe"]

@@ -2,8 +2,6 @@
 
 import gc
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from purifyctl.sources import open_source
 from purifyctl.sources.choice import Choice
 from purifyctl.sources.web import _children
 from tests import tiny
-from tests.remote import ODD, ROOT, archive, at, images_of, read_all, rows_of, statuses_of
+from tests.commands import purifyctl
+from tests.remote import ODD, archive, at, images_of, read_all, rows_of, statuses_of
 from tests.web_server import Server, serving
 
 pytest.importorskip("aiohttp")
@@ -208,9 +207,8 @@ def test_nothing_secret_in_a_url_is_written_anywhere(
     archive(photos / "part.tar", {"1.jpg": (photos / "cats" / "5.jpg").read_bytes()})
     there = server.url.replace("://", "://someone:pass%2Fword@") + "/?" + server.query
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "purifyctl", "run", there, "--out", out, "--engine", tiny_bundle.path, "--json"]
-    words += ["--csv", "--jsonl", "-v"]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=ROOT, check=False)
+    words = ["run", there, "--out", out, "--engine", tiny_bundle.path, "--json", "--csv", "--jsonl", "-v"]
+    done = purifyctl(*words)
     assert done.returncode == 3, done.stderr
     written = done.stdout + done.stderr
     for file in out.rglob("*"):

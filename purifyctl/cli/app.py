@@ -8,7 +8,7 @@ import typer
 
 from purifyctl import __version__, console
 from purifyctl.errors import PurifyctlError
-from purifyctl.machine import keep_freed_memory
+from purifyctl.machine import keep_freed_memory, name_the_user
 
 app = typer.Typer(
     name="purifyctl",
@@ -44,6 +44,7 @@ def _root(
 def main() -> None:
     """Entry point. An expected failure becomes one message and an exit code. A bug keeps its traceback."""
     keep_freed_memory()
+    name_the_user()
     try:
         app()
     except PurifyctlError as error:

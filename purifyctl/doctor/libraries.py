@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from purifyctl.config import BACKENDS
 from purifyctl.doctor.check import Check, attempt
 from purifyctl.errors import PurifyctlError
-from purifyctl.machine import installed
+from purifyctl.machine import hush_libraries, installed
 
 if TYPE_CHECKING:  # each check imports what it needs itself: a library that is missing is a finding
     from packaging.requirements import Requirement
@@ -28,6 +28,7 @@ def libraries() -> Iterator[Check]:
     """Every library imports: the libraries that purifyctl needs, and those of each extra under its name."""
     from packaging.requirements import Requirement
 
+    hush_libraries()
     about = metadata.metadata("purifyctl")
     yield attempt("libraries.needed.python", _python, about["Requires-Python"])
     for extra in ("", *(about.get_all("Provides-Extra") or ())):

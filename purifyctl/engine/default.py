@@ -1,8 +1,11 @@
 """The engine that `run` uses if none is named: the shipped purifier, built once for this machine."""
 
+import atexit
 import hashlib
 import json
 import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import purifyctl
@@ -11,9 +14,10 @@ from purifyctl.config import DEFAULT_BACKEND, EngineConfig, to_dict
 from purifyctl.config.classifier import chosen_classifier
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.engine.staging import one_at_a_time
 from purifyctl.errors import BundleError, ConfigError
-from purifyctl.files import file_sha256
-from purifyctl.machine import cache_folder, installed
+from purifyctl.files import file_sha256, why_not_writable
+from purifyctl.machine import cache_folder, installed, state_folder
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 
 
@@ -41,18 +45,56 @@ def default_engine(classifier: str | None, weights: str, image_size: int | None 
         weights=chosen.weights,
     )
     folder = cache_folder() / "engines" / _key(config)
-    if folder.exists():
-        try:
-            bundle = load_bundle(folder)
-            bundle.check_runs_here()
+    if unwritable := {name: why for name, place in _kept_in().items() if (why := why_not_writable(place))}:
+        return _cached(folder) or _built_for_this_call(config, folder, unwritable)
+    with one_at_a_time(folder):
+        if bundle := _cached(folder):
             return bundle
-        except BundleError as error:
-            console.warn(f"The cached engine is not usable and is built again: {error.message}")
-            shutil.rmtree(folder)
-    from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
+        shutil.rmtree(folder, ignore_errors=True)
+        from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
 
-    console.note(f"Building the shipped purifier for this machine (once, under a minute) into {folder} ...")
-    return build_engine(config, shipped_checkpoint(), folder)
+        console.note(f"Building the shipped purifier for this machine (once, under a minute) into {folder} ...")
+        return build_engine(config, shipped_checkpoint(), folder)
+
+
+def _kept_in() -> dict[str, Path]:
+    """Where the engine is kept, and that it was built here; by the variable that chooses the folder."""
+    return {"PURIFYCTL_CACHE": cache_folder() / "engines", "PURIFYCTL_STATE": state_folder()}
+
+
+def _cached(folder: Path) -> Bundle | None:
+    """The engine in this folder, if there is one that can be used."""
+    try:
+        if not folder.exists():
+            return None
+        bundle = load_bundle(folder)
+        bundle.check_runs_here()
+    except PermissionError:  # a home of somebody else's
+        return None
+    except (BundleError, OSError) as error:
+        console.warn(f"The cached engine is not usable and is built again: {getattr(error, 'message', error)}")
+        return None
+    return bundle
+
+
+def _built_for_this_call(config: EngineConfig, folder: Path, unwritable: Mapping[str, str]) -> Bundle:
+    """An engine in a temporary folder, which is removed when this process ends."""
+    places = "; ".join(f"{_kept_in()[name]} cannot be written ({why})" for name, why in unwritable.items())
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix="purifyctl-"))
+    except OSError:
+        raise ConfigError(
+            f"There is no place for an engine: {places}; nor is there a temporary folder that can be written.",
+            hint=f"set {' and '.join(unwritable)}, or TMPDIR",
+        ) from None
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    from purifyctl.engine.build import build_engine
+
+    console.warn(
+        f"{places}: the engine is built in a temporary folder, again at each call (under a minute). "
+        f"To keep it, set {' and '.join(unwritable)}."
+    )
+    return build_engine(config, shipped_checkpoint(), temporary / folder.name, temporary=True)
 
 
 def _key(config: EngineConfig) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from purifyctl.engine.manifest import MANIFEST
@@ -45,6 +45,16 @@ def staged(out: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def one_at_a_time(out: Path) -> Iterator[None]:
+    """Wait while another process is here with the same `out`: what it builds need not be built twice."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def commit(work: Path, out: Path, *, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from purifyctl import console
 from purifyctl.machine import state_folder
 
 _FILE = "trusted-bundles"
-_in_this_process: set[str] = set()  # trusted, but the file could not be written
+_in_this_process: set[str] = set()  # trusted, but not in the file
 
 
 def is_trusted(sha256: str) -> bool:
@@ -20,6 +20,11 @@ def is_trusted(sha256: str) -> bool:
     except OSError:  # there is no file yet, or it cannot be read
         lines = []
     return sha256 in _in_this_process or any(line.split(" ", 1)[0] == sha256 for line in lines)
+
+
+def accept(sha256: str) -> None:
+    """Let the bundle with this hash run in this process, and in no other."""
+    _in_this_process.add(sha256)
 
 
 def remember(sha256: str, path: Path) -> None:
@@ -33,7 +38,7 @@ def remember(sha256: str, path: Path) -> None:
             # one write: lines do not mix if several processes do this at the same time
             stream.write(f"{sha256} {os.fspath(path.absolute())!r}\n")
     except OSError as error:
-        _in_this_process.add(sha256)
+        accept(sha256)
         console.warn(
             f"{folder} cannot be written ({error.strerror}): {path} is trusted this once. Set PURIFYCTL_STATE."
         )

@@ -11,7 +11,7 @@ import numpy as np
 from purifyctl.config import EnginePrecision
 from purifyctl.engine.backends import Batch
 from purifyctl.errors import BackendError
-from purifyctl.machine import cpu_flags
+from purifyctl.machine import cpu_flags, hush_libraries
 
 if TYPE_CHECKING:  # it imports torch, which running an engine does not need
     from purifyctl.engine.rewrites import Pass
@@ -55,9 +55,14 @@ def _core() -> Any:
     it found. With two cores, the later one may put back the stack of the earlier one, whose memory is long unmapped.
     The next Ctrl-C is then a segmentation fault.
     """
+    return _library().Core()
+
+
+def _library() -> Any:
+    hush_libraries()
     import openvino
 
-    return openvino.Core()
+    return openvino
 
 
 class OpenVINORunner:
@@ -70,8 +75,7 @@ class OpenVINORunner:
     device_id: int | None = None
 
     def __init__(self, file: Path, *, precision: EnginePrecision, image_size: int, batch_size: int) -> None:
-        import openvino
-
+        openvino = _library()
         if not supports(precision):
             raise BackendError("This CPU has no BF16.", hint="build the engine with --precision fp32")
         options = {

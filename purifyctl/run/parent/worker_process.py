@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -46,7 +45,8 @@ class WorkerProcess:
 
     def __init__(self, setup: Setup, command: Sequence[str], gpu: int | None) -> None:
         ours, theirs = socket.socketpair()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (ours until the worker ends)
+        # in memory: there may be no temporary folder; ours until the worker ends
+        self._stderr = open(os.memfd_create("stderr"), "w+b")  # noqa: PTH123, SIM115
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],

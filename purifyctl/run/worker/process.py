@@ -25,6 +25,7 @@ from typing import Any
 from PIL import Image
 
 from purifyctl import console
+from purifyctl.engine import trust
 from purifyctl.errors import PurifyctlError
 from purifyctl.run.messages import Done, Entered, Failed, InputBatch, Ready, Setup
 from purifyctl.run.worker import stages
@@ -48,6 +49,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.MAX_IMAGE_PIXELS = None
     console.configure(quiet=True, verbose=setup.verbose)
+    trust.accept(
+        setup.bundle.sha256
+    )  # the parent has checked that the user trusts it, and may be unable to write that down
     _work(setup, parent)
     os._exit(0)  # libraries get no chance to clean up
 

@@ -1,0 +1,112 @@
+"""A process that has imported the heavy libraries, and forks one for each command: it starts at once.
+
+It imports nothing of purifyctl. The command's process imports that as any other does, from its PYTHONPATH. What the
+command is given is its own, too: words, current folder, environment, standard streams; so is what it leaves behind.
+Used by `tests.commands`, which starts it: python -P tests/warm.py SOCKET
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+LIBRARIES = (
+    *("numpy", "PIL.Image", "pyarrow.parquet", "rich.console", "rich.progress", "rich.table", "typer", "safetensors"),
+    *("torch", "torchvision", "timm", "torch.onnx", "onnxscript", "onnx"),
+    *("matplotlib.pyplot", "jinja2"),
+)
+
+
+def serve(address: str) -> dict[str, object]:
+    """Fork a process for each request. Returns only in such a process: the request."""
+    parent = os.getppid()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        while os.getppid() == parent:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not select.select([server], [], [], 1)[0]:
+                continue
+            client = server.accept()[0]
+            with client:
+                if os.fork() == 0:
+                    server.close()
+                    return answer(client)
+    os._exit(0)
+
+
+def answer(client: socket.socket) -> dict[str, object]:
+    """Fork the command's process, and tell the client how it ended. Returns only in the command's process."""
+    head, streams, _, _ = socket.recv_fds(client, 8, 3)
+    with client.makefile("rb") as stream:
+        request: dict[str, object] = json.loads(stream.read(int.from_bytes(head)))
+    if child := os.fork():
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with contextlib.suppress(OSError):  # nobody listens any more
+            client.sendall(str(code).encode())
+        os._exit(0)
+    client.close()
+    for ours, theirs in enumerate(streams):
+        os.dup2(theirs, ours)
+        os.close(theirs)
+    return request
+
+
+def become(words: list[str], cwd: str, environment: dict[str, str]) -> None:
+    """Do what `python WORDS` does: -c CODE, or -m MODULE; or what the module's installed program does: "" MODULE."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, buffering=buffering, errors=errors)  # noqa: PTH123, SIM115 (descriptors)
+        for number, mode, buffering, errors in ((0, "r", -1, None), (1, "w", -1, None), (2, "w", 1, "backslashreplace"))
+    )
+    kind, what, *arguments = words
+    sys.argv = ["-c" if kind == "-c" else what, *arguments]
+    if kind:
+        sys.path.insert(0, "")
+    if kind == "-c":
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+
+
+def end(code: int) -> None:
+    """End as an interpreter does, without taking apart what the other process has made: that costs seconds."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    gc.collect()
+    gc.freeze()  # collecting would copy this process's memory into each that it forks
+    request = serve(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        become(**request)  # type: ignore[arg-type]
+    except SystemExit as exit_:
+        if not isinstance(exit_.code, int | None):
+            print(exit_.code, file=sys.stderr)
+        end(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
+    except BaseException:
+        traceback.print_exc()
+        end(1)
+    end(0)
