@@ -61,7 +61,7 @@ def test_every_flag_of_a_command_says_what_its_field_says(name: str) -> None:
         if said is None:
             assert (name, own.name) == ("run", "classify")  # --classifier none
             continue
-        flag = said.flag or f"--{own.name.replace('_', '-')}"
+        flag = "/".join(filter(None, [said.flag or f"--{own.name.replace('_', '-')}", said.former]))
         assert "/".join([*shown[own.name].opts, *shown[own.name].secondary_opts]) == flag
         assert shown[own.name].help == said.help
         assert shown[own.name].multiple == (isinstance(own.default, tuple) and said.parse is None)
@@ -123,7 +123,7 @@ def test_resuming_may_only_change_how_a_run_is_done() -> None:
         "workers",
     }  # fmt: skip
     elsewhere = {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
-    assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from"}
+    assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from", "size"}
 
 
 @pytest.mark.slow
@@ -167,6 +167,7 @@ def test_what_is_recorded_in_another_form_must_be_repeated_too(
         "unflagged": "leave",
         "images_to": "memory://store",
         "files_from": None,
+        "size": "original",
     }
     assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     for name, value in changes.items():
