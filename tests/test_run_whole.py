@@ -200,7 +200,7 @@ def test_terminal_and_page_say_that_pictures_kept_their_size(
 ) -> None:
     result = run(pictures, tiny_bundle, tmp_path / "out", WHOLE)
     show_summary(result.summary, tmp_path / "out")
-    assert "own size, in tiles of 64x64" in " ".join(capsys.readouterr().err.split())
+    assert "own size, in tiles of 64x64" in " ".join(capsys.readouterr().out.split())
     write_report(tmp_path / "out")
     assert "pictures at their own size, in tiles of 64×64" in (tmp_path / "out" / "report.html").read_text()
 
