@@ -29,7 +29,7 @@ def test_a_report_says_what_the_summary_says(photos: Path, labelled_bundle: Bund
         assert expected == status
         (photos / name).write_bytes(data)
     out = tmp_path / "out"
-    summary = run(photos, labelled_bundle, out, RunOptions(compare=True)).summary
+    summary = run(photos, labelled_bundle, out, RunOptions(compare=True, strict=True)).summary
     figures, page = report_of(out)
     assert figures["statuses"] == summary["statuses"] == {"ok": 10, "empty": 1, "not_an_image": 1}
     assert figures["finished"]
