@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from purifyctl.engine.backends import open_runner
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.parity import Tolerance, gate_scores
+from purifyctl.engine.staging import one_at_a_time
 from purifyctl.errors import BackendError, ConfigError, ParityError, WeightsError
 from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
@@ -163,6 +165,21 @@ def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bu
     assert of_another.is_dir()
     assert mine.is_dir()
     assert list(tmp_path.glob(".old.*.part"))  # of another bundle
+
+
+def test_two_that_want_the_same_engine_build_it_once(tmp_path: Path) -> None:
+    built = tmp_path / "cache" / "engine"
+
+    def want(_: int) -> str:
+        with one_at_a_time(built):
+            if built.exists():
+                return "found"
+            time.sleep(0.1)
+            built.touch()
+            return "built"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(want, range(4))) == ["built", "found", "found", "found"]
 
 
 def test_a_size_that_does_not_suit_the_network_is_refused(tmp_path: Path) -> None:
