@@ -126,6 +126,12 @@ def test_damaged_files_leave_the_others_of_their_batch_alone(options: PictureOpt
     assert np.array_equal(decoded.images[0], decoded.images[-1])
 
 
+def test_a_sampling_that_the_check_does_not_know_is_left_to_the_decoders() -> None:
+    at = JPEG.index(b"\xff\xc0") + 11  # the first colour's sampling factors
+    assert found(JPEG[:at] + b"\x31" + JPEG[at + 1 :]) is None
+    assert found(JPEG[:at] + b"\x00" + JPEG[at + 1 :]) is None
+
+
 def test_bytes_that_mean_nothing_raise_only_what_a_row_can_say() -> None:
     chance = random.Random(1)
     originals = [

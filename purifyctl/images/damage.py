@@ -48,7 +48,7 @@ def _warning(data: Encoded, progressive: bool) -> str | None:
     """
     try:
         simplejpeg.decode_jpeg(data, min_height=1, min_width=1, strict=True)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         said = str(error)
         if OF_DATA.search(said) or (progressive and BETWEEN_SCANS.search(said)):
             return said
@@ -61,7 +61,7 @@ def _has_header(data: Encoded) -> bool:
     """Whether this decoder can read a file's header, so that an error is about what comes after it."""
     try:
         simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: of a subsampling that it does not know
         return False
     return True
 
@@ -76,7 +76,7 @@ def _share_missing(data: Encoded) -> str:
     """How much of the picture is missing at its lower end: rows that libjpeg filled with one colour."""
     try:
         grey = simplejpeg.decode_jpeg(data, colorspace="GRAY", strict=False)[..., 0]
-    except ValueError:
+    except (ValueError, KeyError):
         return ""
     filled = (grey == grey[-1, -1]).all(axis=1)
     rows = int(np.argmin(filled[::-1])) if not filled.all() else len(filled)
