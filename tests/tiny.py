@@ -155,6 +155,7 @@ def hostile_files() -> dict[str, tuple[bytes, str]]:
         "text.jpg": (b"this is no image", "not_an_image"),
         "notes.txt": (b"nor is this", "not_an_image"),
         "moving.gif": (encoded(photo.convert("P"), "GIF"), "ok"),
+        "other.jxl": (b"\xff\x0a" + bytes(40), "unsupported_format"),
         "huge.png": (encoded(Image.new("L", (12_000, 12_000)), "PNG"), "too_large"),
         "wide.png": (encoded(photo.resize((12_000, 20)), "PNG"), "ok"),
         "cmyk.jpg": (encoded(photo.convert("CMYK"), "JPEG"), "ok"),
