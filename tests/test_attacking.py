@@ -57,7 +57,7 @@ def test_the_tree_is_mirrored_and_the_manifest_is_true(photos: Path, tmp_path: P
     assert result.exit_code == 0
     assert contents(photos) == before
     assert json.loads((out / "manifest.json").read_text()) == json.loads(json.dumps(result.manifest))
-    assert set(contents(out / "images")) == {f"{name}.png" for name in before}
+    assert set(contents(out / "images")) == {str(Path(name).with_suffix(".png")) for name in before}
 
     clean, files = read_all(list_images(photos), tiny.SIZE)
     net = tiny.classifier()

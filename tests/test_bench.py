@@ -75,7 +75,7 @@ def test_what_cannot_be_measured_is_refused_before_any_time_is_spent(tiny_bundle
         bench(tiny_bundle, BenchOptions(batch_sizes=(1, 8)))
     with pytest.raises(ConfigError, match="none is named"):
         BenchOptions(checkpoint=shipped_checkpoint())
-    (tmp_path / "notes.txt").write_text("no photograph")
+    (tmp_path / "broken.jpg").write_text("no photograph")
     with pytest.raises(ConfigError, match="None of 1 files"):
         bench(tiny_bundle, BenchOptions(photos=tmp_path))
 

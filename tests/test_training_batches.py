@@ -56,9 +56,9 @@ def test_cached_attacks_are_made_once_and_for_the_crop_that_is_shown(photos: Pat
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_photographs_that_cannot_be_read_give_their_place_to_others(photos: Path, batch_size: int) -> None:
     (photos / "cats" / "bad.jpg").write_bytes(b"not a photograph")
-    (photos / "notes.txt").write_text("nor this")
+    (photos / "bad.png").write_text("nor this")
     files = list_images(photos)
-    bad = {"cats/bad.jpg", "notes.txt"}
+    bad = {"cats/bad.jpg", "bad.png"}
     batches = TrainingBatches(files, batch_size=batch_size, resize=48, crop=32, seed=0, variants=1)
     with closing(batches.from_step(0)) as stream:
         for _ in range(2 * len(files) // batch_size):

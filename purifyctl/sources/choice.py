@@ -36,12 +36,12 @@ class LeftOut:
 
 
 def described(left_out: dict[str, dict[str, Any]]) -> str:
-    """`LeftOut.facts` as one line: `3 no pictures (Thumbs.db, ...); 0 by --exclude 'sub'`. Empty if nothing was."""
+    """`LeftOut.facts` as one line: `no pictures: 3 (Thumbs.db, ...); by --exclude 'sub': 0`. Empty if nothing was."""
     reasons = []
     for why, found in left_out.items():
         names = ", ".join(found["such_as"])
         more = ", ..." if found["n"] > len(found["such_as"]) else ""
-        reasons.append(f"{found['n']:,} {why}{f' ({names}{more})' if names else ''}")
+        reasons.append(f"{why}: {found['n']:,}{f' ({names}{more})' if names else ''}")
     return "; ".join(reasons)
 
 
