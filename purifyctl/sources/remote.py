@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.server import Patience, Place, file_system
 from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, member_of, too_large
 from purifyctl.sources.store import Store
+from purifyctl.sources.tar import BLOCK
 from purifyctl.sources.urls import WEB, decoded, encoded, is_url, split_url
 from purifyctl.sources.web import Web
 
@@ -62,15 +62,14 @@ class RemoteSource:
 
     def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
         if image.problem:
-            raise ImageError("unreadable", image.problem)
+            raise ImageError(image.status, image.problem)
         url = str(image.file)
         start, size = image.span or (0, 0)
         if size > max_bytes:
             raise too_large(size, max_bytes)
-        header = tarfile.BLOCKSIZE
-        span = (start - header, header + size) if image.span else None
+        span = (start - BLOCK, BLOCK + size) if image.span else None
         try:
-            data = self._patience.ask(partial(self._place.get, url, span, max_bytes + header if span else max_bytes))
+            data = self._patience.ask(partial(self._place.get, url, span, max_bytes + BLOCK if span else max_bytes))
         except OSError as error:
             shown = os.fsencode(url).decode("utf-8", "backslashreplace")
             raise ImageError("unreadable", f"It cannot be read from {shown}: {error}.") from None
@@ -178,6 +177,8 @@ class RemoteSource:
             size = self._patience.ask(partial(self._place.size, url))
         except ConnectionError as error:
             raise self._unlisted(error) from None
+        if not 0 <= size < 1 << 62:
+            raise OSError(f"the server says that it has {size} bytes")
         return cast(BinaryIO, io.BufferedReader(_RangeReader(size, get), HEADER_BYTES))
 
     def _join(self, folder: bytes, name: bytes) -> bytes:

@@ -69,7 +69,7 @@ class Web:
 
     async def _size(self, url: str) -> int:
         async with await self._request(url, "bytes=0-0") as answer:
-            stated = re.fullmatch(r"bytes (?:0-0|\*)/(\d+)", answer.headers.get("Content-Range", ""))
+            stated = re.fullmatch(r"bytes (?:0-0|\*)/(\d{1,18})", answer.headers.get("Content-Range", ""))
             if answer.status in (206, 416) and stated:
                 return int(stated[1])
             _check(answer)
