@@ -120,7 +120,9 @@ def test_an_archive_with_damage_everywhere_is_searched_for_a_limited_time(
     assert "was not searched for members" in whole.problem
 
 
-def test_more_members_than_memory_may_hold_are_left_out_and_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_members_than_memory_may_hold_are_left_out_and_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "HELD_BYTES", 10 * (archive.MEMBER_BYTES + 5))
     (folder / "x.tar").write_bytes(b"".join(made.member(b"%d.jpg" % i) for i in range(50)) + made.END)
     whole, *members = list_images(folder / "x.tar")

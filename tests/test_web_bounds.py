@@ -96,7 +96,7 @@ def test_too_large_a_page_and_too_many_names_are_rows(
     assert "more than 3 names" in listed(server.url)[b"cats/"]
 
 
-def test_another_port_is_another_server_and_is_told(
+def test_another_port_is_another_server_and_is_named(
     photos: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "cats" / "index.html").write_text(

@@ -10,7 +10,7 @@ PAGES = 100_000  # index pages, one for each folder
 BYTES = 4 << 30  # of index pages, and of what is read of archives
 DEPTH = 64  # folders within each other
 NAMES = 2_000_000  # of a folder and of those that it lies in, which wait in memory
-CHAIN = 4  # so many folders within each other that hold the same names, and no file, are a circle
+CHAIN = 4  # folders within each other that hold the same names and no file: a circle
 
 
 class Bounds:
