@@ -16,6 +16,7 @@ extensions = ["myst_parser"]
 include_patterns = [
     "README.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "THIRD_PARTY_NOTICES.md",
     "docs/*.md",
     "docs/adr/*.md",
@@ -67,6 +68,7 @@ NAVIGATION = {
         "docs/benchmarks",
         "engines/README",
         "CHANGELOG",
+        "SECURITY",
         "THIRD_PARTY_NOTICES",
     ],
 }

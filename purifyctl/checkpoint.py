@@ -16,6 +16,7 @@ from purifyctl.config import NetworkConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, PurifyctlError, WeightsError
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn import build_purifier
+from purifyctl.strict_json import parse_json
 
 FORMAT = "purifyctl-purifier-1"
 
@@ -87,9 +88,10 @@ def load_purifier(path: Path) -> Checkpoint:
             hint="use the purifier.safetensors that purifyctl train wrote",
         )
     try:
-        network = from_dict(NetworkConfig, json.loads(metadata["network"]))
+        network = from_dict(NetworkConfig, parse_json(metadata["network"]))
         net = build_purifier(network)
         net.load_state_dict(tensors)
+        about = parse_json(metadata["about"])
     except (KeyError, ValueError, RuntimeError, PurifyctlError) as error:
         raise WeightsError(f"The checkpoint {path} does not hold the network it names: {error}") from None
-    return Checkpoint(net.eval().requires_grad_(False), network, json.loads(metadata["about"]), file_sha256(path))
+    return Checkpoint(net.eval().requires_grad_(False), network, about, file_sha256(path))

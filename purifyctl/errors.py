@@ -21,6 +21,7 @@ from typing import Any, Literal
 Status = Literal[
     "ok",
     "unreadable",  # the file cannot be opened or read
+    "bad_archive",  # an archive that is damaged or cannot be read: a row beside those of its members
     "empty",  # zero bytes
     "not_an_image",  # no image header
     "unsupported_format",  # an image of a format that is not decoded here

@@ -1,9 +1,12 @@
-"""Writes files so that a reader finds a whole file or none; and hashes them."""
+"""Writes files so that a reader finds a whole file or none; opens files that strangers made; and hashes them."""
 
+import errno
 import hashlib
+import io
 import itertools
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,33 @@ def why_not_writable(folder: Path) -> str:
     return ""
 
 
+def open_regular(file: Path) -> io.BufferedReader:
+    """Open a file to read it. Pipes and devices are not opened, because that may wait forever or change something.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened, or is no regular file. `strerror` says why.
+    """
+    _check_regular(file.stat())
+    # it may have changed since: a pipe without a writer opens at once like this
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check_regular(os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(facts: os.stat_result) -> None:
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file, but a pipe, a socket or a device")
+
+
 def file_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    """Raises OSError if it cannot be read, or is no regular file."""
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

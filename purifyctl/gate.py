@@ -12,6 +12,7 @@ from torch import nn
 from purifyctl.errors import WeightsError
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn.gate import GateNetwork
+from purifyctl.strict_json import parse_json
 from purifyctl.thresholds import Thresholds
 
 FORMAT = "purifyctl-gate-1"
@@ -55,8 +56,8 @@ def load_gate(path: Path) -> Gate:
             raise ValueError(f"its format is {metadata.get('format', 'none')!r}, expected {FORMAT!r}")
         net = GateNetwork(width=len(tensors["features.0.weight"]))
         net.load_state_dict(tensors)
-        thresholds = {key: float(value) for key, value in json.loads(metadata["thresholds"]).items()}
-        about = json.loads(metadata["about"])
+        thresholds = {key: float(value) for key, value in parse_json(metadata["thresholds"]).items()}
+        about = parse_json(metadata["about"])
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} is no gate, or damaged: {error}.", hint="use what train-gate wrote") from None
     return Gate(net.eval().requires_grad_(False), thresholds, about, file_sha256(path))

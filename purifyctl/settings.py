@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl.errors import ConfigError
+from purifyctl.strict_json import read_json
 
 
 def read_settings(file: Path) -> dict[str, Any]:
     """Raises ConfigError when the file cannot be read."""
     try:
-        settings: dict[str, Any] = json.loads(file.read_text())
+        settings = read_json(file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read: {error}.", hint="choose another --out") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file} holds no settings.", hint="choose another --out")
     return settings
 
 

@@ -8,6 +8,7 @@ half of the images are only added to the source between the calls.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -106,6 +107,16 @@ def children(pid: int) -> list[int]:
         return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
     except OSError:
         return []
+
+
+def actors() -> list[int]:
+    """Processes of `run --ray`'s actors, on this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # one that has ended since
+            if "Purifier" in (folder / "cmdline").read_text(errors="replace").split("\0")[0]:
+                found.append(int(folder.name))
+    return found
 
 
 def grow(source: Path, complete: Path, n: int) -> None:

@@ -1,5 +1,6 @@
 """Damaged bundles: each is refused with the reason and the next step, and never loaded."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,30 @@ def link(bundle: Path) -> None:
 def folder_in_place(bundle: Path) -> None:
     (bundle / "purifier.onnx").unlink()
     (bundle / "purifier.onnx").mkdir()
+
+
+def pipe(name: str) -> Damage:
+    def damage(bundle: Path) -> None:
+        (bundle / name).unlink()
+        os.mkfifo(bundle / name)
+
+    return damage
+
+
+def replaced(old: bytes, new: bytes) -> Damage:
+    def damage(bundle: Path) -> None:
+        text = (bundle / "manifest.json").read_bytes()
+        assert text.count(old) == 1
+        (bundle / "manifest.json").write_bytes(text.replace(old, new))
+
+    return damage
+
+
+def recoded(encoding: str) -> Damage:
+    def damage(bundle: Path) -> None:
+        (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text(), encoding)
+
+    return damage
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
@@ -64,10 +89,23 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "manifest that is a list": (write("manifest.json", b"[]"), "damaged"),
     "manifest that is null": (write("manifest.json", b"null"), "damaged"),
     "manifest nested without end": (write("manifest.json", b"[" * 100_000), "damaged"),
+    "manifest nested more deeply than any": (write("manifest.json", b"[" * 90 + b"]" * 90), "nested too deeply"),
+    "manifest that is a pipe": (pipe("manifest.json"), "pipe|no manifest"),
+    "manifest in UTF-16": (recoded("utf-16"), "not in UTF-8"),
+    "a pipe among the files": (pipe("purifier.onnx"), "a pipe, a socket or a device"),
+    "a key that stands twice": (replaced(b'"schema": 3', b'"schema": 3, "schema": 3'), "stands twice"),
+    "a number of 21 digits": (replaced(b'"image_size": ', b'"image_size": 1' + b"0" * 20), "is too large"),
+    "a number of 5,000 digits": (replaced(b'"image_size": ', b'"image_size": ' + b"1" * 5000), "is too large"),
+    "NaN": (replaced(b'"build_s": ', b'"build_s": NaN, "x": '), "NaN is no number"),
+    "minus infinity": (replaced(b'"build_s": ', b'"build_s": -Infinity, "x": '), "Infinity is no number"),
+    "a float beyond all floats": (replaced(b'"build_s": ', b'"build_s": 1e999, "x": '), "is too large"),
+    "half a character in a name": (edit(lambda m: m["files"].update({"\ud800": "0"})), "half a character"),
+    "half a character in a text": (edit(lambda m: m.update(rebuild="\udfff")), "half a character"),
+    "a size of a million": (edit(lambda m: m.update(image_size=1_000_000)), "at most 65,536"),
     "future schema": (edit(lambda m: m.update(schema=99)), "schema 99"),
     "earlier schema": (edit(lambda m: m.update(schema=1)), "schema 1"),
     "no schema": (edit(lambda m: m.pop("schema")), "damaged"),
-    "schema that is text": (edit(lambda m: m.update(schema="2")), "schema 2"),
+    "schema that is text": (edit(lambda m: m.update(schema="2")), "damaged"),
     "missing key": (edit(lambda m: m.pop("precision")), "precision is missing"),
     "unknown key": (edit(lambda m: m.update(extra=1)), "unknown key"),
     "unknown backend": (edit(lambda m: m.update(backend="abacus")), "backend"),

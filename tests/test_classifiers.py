@@ -112,6 +112,20 @@ def test_a_classifier_that_does_not_exist_is_refused(name: str, words: str) -> N
         load_classifier(name)
 
 
+def test_a_module_is_named_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "network_of_mine.py").write_text(
+        "import sys\nsys.stderr.write('it runs')\nraise ImportError('enough')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be imported: enough"):
+        load_classifier("network_of_mine:factory")
+    said = "".join(capsys.readouterr().err.split())
+    assert said.index("Importingthemodulenetwork_of_mine") < said.index("itruns")
+    assert f"{tmp_path}/network_of_mine.py" in said
+
+
 def test_a_download_that_fails_says_which_file_goes_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", _offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

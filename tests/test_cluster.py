@@ -1,9 +1,7 @@
 """Runs on Ray: a real one, on this machine."""
 
-import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +24,7 @@ from purifyctl.run.parent import cluster
 from purifyctl.run.parent.ray_actor import Purifier
 from purifyctl.run.plan import Plan
 from tests import tiny
-from tests.kills import assert_same, children
+from tests.kills import actors, assert_same, children
 
 N = 120
 
@@ -63,16 +61,6 @@ def undisturbed(many: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPa
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     assert run(many, tiny_bundle, out).exit_code == 3
     return out
-
-
-def actors() -> list[int]:
-    """Processes of our actors, on this machine."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # one that has ended since
-            if "Purifier" in (folder / "cmdline").read_text(errors="replace").split("\0")[0]:
-                found.append(int(folder.name))
-    return found
 
 
 @pytest.mark.slow
@@ -279,14 +267,3 @@ def test_what_is_left_of_a_batch_is_what_has_no_rows_yet(undisturbed: Path) -> N
 def test_the_address_of_ray_may_be_left_out(words: list[str], address: str | None) -> None:
     command = typer.main.get_command(cli.app).commands["run"]
     assert command.make_context("run", ["photos", "--out", "clean", *words]).params["ray"] == address
-
-
-@pytest.mark.slow
-def test_a_fresh_ray_starts_and_ends_with_the_command(
-    many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
-) -> None:
-    words = ["run", many, "--engine", tiny_bundle.path, "--out", tmp_path / "out", "--ray", "--workers", "2"]
-    done = subprocess.run([sys.executable, "-m", "purifyctl", *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 3, done.stderr
-    assert "Traceback" not in done.stderr
-    assert actors() == []

@@ -28,7 +28,7 @@ from tests.commands import purifyctl
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "train/README.md", "engines/README.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "train/README.md", "engines/README.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
     *(ROOT / name for name in ("purifyctl/data/purifier.md", "purifyctl/data/gate.md", "THIRD_PARTY_NOTICES.md")),
 ]
@@ -74,6 +74,14 @@ def test_every_link_of_a_page_leads_somewhere_as_it_is_read_on_a_code_host(page:
         assert target.exists(), f"{page}: {link}"
         assert target.is_relative_to(ROOT), f"{page}: {link}"
         assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+def test_every_promise_of_the_threat_model_names_a_test_that_exists() -> None:
+    rows = [line for line in (ROOT / "docs" / "threat-model.md").read_text().splitlines() if ".py::test_" in line]
+    assert len(rows) > 10
+    for row in rows:
+        file, _, name = row.rstrip("| `").rpartition("`")[2].partition("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), row
 
 
 def test_a_dead_link_would_be_found(tmp_path: Path) -> None:

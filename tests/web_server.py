@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 class Server(ThreadingHTTPServer):
     """Its behaviour may be changed while it runs. `faults` belong to a path, and each is used up by one request:
-    a status to answer with, a path to be sent to, "reset", "truncate", or "endless" (a body without a length).
+    a status to answer with, a path or a URL to be sent to, "reset", "truncate", or "endless" (a body without a length).
     """
 
     daemon_threads = True
@@ -79,7 +79,7 @@ class Handler(SimpleHTTPRequestHandler):
         if isinstance(fault, int):
             self.send_error(fault)
             return
-        if isinstance(fault, str) and fault.startswith("/"):
+        if isinstance(fault, str) and (fault.startswith("/") or "://" in fault):
             self.send_response(302)
             self.send_header("Location", fault)
             self.send_header("Content-Length", "0")

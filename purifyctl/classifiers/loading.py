@@ -1,6 +1,7 @@
 """Classifiers by name, from torchvision, timm, or a factory of your own."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from purifyctl import console
 from purifyctl.classifiers.classifier import Classifier, fold_batch_norms
 from purifyctl.classifiers.weights import fit_state_dict, read_state_dict
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
@@ -128,12 +130,20 @@ def _from_timm(name: str, weights: str) -> Classifier:
     )
 
 
+def _say_what_is_imported(module_name: str, asked: str) -> None:
+    """Before the import, because importing runs the code. A recipe from somebody else may name a module, too."""
+    spec = importlib.util.find_spec(module_name.partition(".")[0])  # a module at the top is found without running it
+    where = spec.origin if spec and spec.origin else "the current folder or the installed packages"
+    console.note_once(f"Importing the module {module_name} from {where}, because the classifier is {asked}.")
+
+
 def _from_factory(name: str, weights: str) -> Classifier:
     module_name, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))  # the factory may lie in the current folder
     try:
+        _say_what_is_imported(module_name, name)
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"The classifier {name} cannot be imported: {error}.",
             hint="write it as module:factory, with the module importable from the current folder",

@@ -11,7 +11,6 @@ A bundle is native code: `Bundle.open` only runs bundles that were built here, o
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,11 +22,13 @@ from purifyctl.engine.backends import LOCAL, Runner, implementation, open_runner
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest, Network
 from purifyctl.engine.tiles import Tiling, wide_tiling
 from purifyctl.errors import BackendError, BundleError, ConfigError
-from purifyctl.files import file_sha256
+from purifyctl.files import file_sha256, open_regular
 from purifyctl.labels import Labels
 from purifyctl.machine import gpu_capability
+from purifyctl.strict_json import MAX_BYTES, parse_json
 
 BUILD = "purifyctl build-engine"
+LARGEST = 1 << 16  # image size and batch size: a batch of one such image already has 12 GB
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,17 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path} is no engine bundle: it has no {MANIFEST}.", hint="purifyctl build-engine --out DIR")
-    text = file.read_bytes()
     try:
-        data = json.loads(text)
+        with open_regular(file) as stream:
+            text = stream.read(MAX_BYTES + 1)
+        data = parse_json(text)
         schema = data["schema"]
+        if type(schema) is not int:
+            raise ConfigError("schema must be a whole number.")
         if schema == SCHEMA:
             manifest = from_dict(Manifest, data)
             _check_manifest(manifest)
-    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise BundleError(f"{file} is damaged: {error}", hint=BUILD) from None
     sha256 = hashlib.sha256(text).hexdigest()
     if schema != SCHEMA:
@@ -187,8 +191,8 @@ def load_bundle(path: Path, *, trusted: bool = False) -> Bundle:
 def _check_manifest(manifest: Manifest) -> None:
     if "purifier" not in manifest.networks:
         raise ConfigError("it names no purifier.")
-    if not (manifest.image_size >= 1 and manifest.batch_size >= 1):
-        raise ConfigError("image_size and batch_size must be at least 1.")
+    if not (1 <= manifest.image_size <= LARGEST and 1 <= manifest.batch_size <= LARGEST):
+        raise ConfigError(f"image_size and batch_size must be at least 1, and at most {LARGEST:,}.")
     if manifest.tiling is not None and manifest.tiling.side != manifest.image_size:
         raise ConfigError("its tiles are not as large as its images.")
 
@@ -212,7 +216,13 @@ def _check_files(bundle: Bundle) -> None:
 
 
 def _check_hash(bundle: Bundle, name: str) -> None:
-    if file_sha256(bundle.path / name) != bundle.manifest.files[name]:
+    try:
+        found = file_sha256(bundle.path / name)
+    except OSError as error:
+        raise BundleError(
+            f"{bundle.path / name} cannot be read: {error.strerror or error}.", hint=bundle.rebuild
+        ) from None
+    if found != bundle.manifest.files[name]:
         raise BundleError(
             f"{bundle.path / name} is not the file that was built: its SHA-256 differs.", hint=bundle.rebuild
         )

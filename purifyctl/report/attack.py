@@ -13,6 +13,7 @@ from purifyctl.metrics import Share
 from purifyctl.report.page import flat, write_page
 from purifyctl.report.thumbnails import GAIN, SQUARE, attacked_thumbnails
 from purifyctl.sources import ImageFile, list_images
+from purifyctl.strict_json import read_json
 
 EXAMPLES = 12
 FAILURES = 10
@@ -28,9 +29,9 @@ def write_attack_report(folder: Path, file: Path) -> dict[str, Any]:
         Its settings cannot be read, or the file cannot be written.
     """
     try:
-        settings = json.loads((folder / "attack.json").read_text())
+        settings = read_json(folder / "attack.json")
         rows = _rows(folder / "rows.jsonl")
-        manifest = json.loads(made.read_text()) if (made := folder / "manifest.json").is_file() else {}
+        manifest = read_json(made) if (made := folder / "manifest.json").is_file() else {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be read: {error}.", hint="name a whole folder") from None
     statuses = Counter(row["status"] for row in rows)

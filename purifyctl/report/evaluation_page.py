@@ -1,7 +1,6 @@
 """An evaluation's folder as one HTML page: the ladder with intervals, masking checks, figures and examples."""
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from purifyctl.evaluation.summary import WORST
 from purifyctl.report.evaluation import describe
 from purifyctl.report.evaluation_tables import details, sections
 from purifyctl.report.page import flat, write_page
+from purifyctl.strict_json import read_json
 
 TITLES = {  # of the figures that an evaluation may have drawn, in the page's order
     **{f"accuracy-{model}.png": f"Accuracy under attack, {model.replace('_', '-')}" for model in THREAT_MODELS[1:]},
@@ -31,8 +31,8 @@ def write_evaluation_report(folder: Path, file: Path) -> dict[str, Any]:
         Its files cannot be read, or the file cannot be written.
     """
     try:
-        settings = json.loads((folder / "settings.json").read_text())
-        document = json.loads(made.read_text()) if (made := folder / "evaluation.json").is_file() else None
+        settings = read_json(folder / "settings.json")
+        document = read_json(made) if (made := folder / "evaluation.json").is_file() else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be read: {error}.", hint="name a whole folder") from None
     chunks = {name: len(list((folder / "records" / name).glob("part-*"))) for name in settings["ladder"]}

@@ -1,7 +1,6 @@
 """A run's folder as one HTML page that needs nothing else: no script, no other file, no network."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from purifyctl.run.plan import Plan
 from purifyctl.run.rows import NOT_FAILED
 from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
 from purifyctl.run.summary import BATCH_STAGES
+from purifyctl.strict_json import read_json
 
 POINTS = 200  # in the plot over time, about
 WORST_CLASSES = 12
@@ -195,7 +195,7 @@ def _summaries(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for file in (folder / SUMMARY, *sorted((folder / SUMMARIES).glob("*.json"))):
         try:
-            summary = json.loads(file.read_text())
+            summary = read_json(file)
         except (OSError, ValueError):  # it is missing, or some other file
             continue
         if isinstance(summary, dict):

@@ -13,6 +13,7 @@ from purifyctl.metrics import Share, percent
 from purifyctl.report.page import data_uri, flat, write_page
 from purifyctl.report.plots import curves_plot, losses_plot
 from purifyctl.report.sections import Section
+from purifyctl.strict_json import parse_json, read_json
 
 STRIP = 2600  # pixels; the longer side of the strip of held-out photographs
 
@@ -26,7 +27,7 @@ def write_training_report(folder: Path, file: Path) -> dict[str, Any]:
         Its record cannot be read, or the file cannot be written.
     """
     try:
-        begun = json.loads((folder / "training.json").read_text())
+        begun = read_json(folder / "training.json")
         recipe = dict(begun["recipe"])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder / 'training.json'} cannot be read: {error}.", hint="name a whole folder") from None
@@ -76,7 +77,7 @@ def _about(checkpoint: Path) -> dict[str, Any]:
         return {}
     try:
         with safe_open(checkpoint, framework="numpy") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {}).get("about", "{}"))
+            about: dict[str, Any] = parse_json((file.metadata() or {}).get("about", "{}"))
             return about
     except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(f"The checkpoint {checkpoint} is damaged: {error}.", hint="copy it anew") from None

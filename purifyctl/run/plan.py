@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from purifyctl.errors import ConfigError
+from purifyctl.errors import ConfigError, Status
 from purifyctl.images.names import Naming, name_outputs
 from purifyctl.images.sink import IMAGES
 from purifyctl.labels import TruthFromFolder
@@ -235,9 +235,10 @@ def _input(
     problem: str,
     output: bytes,
     true_index: int | None,
+    status: Status = "unreadable",
     stamp: str = "",
 ) -> Input:
-    image = Found(path, file, start, length, problem, stamp).as_image()
+    image = Found(path, file, start, length, problem, status, stamp).as_image()
     return Input(image, IMAGES / PurePosixPath(os.fsdecode(output)), true_index)
 
 
@@ -251,6 +252,7 @@ def _schema() -> Any:
             ("start", pa.int64()),
             ("length", pa.int64()),
             ("problem", pa.string()),
+            ("status", pa.string()),  # of its row, if there is a problem; version 0.1.0 had none
             ("stamp", pa.string()),  # version 0.1.0 had none
             ("output", pa.binary()),
             ("true_index", pa.int32()),

@@ -11,7 +11,6 @@ report.html             the same for people, once somebody has asked for it
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,7 @@ from purifyctl.run.listed import Listed
 from purifyctl.run.locks import in_turn, locked, shared
 from purifyctl.run.plan import Plan
 from purifyctl.run.rows import KeptRow, Row, read_rows
+from purifyctl.strict_json import read_json
 
 ROWS, SUMMARY, SUMMARIES, REPORT = "rows", "summary.json", "summaries", "report.html"
 MAKES = (ROWS, SUMMARY, SUMMARIES, REPORT, "rows.csv", "rows.jsonl")  # besides the plan
@@ -200,8 +200,8 @@ class RunFolder:
     def has_final_summary(self) -> bool:
         """Whether the summary of an earlier call says that everything is done."""
         try:
-            return bool(json.loads(self._summary().read_text())["finished"])
-        except (OSError, ValueError, KeyError):
+            return bool(read_json(self._summary())["finished"])
+        except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 from purifyctl.config.kinds import HEADER_BYTES
 from purifyctl.config.run import RUN_FILES
 from purifyctl.errors import ConfigError, ImageError
+from purifyctl.files import open_regular
 from purifyctl.sources.choice import SYSTEM_FOLDERS, Choice
 from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, member_of, too_large
+from purifyctl.sources.tar import BLOCK
 
 LISTED = "links to folders that are listed anyway"
 
@@ -103,7 +104,7 @@ class LocalSource:
         try:
             if not stat.S_ISREG(os.stat(file.file).st_mode):
                 return b""
-            with open(file.file, "rb") as stream:
+            with open_regular(Path(os.fsdecode(file.file))) as stream:
                 return stream.read(HEADER_BYTES)
         except OSError:
             return None  # reading it will say why
@@ -137,7 +138,7 @@ class LocalSource:
         return os.path.join(self.root, path)
 
     def open(self, place: bytes) -> BinaryIO:
-        return open(place, "rb")
+        return open_regular(Path(os.fsdecode(place)))
 
 
 def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
@@ -146,23 +147,20 @@ def read_file(image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]
     Raises
     ------
     ImageError
-        With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+        With status "unreadable" (missing, no permission, not a regular file), "bad_archive" or "too_large".
     """
     if image.problem:
-        raise ImageError("unreadable", image.problem)
+        raise ImageError(image.status, image.problem)
     file = image.on_this_machine
     if file is None:
         raise ValueError("a URL is read through its source")
     try:
-        facts = file.stat()
-        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait forever for a writer
-            raise ImageError("unreadable", "It is not a regular file.")
-        start, size = image.span or (0, facts.st_size)
-        if size > max_bytes:
-            raise too_large(size, max_bytes)
-        if image.span:
-            header = tarfile.BLOCKSIZE
-            return member_of(np.fromfile(file, np.uint8, count=header + size, offset=start - header), size)
-        return np.fromfile(file, np.uint8, count=size)
+        with open_regular(file) as stream:
+            start, size = image.span or (0, os.fstat(stream.fileno()).st_size)
+            if size > max_bytes:
+                raise too_large(size, max_bytes)
+            if image.span:
+                return member_of(np.fromfile(stream, np.uint8, count=BLOCK + size, offset=start - BLOCK), size)
+            return np.fromfile(stream, np.uint8, count=size)
     except OSError as error:
         raise ImageError("unreadable", f"It cannot be read: {error.strerror or error}.") from None

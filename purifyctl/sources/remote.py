@@ -2,7 +2,6 @@
 
 import io
 import os
-import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purifyctl.errors import BusyError, ConfigError, ImageError, PurifyctlError
+from purifyctl.sources.bounds import Bounds
 from purifyctl.sources.choice import Choice
 from purifyctl.sources.listing import find_inputs
 from purifyctl.sources.server import Patience, Place, file_system
 from purifyctl.sources.source import MAX_BYTES, Found, ImageFile, member_of, too_large
 from purifyctl.sources.store import Store
+from purifyctl.sources.tar import BLOCK, NAME_BYTES
 from purifyctl.sources.urls import WEB, decoded, encoded, is_url, split_url
 from purifyctl.sources.web import Web
 
@@ -48,6 +49,7 @@ class RemoteSource:
         self._patience = Patience(user, user.partition(":")[2], query)
         # a bucket, a server's top; and s3://bucket/cats/ may be a folder beside an object s3://bucket/cats
         self._must_be_folder = not rest.partition("/")[2] or url.partition("?")[0].endswith("/")
+        self._bounds = Bounds(self.name)  # of the latest listing
         self._place: Place
         if self._is_web:
             self._place = Web(file_system(protocol, self.name), user, query)
@@ -58,19 +60,19 @@ class RemoteSource:
         self.root_name = decoded(last) if self._is_web else os.fsencode(last)
 
     def inputs(self, choice: Choice | None = None, *, files_from: Path | None = None) -> Iterator[Found]:
+        self._bounds = Bounds(self.name)
         return find_inputs(self, choice or Choice(), files_from=files_from)
 
     def read(self, image: ImageFile, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
         if image.problem:
-            raise ImageError("unreadable", image.problem)
+            raise ImageError(image.status, image.problem)
         url = str(image.file)
         start, size = image.span or (0, 0)
         if size > max_bytes:
             raise too_large(size, max_bytes)
-        header = tarfile.BLOCKSIZE
-        span = (start - header, header + size) if image.span else None
+        span = (start - BLOCK, BLOCK + size) if image.span else None
         try:
-            data = self._patience.ask(partial(self._place.get, url, span, max_bytes + header if span else max_bytes))
+            data = self._patience.ask(partial(self._place.get, url, span, max_bytes + BLOCK if span else max_bytes))
         except OSError as error:
             shown = os.fsencode(url).decode("utf-8", "backslashreplace")
             raise ImageError("unreadable", f"It cannot be read from {shown}: {error}.") from None
@@ -96,12 +98,17 @@ class RemoteSource:
             The server does not answer.
         """
         folder = folder.removesuffix(b"/")
+        self._bounds.enter(path)
+        before = self._place.listed_bytes
         try:
             listed = self._patience.ask(partial(self._place.names, os.fsdecode(folder)))
+            self._bounds.check(path, listed)
         except OSError as error:
             if folder == self.root or isinstance(error, ConnectionError):
                 raise self._unlisted(error) from None
             raise
+        finally:
+            self._bounds.count(self._place.listed_bytes - before)
         folders = {name for name, is_folder, _ in listed if is_folder}
         entries = []
         for name, is_folder, stamp in dict.fromkeys(listed):
@@ -112,6 +119,9 @@ class RemoteSource:
                 problem = "It has a name without letters (//), by which it cannot be asked for."
             elif name in (b".", b".."):
                 problem = "Its name leads out of its folder."
+            elif len(name) > NAME_BYTES:
+                problem = f"Its name has {len(name):,} bytes."
+                name = (name[:100] + b"..." + name[-100:]).replace(b"/", b"%2F").replace(b"\0", b"%00")
             elif b"/" in name or b"\0" in name:
                 problem = "Its name holds a slash or a zero byte."
                 name = name.replace(b"/", b"%2F").replace(b"\0", b"%00")
@@ -169,6 +179,7 @@ class RemoteSource:
         url = os.fsdecode(place)
 
         def get(start: int, length: int) -> bytes:
+            self._bounds.count(length)
             try:
                 return self._patience.ask(partial(self._place.get, url, (start, length), length))
             except ConnectionError as error:
@@ -178,6 +189,8 @@ class RemoteSource:
             size = self._patience.ask(partial(self._place.size, url))
         except ConnectionError as error:
             raise self._unlisted(error) from None
+        if not 0 <= size < 1 << 62:
+            raise OSError(f"the server says that it has {size} bytes")
         return cast(BinaryIO, io.BufferedReader(_RangeReader(size, get), HEADER_BYTES))
 
     def _join(self, folder: bytes, name: bytes) -> bytes:

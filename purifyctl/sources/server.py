@@ -21,6 +21,8 @@ Answer = TypeVar("Answer")
 class Place(Protocol):
     """A kind of server. It is asked for things by URL, and may raise whatever its library raises."""
 
+    listed_bytes: int  # of index pages, so far
+
     def is_folder(self, url: str) -> bool: ...
 
     def names(self, folder: str) -> list[tuple[bytes, bool, str]]:

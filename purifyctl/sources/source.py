@@ -1,7 +1,6 @@
 """What a source is: it lists its inputs, and reads them. What lies behind it is known only inside this package."""
 
 import os
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +9,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from purifyctl.errors import ImageError
+from purifyctl.errors import ImageError, Status
 from purifyctl.sources.choice import Choice
+from purifyctl.sources.tar import BLOCK, size_in_header
 from purifyctl.sources.urls import is_url
 
 MAX_BYTES = 512 * 1024**2  # of one file; larger ones are no photographs
@@ -25,6 +25,7 @@ class ImageFile:
     path: PurePosixPath
     span: tuple[int, int] | None = None  # first byte and length within `file`; None: the whole file
     problem: str = ""  # why it cannot be read, if that is known already
+    status: Status = "unreadable"  # of its row, if there is a problem
 
     @property
     def on_this_machine(self) -> Path | None:
@@ -48,6 +49,7 @@ class Found(NamedTuple):
     start: int = 0  # of its bytes, within the file
     length: int | None = None  # None: the whole file
     problem: str = ""  # why it cannot be read, if that is known already
+    status: Status = "unreadable"  # of its row, if there is a problem
     stamp: str = ""  # differs when the content differs: its size and when it was changed. Empty: not known
 
     def as_image(self) -> ImageFile:
@@ -57,6 +59,7 @@ class Found(NamedTuple):
             PurePosixPath(os.fsdecode(self.path)),
             None if self.length is None else (self.start, self.length),
             self.problem,
+            self.status,
         )
 
 
@@ -98,7 +101,7 @@ class Source(Protocol):
         Raises
         ------
         ImageError
-            With status "unreadable" (missing, no permission, not a regular file) or "too_large".
+            With status "unreadable" (missing, no permission, not a regular file), "bad_archive" or "too_large".
         """
 
 
@@ -154,12 +157,8 @@ def member_of(data: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
     ImageError
         There is no header of a member of this length: the archive has been written anew since it was listed.
     """
-    block, content = data[: tarfile.BLOCKSIZE], data[tarfile.BLOCKSIZE :]
-    try:
-        header = tarfile.TarInfo.frombuf(block.tobytes(), tarfile.ENCODING, "surrogateescape")
-    except tarfile.TarError:
-        header = None
-    if header is None or header.size != length or len(content) != length:
+    block, content = data[:BLOCK], data[BLOCK:]
+    if size_in_header(block.tobytes()) != length or len(content) != length:
         raise ImageError("unreadable", "Its archive has been written anew since the run was planned.")
     return content
 

@@ -17,6 +17,8 @@ FIRST_BYTES = 8 * 1024**2  # asked for at once: nearly every photograph is small
 class Store:
     """One of fsspec's file systems. It names what lies below the URL `root` as the URLs do."""
 
+    listed_bytes = 0  # it has no index pages
+
     def __init__(self, system: Any, root: str) -> None:
         self._system, self._root = system, root
         self._top = str(system._strip_protocol(root)).rstrip("/")

@@ -28,7 +28,7 @@ from purifyctl.checkpoint import Checkpoint, load_purifier, save_purifier
 from purifyctl.config import TrainConfig, from_dict, to_dict
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
-from purifyctl.settings import differences
+from purifyctl.settings import differences, read_settings
 from purifyctl.sources import ImageFile
 from purifyctl.sources.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
@@ -110,7 +110,7 @@ class RunFolder:
                 raise ConfigError(why, hint=_ELSEWHERE)
             return State()
         try:
-            earlier = json.loads((self.path / "training.json").read_text())
+            earlier = read_settings(self.path / "training.json")
             # keys that were added since then have their defaults
             recipe = json.loads(json.dumps(to_dict(_recipe_of(self.path, earlier["recipe"]))))
             if changed := "; ".join(differences(recipe, self._begun["recipe"])):

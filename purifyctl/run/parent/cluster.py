@@ -6,6 +6,7 @@ hand are done again by others, or by the actor that takes its place.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ from purifyctl.run.parent.devices import Batches, LostDeviceError
 from purifyctl.run.rows import Row
 
 PLACE_S = 120.0  # for Ray to place an actor, and for the actor to check its machine
+# On Linux a fresh Ray listens on all interfaces, and anybody who reaches it can run code. "0" makes it listen on
+# 127.0.0.1 alone, as on macOS and Windows, after which Ray has named the variable.
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 AHEAD = 2  # batches per actor beyond its worker's window, so that it does not wait for the network
 STARTS = 3  # this many actors lost in a row, with nothing done in between, stop the run
 
@@ -43,13 +47,15 @@ def ray_devices(setup: MachineSetup, *, address: str, workers: int | None) -> It
     BackendError
         A worker does not start, or its machine lacks the source, the output or the bundle's library.
     """
+    address = (
+        address or os.environ.get("RAY_ADDRESS") or "local"
+    )  # without an address, Ray looks for one that somebody left running here
+    if address == "local" and "ray" not in sys.modules:  # Ray reads this while it is imported
+        os.environ.setdefault(ON_LOOPBACK, "0")
     try:
         import ray
     except ImportError:
         raise MissingDependencyError("ray", needed_for="--ray", extra="ray") from None
-    address = (
-        address or os.environ.get("RAY_ADDRESS") or "local"
-    )  # without an address, Ray looks for one that somebody left running here
     if address.startswith("ray://"):
         raise ConfigError(
             f"{address} is for Ray's client, which cannot stream results.",
