@@ -117,7 +117,7 @@ def test_what_is_no_picture_is_counted_and_told_and_fails_only_if_that_is_asked_
     result = run(source, tiny_bundle, tmp_path / "out", RunOptions(image_format=None, limit=3))
     assert (result.exit_code, result.summary["skipped"]) == (0, 2)
     assert result.summary["left_out"]["no pictures"] == {"n": 2, "such_as": ["Thumbs.db", "labels.txt"]}
-    assert any("2 no pictures (Thumbs.db, labels.txt). --strict" in text for text in said)
+    assert any("no pictures: 2 (Thumbs.db, labels.txt). --strict" in text for text in said)
     again = run(source, tiny_bundle, tmp_path / "out", RunOptions(image_format=None, limit=3))
     assert (again.summary["skipped"], again.summary["this_call"]["rows"]) == (2, 0)
     strict = RunOptions(image_format=None, strict=True, include=("*.txt", "*.db", "01.jpg"))

@@ -38,7 +38,7 @@ def test_a_source_without_pictures_is_refused_and_what_it_holds_is_said(tmp_path
     with pytest.raises(ConfigError, match=r"holds no pictures\."):
         list_images(tmp_path)
     (tmp_path / "a.xml").touch()
-    with pytest.raises(ConfigError, match=r"holds no pictures that are not left out: 1 no pictures \(a\.xml\)"):
+    with pytest.raises(ConfigError, match=r"holds no pictures that are not left out: no pictures: 1 \(a\.xml\)"):
         list_images(tmp_path)
     with pytest.raises(ConfigError, match="no folder or file"):
         list_images(tmp_path / "missing")
@@ -58,7 +58,7 @@ def test_a_picture_is_what_is_called_one_or_begins_like_one(tmp_path: Path) -> N
     assert [os.fsdecode(f.path) for f in open_source(tmp_path).inputs(choice)] == pictures
     left_out = choice.left_out.facts()
     assert left_out == {SKIPPED: {"n": 7, "such_as": ["BMW.txt", "P1 is the best.md", "Thumbs.db"]}}
-    assert described(left_out) == "7 no pictures (BMW.txt, P1 is the best.md, Thumbs.db, ...)"
+    assert described(left_out) == "no pictures: 7 (BMW.txt, P1 is the best.md, Thumbs.db, ...)"
     assert len(listed(tmp_path, strict=True)) == len(pictures) + 7
 
 
@@ -106,7 +106,7 @@ def test_it_is_told_how_many_files_each_glob_left_out(tmp_path: Path) -> None:
     choice = Choice(["*.jpg", "*.png"], ["2.*", "5.jpg"])
     assert [f.path for f in open_source(tmp_path).inputs(choice)] == [b"1.jpg", b"3.png"]
     told = described(choice.left_out.facts())
-    assert told == "1 by --exclude '2.*' (2.jpg); 0 by --exclude '5.jpg'; 1 not in --include (4.gif)"
+    assert told == "by --exclude '2.*': 1 (2.jpg); by --exclude '5.jpg': 0; not in --include: 1 (4.gif)"
 
 
 @pytest.mark.parametrize("glob", ["", "/", "[", "\\"])
