@@ -131,7 +131,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
         "not built here",
     ),
     "another precision": (edit(lambda m: m.update(precision="bf16")), "not built here"),
-    "another size": (edit(lambda m: m.update(image_size=128)), "not built here"),
+    "another size": (edit(lambda m: m.update(image_size=128)), "tiles are not as large"),
     "other class names": (edit(lambda m: m.update(class_names=["cat"])), "not built here"),
     "better parity": (edit(lambda m: m["parity"].update(covers="everything")), "not built here"),
     "parity of another form": (edit(lambda m: m["parity"].update(chains=["fine"])), "damaged"),
