@@ -69,7 +69,7 @@ def demo(out: Path) -> DemoResult:
     classifier = load_classifier(CLASSIFIER, WEIGHTS)
     console.note(f"Attacking {n} photographs: FGSM, and PGD with {PGD_STEPS} steps, at {format_eps(EPS)} ...")
     folders = _attack_all(photographs, out, classifier)
-    bundle = default_engine(None, "")
+    bundle = default_engine()
     summaries = {}
     for name, folder in folders.items():
         console.note(f"Purifying and classifying {name} ...")

@@ -153,7 +153,7 @@ def test_labels_come_from_the_folders_when_asked(photos: Path, tmp_path: Path) -
         assert (row["success"] is None) == (row["clean_prediction"] != row["label"])
     assert result.manifest["correct_when_clean"] == sum(row["success"] is not None for row in rows(tmp_path / "out"))
     (photos / "stray.jpg").write_bytes(tiny.encoded(tiny.photograph(), "JPEG"))
-    with pytest.raises(ConfigError, match=r"no folder named after a class, such as stray\.jpg"):
+    with pytest.raises(ConfigError, match=r"no true class \(folder names\), such as stray\.jpg"):
         attack_folder(photos, tmp_path / "two", replace(NAMED, labels="folder"))
     assert not (tmp_path / "two").exists()
 

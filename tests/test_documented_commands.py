@@ -61,7 +61,7 @@ APPENDED = {
     ): (f"--limit 1 --eps 4/255 {_SMALL}", "minutes"),
     (
         TUTORIAL,
-        "purifyctl evaluate --photos photos --out quick --labels predicted --rungs gray-box,adaptive --attack pgd-10"
+        "purifyctl evaluate --photos photos --out quick --truth predicted --rungs gray-box,adaptive --attack pgd-10"
         " --eps 4/255",
     ): (f"--limit 1 {_SMALL}", "a minute"),
     (TUTORIAL, "purifyctl train train/smoke.toml"): ("--max-steps 1", "two minutes"),

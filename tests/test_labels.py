@@ -2,7 +2,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from purifyctl.labels import Labels, TruthFromFolder, imagenet_labels
+from purifyctl.labels import Labels, imagenet_labels, numbered
+from purifyctl.truth import TruthFromFolder
 
 
 def test_imagenet_has_a_thousand_classes_in_the_order_of_their_ids() -> None:
@@ -34,5 +35,7 @@ def test_a_name_that_two_classes_share_gives_no_truth() -> None:
     assert truth(PurePosixPath("dog/1.jpg")) == 2
 
 
-def test_classes_without_names_go_by_their_index() -> None:
-    assert Labels(()).name(7) == "7"
+def test_classes_without_names_go_by_their_number() -> None:
+    assert Labels(()).name(7) == numbered(10).name(7) == "class 7"
+    assert numbered(3).are_numbers
+    assert not Labels(("a",)).are_numbers

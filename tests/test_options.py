@@ -123,7 +123,7 @@ def test_resuming_may_only_change_how_a_run_is_done() -> None:
         "workers",
     }  # fmt: skip
     elsewhere = {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
-    assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from", "size"}
+    assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from", "size", "truth"}
 
 
 @pytest.mark.slow
@@ -168,6 +168,7 @@ def test_what_is_recorded_in_another_form_must_be_repeated_too(
         "images_to": "memory://store",
         "files_from": None,
         "size": "original",
+        "truth": "none",
     }
     assert set(changes) == {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     for name, value in changes.items():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from purifyctl.config.run import PLAN
 from purifyctl.errors import BusyError
 from purifyctl.images.names import Naming
-from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.labels import Labels
 from purifyctl.run import plan as plans
 from purifyctl.run.listed import Listed
 from purifyctl.run.plan import Plan, write_plan
@@ -24,6 +24,7 @@ from purifyctl.run.run_folder import RunFolder
 from purifyctl.sources import Found
 from purifyctl.sources.choice import Choice
 from purifyctl.sources.local import LocalSource
+from purifyctl.truth import planned_truth
 
 NAMES = st.sampled_from(
     [f"{name}{ending}" for name in ("a", "b", "a.b", "c/a", "c/d") for ending in ("", ".jpg", ".png")]
@@ -51,7 +52,7 @@ def call(
             yield one
 
     def make_plan(file: Path, earlier: Plan | None) -> Listed:
-        naming, truth = Naming("png"), TruthFromFolder(Labels(()))
+        naming, truth = Naming("png"), planned_truth("", Labels(()), None)
         return write_plan(
             file, found(), naming=naming, truth=truth, batch_size=2, archives=packed, earlier=earlier
         )  # fmt: skip
@@ -151,7 +152,7 @@ def test_where_nothing_is_locked_the_second_of_two_calls_that_extend_a_plan_at_o
 def _added(source: Path, file: Path, earlier: Plan | None) -> Listed:
     found = LocalSource(source).inputs()
     return write_plan(
-        file, found, naming=Naming("png"), truth=TruthFromFolder(Labels(())), batch_size=2, earlier=earlier
+        file, found, naming=Naming("png"), truth=planned_truth("", Labels(()), None), batch_size=2, earlier=earlier
     )
 
 

@@ -62,7 +62,7 @@ class Engine:
     def __init__(
         self, bundle: str | PathLike[str] | None = None, *, trust: bool = False, batch_size: int | None = None
     ) -> None:
-        self.bundle = load_bundle(Path(bundle), trusted=trust) if bundle is not None else default_engine(None, "")
+        self.bundle = load_bundle(Path(bundle), trusted=trust) if bundle is not None else default_engine()
         most = self.bundle.manifest.batch_size
         if batch_size is not None and not 1 <= batch_size <= most:
             raise ConfigError(

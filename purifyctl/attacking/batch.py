@@ -48,7 +48,7 @@ class Input:
 
     image: ImageFile
     output: PurePosixPath  # relative to the output folder
-    truth: int | None  # index of the class that its folder is named after
+    truth: int | None  # index of its true class
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Setup:
     judged: Model  # whose predictions count
     attacked: Model  # whose gradients are followed
     labels: Labels
-    label_source: (
-        str  # "predicted": the prediction on the clean image; "folder": the class that a folder is named after
-    )
+    predicted: bool  # the prediction on the clean image counts as right; else the true class
     target: str | int | None  # "least-likely", "random", or a class's index
     out: Path
     decoder: Decoder | WholeDecoder
@@ -93,7 +91,7 @@ def _attack_images(
     with torch.no_grad():
         logits = setup.judged(x)
     before = logits.argmax(1)
-    label = before if setup.label_source == "predicted" else torch.tensor(truth, device=setup.device)
+    label = before if setup.predicted else torch.tensor(truth, device=setup.device)
     target = _targets(setup, logits, label)
     x_adv = make_attack(
         setup.attack, setup.attacked, x, label if target is None else target, setup.eps, generator=setup.generator

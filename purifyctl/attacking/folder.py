@@ -32,16 +32,18 @@ from purifyctl.config import (
 )
 from purifyctl.config.attack import AttackOptions
 from purifyctl.config.picture_options import PictureOptions
+from purifyctl.config.truth import PREDICTED
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images.names import Naming, output_paths
 from purifyctl.images.sink import IMAGES, prepare_output, printable
 from purifyctl.interrupt import drain_on_interrupt
-from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.labels import Labels
 from purifyctl.machine import installed
 from purifyctl.nn import AnySize
 from purifyctl.photographs import open_decoder, show_square
 from purifyctl.sources import ImageFile, list_images
+from purifyctl.truth import TruthFromFile, recorded_truth, truth_as_asked
 from purifyctl.waiting import progress
 
 ROWS, MANIFEST, SETTINGS, REPORT = "rows.jsonl", "manifest.json", "attack.json", "report.html"
@@ -82,10 +84,10 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     check_installed(options.attack)
     images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = load_classifier(options.judged.name, options.judged.weights).to(device)
+    classifier = load_classifier(options.judged).to(device)
     surrogate = classifier
     if options.surrogate:
-        surrogate = load_classifier(options.attacked.name, options.attacked.weights).to(device)
+        surrogate = load_classifier(options.attacked).to(device)
     purifier = load_purifier(options.through_purifier) if options.through_purifier else None
     whole = options.image_size == "original"
     if whole:
@@ -95,7 +97,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     judged, attacked = (_pipeline(purifier, net, device, whole=whole) for net in (classifier, surrogate))
     classes = _check_networks(judged, attacked, purifier, options, device)
     target = _target(options.target, classifier.labels, classes)
-    inputs = _plan(images, options, classifier.labels)
+    inputs = _plan(images, options, classifier.labels, source)
     settings = _settings(source, options, eps, purifier)
     overwrite = options.on_existing == "overwrite"
     prepare_output(source, out, makes=(ROWS, MANIFEST, REPORT), marker=SETTINGS, settings=settings, overwrite=overwrite)
@@ -116,7 +118,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
             judged=judged,
             attacked=attacked,
             labels=classifier.labels,
-            label_source=options.labels,
+            predicted=options.truth_from == PREDICTED,
             target=target,
             out=out,
             decoder=decoder,
@@ -197,15 +199,20 @@ def _check_networks(
     return classes
 
 
-def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels) -> list[Input]:
+def _plan(images: Sequence[ImageFile], options: AttackOptions, labels: Labels, source: Path) -> list[Input]:
     outputs = output_paths([image.path for image in images], Naming("png"))
-    truth = TruthFromFolder(labels)
-    inputs = [Input(image, IMAGES / output, truth(image.path)) for image, output in zip(images, outputs, strict=True)]
+    truth = truth_as_asked(options, labels, source)
+    inputs = [
+        Input(image, IMAGES / output, truth(image.path) if truth else None)
+        for image, output in zip(images, outputs, strict=True)
+    ]
+    if isinstance(truth, TruthFromFile):
+        truth.check_used()
     unknown = [one for one in inputs if one.truth is None]
-    if options.labels == "folder" and unknown:
+    if truth and unknown:
         raise ConfigError(
-            f"{len(unknown)} images lie in no folder named after a class, such as {printable(unknown[0].image.path)}.",
-            hint="leave them out with --exclude, or use --labels predicted",
+            f"{len(unknown)} images have no true class ({truth.where}), such as {printable(unknown[0].image.path)}.",
+            hint="leave them out with --exclude, or use --truth predicted",
         )
     return inputs
 
@@ -216,7 +223,9 @@ def _target(target: str, labels: Labels, classes: int) -> str | int | None:
         return target
     if not target:
         return None
-    index = int(target) if target.isdecimal() else TruthFromFolder(labels).find(target)
+    index = labels.find(target)
+    if index is None and target.isdecimal():
+        index = int(target)
     if index is None or index >= classes:
         raise ConfigError(
             f"The target {target!r} is no class of this classifier, which has {classes}.",
@@ -245,7 +254,7 @@ def _settings(source: Path, options: AttackOptions, eps: float, purifier: Checkp
         "classifier": to_dict(options.judged),
         "surrogate": to_dict(options.attacked),
         "purifier": {"path": str(options.through_purifier), "sha256": purifier.sha256} if purifier else None,
-        "labels": options.labels,
+        "labels": recorded_truth(options),
         "target": options.target or None,
         "image_size": options.image_size,
         "batch_size": options.batch_size,

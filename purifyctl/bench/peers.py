@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier, weights_sha256
-from purifyctl.config import BACKENDS
+from purifyctl.config import BACKENDS, ClassifierConfig
 from purifyctl.config.bench import Library
 from purifyctl.config.formats import ImageFormat
 from purifyctl.engine.backends import open_runner
@@ -70,7 +70,7 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
     classifier = None
     if "classifier" in networks:
         about = networks["classifier"]
-        net = load_classifier(about.name, about.source)
+        net = load_classifier(bundle.manifest.classifier or ClassifierConfig(about.name, about.source))
         if weights_sha256(net) != about.sha256:
             raise ConfigError(f"The weights of {about.name} are no longer those that {bundle.path} was built from.")
         classifier = classifier_graph(net).to(bundle.device)

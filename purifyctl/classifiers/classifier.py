@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from purifyctl import console
+from purifyctl.classifiers.onnx_file import OnnxClassifier
 from purifyctl.labels import Labels
 
 
@@ -24,6 +25,10 @@ class Classifier(nn.Module):
         Share of the image's side that is kept by the centre crop. 0.875 is the usual 224 of 256.
     mean, std
         Per channel, of values in [0, 1].
+    fixed
+        `net` takes images of `input_size` alone.
+    graph
+        The ONNX graph that `net` runs or was made from.
     """
 
     mean: Tensor
@@ -39,6 +44,8 @@ class Classifier(nn.Module):
         crop_pct: float = 1.0,
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        fixed: bool = False,
+        graph: OnnxClassifier | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -46,23 +53,38 @@ class Classifier(nn.Module):
         self.labels = labels
         self.input_size = input_size
         self.crop_pct = crop_pct
+        self.fixed = fixed
+        self.graph = graph
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """RGB NCHW in [0, 1] -> logits. With 256x256 and crop_pct 0.875 the crop is the classifier's 224x224."""
+        """RGB NCHW in [0, 1] -> logits."""
+        out: Tensor = self.net(self.prepare(x))
+        return out
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """What `net` gets: cropped, resized, normalised. The usual crop of 256x256, 0.875, is 224x224."""
         height, width = x.shape[-2:]
         crop_h, crop_w = round(height * self.crop_pct), round(width * self.crop_pct)
         top, left = (height - crop_h) // 2, (width - crop_w) // 2
         x = x[..., top : top + crop_h, left : left + crop_w]
         if self.input_size and (crop_h, crop_w) != self.input_size:
-            x = nn.functional.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
-        return self.logits(x)
+            x = self._resized(x)
+        return self._normalised(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits of RGB NCHW in [0, 1] at any size: no crop, no resize. Training crops come this way."""
-        out: Tensor = self.net((x - self.mean) / self.std)
+        """Logits of RGB NCHW in [0, 1] at any size: no crop, no resize unless `fixed`. Training crops come this way."""
+        x = self._resized(x) if self.fixed and x.shape[-2:] != self.input_size else x
+        out: Tensor = self.net(self._normalised(x))
         return out
+
+    def _resized(self, x: Tensor) -> Tensor:
+        assert self.input_size is not None
+        return nn.functional.interpolate(x, self.input_size, mode="bilinear", align_corners=False)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
 
 
 def fold_batch_norms(classifier: Classifier) -> None:

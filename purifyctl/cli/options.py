@@ -12,7 +12,6 @@ from typer.core import TyperCommand
 
 from purifyctl import console
 from purifyctl.cli.app import app
-from purifyctl.config.classifier import WEIGHTS_HELP
 from purifyctl.config.options import Option, about
 
 Trust = Annotated[
@@ -20,10 +19,6 @@ Trust = Annotated[
     typer.Option(
         "--trust", help="Run this bundle, now and later, although it was built elsewhere. Engines are native code."
     ),
-]
-ClassifierWeights = Annotated[
-    str,
-    typer.Option(help=WEIGHTS_HELP),
 ]
 PrintRecipe = Annotated[
     bool, typer.Option("--print", help="Print the recipe and stop, so that you can make your own from it.")

@@ -9,8 +9,9 @@ from typer.core import TyperCommand
 
 from purifyctl import console
 from purifyctl.cli import completion
-from purifyctl.cli.options import ClassifierWeights, Trust, command
+from purifyctl.cli.options import Trust, command
 from purifyctl.cli.panels import EVERYDAY
+from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.config.run import RunOptions
 
 
@@ -41,11 +42,7 @@ def run(
         ),
     ] = None,
     trust: Trust = False,
-    classifier: Annotated[
-        str | None,
-        typer.Option(help="[bold]none[/]: purify only. Without --engine it can also be a name, as for build-engine."),
-    ] = None,
-    weights: ClassifierWeights = "",
+    classifier: ClassifierOptions,
     options: RunOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would do, and write nothing.")] = False,
 ) -> None:
@@ -64,9 +61,9 @@ def run(
     from purifyctl.run import dry_run as preview
     from purifyctl.run import run as run_source
 
-    options = replace(options, classify=classifier != "none")
+    options = replace(options, classify=classifier.classifier != "none")
     image_size = options.size if isinstance(options.size, int) else None
-    bundle = chosen_bundle(engine, classifier, weights, image_size=image_size, trusted=trust)
+    bundle = chosen_bundle(engine, classifier, image_size=image_size, trusted=trust)
     if dry_run:
         would = preview(source, bundle, out, options)
         show_dry_run(would, out)

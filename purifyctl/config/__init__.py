@@ -24,6 +24,7 @@ from purifyctl.config.backends import (
     BackendName,
     EnginePrecision,
 )
+from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.engine import EngineConfig
 from purifyctl.config.gate import GateConfig
 from purifyctl.config.network import NetworkConfig
@@ -33,7 +34,6 @@ from purifyctl.config.reading import (
     to_dict,
 )
 from purifyctl.config.training import (
-    ClassifierConfig,
     ObjectiveConfig,
     Phase,
     TrainConfig,

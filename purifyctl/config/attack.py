@@ -6,18 +6,18 @@ from typing import Literal
 
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import WITH_RESTARTS, AttackKind
-from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
+from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
-from purifyctl.config.training import ClassifierConfig
-from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, SIZE_HELP, EpsSpace, LabelsFrom, Size, parse_size
+from purifyctl.config.truth import PREDICTED, JudgedOptions
+from purifyctl.config.values import EXCLUDE_HELP, INCLUDE_HELP, SIZE_HELP, EpsSpace, Size, parse_size
 from purifyctl.errors import ConfigError
 
 OnExisting = Literal["error", "overwrite"]
 
 
 @dataclass(frozen=True)
-class AttackOptions(PictureOptions):
+class AttackOptions(JudgedOptions, PictureOptions):
     """The options of `purifyctl attack`, beyond source and output."""
 
     kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")
@@ -31,17 +31,10 @@ class AttackOptions(PictureOptions):
     )
     eot: int = option(1, minimum=1, help="Passes that each gradient is averaged over, for networks that are random.")
     target: str = option("", help="Class to reach: least-likely, random, an index, WordNet id or name. Default: none.")
-    classifier: str | None = option(
-        None, help="torchvision or timm name, or [bold]module:factory[/]. Default: the demo's classifier."
-    )
-    weights: str = option("", help=WEIGHTS_HELP)
     surrogate: str = option("", help="Attack this classifier, and judge on --classifier. Default: the same one.")
     surrogate_weights: str = option("", help="Its weights, as for --weights.")
     through_purifier: Path | None = option(
         None, help="Checkpoint of a purifier to attack together with the classifier."
-    )
-    labels: LabelsFrom = option(
-        "predicted", help="What counts as right: the prediction on the clean image, or the folder's class."
     )
     image_size: Size = option(
         256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
@@ -58,7 +51,7 @@ class AttackOptions(PictureOptions):
                 "--surrogate-weights belong to a classifier, and --surrogate names none.", hint="add --surrogate NAME"
             )
         super().__post_init__()
-        _ = self.attack, self.judged  # making them refuses what cannot work
+        _ = self.attack, self.judged, self.attacked  # making them refuses what cannot work
 
     @property
     def attack(self) -> AttackConfig:
@@ -68,7 +61,14 @@ class AttackOptions(PictureOptions):
     @property
     def judged(self) -> ClassifierConfig:
         """The classifier that says whether an attack succeeded."""
-        return chosen_classifier(self.classifier, self.weights)
+        if self.classifier == "none":
+            raise ConfigError("An attack needs a classifier.", hint="leave out --classifier none")
+        return self.choice
+
+    @property
+    def truth_from(self) -> str:
+        """`predicted`, `folders`, or a file's name."""
+        return super().truth_from or PREDICTED
 
     @property
     def attacked(self) -> ClassifierConfig:

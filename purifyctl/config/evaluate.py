@@ -8,14 +8,13 @@ from typing import Literal
 
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import ATTACKS
-from purifyctl.config.classifier import WEIGHTS_HELP, chosen_classifier
+from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
-from purifyctl.config.training import ClassifierConfig
+from purifyctl.config.truth import FOLDERS, JudgedOptions
 from purifyctl.config.values import (
     SIZE_HELP,
     EpsSpace,
-    LabelsFrom,
     Size,
     parse_list,
     parse_percent,
@@ -28,7 +27,7 @@ ThreatModel = Literal["clean", "gray_box", "transfer", "black_box", "adaptive"]
 THREAT_MODELS: tuple[ThreatModel, ...] = typing.get_args(ThreatModel)
 
 # Version 0.1.0 always wrote these into settings.json; see the same name in `config/run.py`.
-ALWAYS_WRITTEN = ("labels", "expensive_limit", "image_size", "batch_size", "seed")
+ALWAYS_WRITTEN = ("expensive_limit", "image_size", "batch_size", "seed")
 
 
 def parse_threat_models(text: str) -> tuple[ThreatModel, ...]:
@@ -72,7 +71,7 @@ def parse_against(text: str) -> tuple[str, Path]:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(PictureOptions):
+class EvaluateOptions(JudgedOptions, PictureOptions):
     """The options of `purifyctl evaluate`, beyond photographs and output.
 
     To resume an evaluation, a call must repeat all of it.
@@ -83,12 +82,6 @@ class EvaluateOptions(PictureOptions):
         recorded_as="purifiers",
         help="purifier.safetensors or its run folder. Default: the shipped purifier.",
     )
-    classifier: str | None = option(
-        None,
-        recorded_as="classifier",
-        help="torchvision or timm name, or [bold]module:factory[/]. Default: the shipped one.",
-    )
-    weights: str = option("", recorded_as="classifier", help=WEIGHTS_HELP)
     surrogates: tuple[tuple[str, str], ...] = option(  # (name, weights)
         (),
         flag="--surrogate",
@@ -148,9 +141,6 @@ class EvaluateOptions(PictureOptions):
     expensive_limit: int = option(
         64, minimum=1, help="Number of photographs on black-box, adaptive and other expensive rungs."
     )
-    labels: LabelsFrom = option(
-        "folder", help="True labels from the folders' names, or the classifier's own predictions."
-    )
     seed: int = option(0, minimum=0, help="Seed of everything that is random.")
     batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
     image_size: Size = option(
@@ -179,4 +169,11 @@ class EvaluateOptions(PictureOptions):
     @property
     def defended(self) -> ClassifierConfig:
         """The classifier behind the purifier."""
-        return chosen_classifier(self.classifier, self.weights)
+        if self.classifier == "none":
+            raise ConfigError("An evaluation needs a classifier.", hint="leave out --classifier none")
+        return self.choice
+
+    @property
+    def truth_from(self) -> str:
+        """`predicted`, `folders`, or a file's name."""
+        return super().truth_from or FOLDERS

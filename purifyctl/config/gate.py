@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from purifyctl.config.training import ClassifierConfig, TrainingAttack
+from purifyctl.config.classifier import ClassifierConfig
+from purifyctl.config.training import TrainingAttack
 from purifyctl.config.values import require
 
 

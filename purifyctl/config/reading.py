@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import tomllib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if type(None) in args:  # a key that may be left out
         return None if value is None else _convert(args[0], value, where)
+    if origin is types.UnionType:  # a text, or a table that says more
+        return _convert(args[0] if isinstance(value, str) else args[1], value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(typing.cast("type[Any]", hint), value, f"{where}.")
     if origin is tuple and isinstance(value, list | tuple):

@@ -7,6 +7,7 @@ from typing import Literal
 from purifyctl.config.formats import LOSSLESS, Compression, ImageFormat
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
+from purifyctl.config.truth import TRUTH_HELP
 from purifyctl.config.values import (
     DEFAULT_GATE_FPR,
     EXCLUDE_HELP,
@@ -90,6 +91,13 @@ class RunOptions(PictureOptions):
         None,
         recorded_as="unflagged",  # when there is a gate
         help="What --gate does with files that it passes on: copy them into OUT (default), link them, or leave them.",
+    )
+    truth: str = option(
+        "",
+        metavar="WHAT",
+        recorded_as="truth",  # a file's SHA-256
+        help=f"True classes: [bold]folders[/] (named after classes), {TRUTH_HELP}, or [bold]none[/]. Default: folders, "
+        "if most inputs lie in such folders.",
     )
     top: int = option(5, minimum=1, help="Number of classes in each row.")
     files_from: Path | None = option(

@@ -3,21 +3,24 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from purifyctl.config.classifier import CLASSIFIER_HELP, ClassifierChoice
 from purifyctl.config.gate import GateConfig
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.reading import read_recipe
 from purifyctl.config.training import TrainConfig
 from purifyctl.config.weights import with_classifier_weights
+from purifyctl.errors import ConfigError
 
 _OUT = "Run folder. Default: runs/RECIPE."
-_WEIGHTS = "Weights of a classifier that the recipe names; repeatable."
+_WEIGHTS = "Weights of a classifier that the recipe or --classifier names; repeatable."
 
 
 @dataclass(frozen=True)
-class TrainOptions(PictureOptions):
+class TrainOptions(ClassifierChoice, PictureOptions):
     """The options of `purifyctl train`, beyond the recipe."""
 
+    classifier: str | None = option(None, help=CLASSIFIER_HELP + "those of the recipe, which this one replaces.")
     photos: Path | None = option(
         None, help="Folder tree of clean photographs, or of tar archives. Default: what the recipe names."
     )
@@ -41,7 +44,13 @@ class TrainOptions(PictureOptions):
         """
         # made absolute, because "samples" in a recipe is not a folder
         changed = {"photos": str(self.photos.absolute())} if self.photos else {}
-        config = with_classifier_weights(read_recipe(recipe, TrainConfig, changed), self.weights)
+        config = read_recipe(recipe, TrainConfig, changed)
+        if self.classifier == "none":
+            raise ConfigError("A training needs a classifier.", hint="leave out --classifier none")
+        if chosen := self.chosen(None):
+            phases = tuple(replace(phase, classifiers=()) for phase in config.phases)
+            config = replace(config, classifiers=(chosen,), phases=phases)
+        config = with_classifier_weights(config, self.weights)
         if self.perceptual_weights is None:
             return config
         return replace(config, objective=replace(config.objective, perceptual_weights=self.perceptual_weights))

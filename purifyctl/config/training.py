@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import ATTACKS
+from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.network import NetworkConfig
 from purifyctl.config.values import grey_levels, require
 from purifyctl.errors import ConfigError
@@ -14,14 +15,6 @@ LossTerm = Literal["gan", "l1", "l2", "perceptual", "classifier", "agreement"]
 LOSS_TERMS: tuple[LossTerm, ...] = ("gan", "l1", "l2", "perceptual", "classifier", "agreement")
 Schedule = Literal["constant", "cosine"]
 Learns = Literal["all", "draw", "read"]
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """The frozen classifier that is attacked, and guides the training."""
-
-    name: str  # torchvision or timm name, or module:factory
-    weights: str = ""  # weights file or a torchvision weights name; empty: the library's own download
 
 
 @dataclass(frozen=True, kw_only=True)

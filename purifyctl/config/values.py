@@ -93,6 +93,45 @@ def parse_texts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Read numbers with commas between them, such as `0.485,0.456,0.406` or `1/255`.
+
+    Raises
+    ------
+    ConfigError
+        One of them is not a number.
+    """
+    try:
+        pairs = [part.partition("/") for part in text.split(",")]
+        return tuple(float(numerator) / float(denominator or 1) for numerator, _, denominator in pairs)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"{text!r} is not one number or three.", hint="write it as 0.485,0.456,0.406") from None
+
+
+def parse_mean(text: str) -> tuple[float, ...]:
+    """As `parse_numbers`; `imagenet` stands for the mean of ImageNet's pictures."""
+    return (0.485, 0.456, 0.406) if text == "imagenet" else parse_numbers(text)
+
+
+def parse_std(text: str) -> tuple[float, ...]:
+    """As `parse_numbers`; `imagenet` stands for the standard deviation of ImageNet's pictures."""
+    return (0.229, 0.224, 0.225) if text == "imagenet" else parse_numbers(text)
+
+
+def parse_sides(text: str) -> tuple[int, ...]:
+    """Read pixels: `224`, or `224x320` for height and width.
+
+    Raises
+    ------
+    ConfigError
+        The text is not written like this.
+    """
+    sides = text.lower().split("x")
+    if not all(side.strip().isdecimal() for side in sides):
+        raise ConfigError(f"{text!r} is not a size in pixels.", hint="write it as 224, or 224x320: height x width")
+    return tuple(int(side) for side in sides)
+
+
 def parse_shard(text: str | None) -> tuple[int, int]:
     """Read which one of several calls this is, such as `"0/4"`; they count from 0. None: it is the only one.
 

@@ -13,12 +13,13 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.config import BACKENDS, EngineConfig, to_dict
+from purifyctl.config import BACKENDS, ClassifierConfig, EngineConfig, to_dict
 from purifyctl.engine import trust
 from purifyctl.engine.agreement import check_agreement, explain_differences
 from purifyctl.engine.backends import LOCAL, implementation, plan_builder
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.graphs import OPSET, Precision, export_onnx
+from purifyctl.engine.joined import opset_of
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
 from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks
 from purifyctl.engine.overlap import measured_tiling
@@ -122,7 +123,7 @@ def build_engine(
             precision=config.precision,
             image_size=config.image_size,
             batch_size=config.batch_size,
-            opset=OPSET,
+            opset=opset_of(nets.classifier.graph.model) if nets.classifier and nets.classifier.graph else OPSET,
             networks=networks,
             gate_thresholds=dict(nets.gate.thresholds) if nets.gate else {},
             class_names=labels.names,
@@ -141,6 +142,7 @@ def build_engine(
             build_s=round(time.monotonic() - started, 1),
             varies=plans_for.why_builds_vary(config) if plans_for else "",
             tiling=tiling,
+            classifier=nets.preprocessing,
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
         )
         text = (json.dumps(to_dict(manifest), indent=1) + "\n").encode()
@@ -205,12 +207,23 @@ def _command(config: EngineConfig, out: Path, folders: Mapping[str, Path | None]
     words += ["--backend", config.backend, "--precision", config.precision]
     words += ["--image-size", str(config.image_size), "--batch-size", str(config.batch_size)]
     words += [word for target in config.targets for word in ("--target", target)]
-    if config.classifier:
-        words += ["--classifier", config.classifier]
-    if config.weights:
-        words += ["--weights", absolute(config.weights)]
+    words += _classifier_words(config.classified_by)
     if config.fused:
         words.append("--fused")
     if config.gate != "shipped":
         words += ["--gate", absolute(config.gate)]
     return shlex.join(words)
+
+
+def _classifier_words(chosen: ClassifierConfig | None) -> list[str]:
+    """The flags that name this classifier."""
+    if chosen is None:
+        return []
+    words = ["--classifier", absolute(chosen.name)]
+    for flag, file in (("--weights", chosen.weights), ("--labels", chosen.labels)):
+        words += [flag, absolute(file)] if file else []
+    words += ["--input-size", "x".join(map(str, chosen.input_size))] if chosen.input_size else []
+    words += ["--crop", str(chosen.crop)] if chosen.crop is not None else []
+    for flag, values in (("--mean", chosen.mean), ("--std", chosen.std)):
+        words += [flag, ",".join(map(str, values))] if values else []
+    return words

@@ -6,6 +6,7 @@ from typing import Any
 
 from purifyctl.config import EngineConfig, from_dict, read_recipe
 from purifyctl.config.build import BuildOptions
+from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.default import default_engine
@@ -15,8 +16,7 @@ from purifyctl.shipped import shipped_checkpoint
 
 def chosen_bundle(
     engine: Path | None,
-    classifier: str | None = None,
-    weights: str = "",
+    classifier: ClassifierOptions | None = None,
     *,
     image_size: int | None = None,
     trusted: bool,
@@ -25,7 +25,7 @@ def chosen_bundle(
 
     Parameters
     ----------
-    classifier, weights
+    classifier
         As for `default_engine`. A bundle has its classifier inside: beside one, only "none" can be asked for.
     image_size
         As for `default_engine`. A bundle has its own.
@@ -42,10 +42,10 @@ def chosen_bundle(
             raise ConfigError(
                 "--trust is for a bundle, but none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
             )
-        return default_engine(classifier, weights, image_size)
-    if classifier not in (None, "none") or weights:
+        return default_engine(classifier, image_size)
+    if classifier not in (None, ClassifierOptions(), ClassifierOptions(classifier="none")):
         raise ConfigError(
-            "An engine bundle has its classifier inside; --classifier can only be none with --engine.",
+            "An engine bundle has its classifier inside, with its labels; --classifier can only be none with --engine.",
             hint="build another bundle: purifyctl build-engine --classifier ...",
         )
     return load_bundle(engine, trusted=trusted)
@@ -79,8 +79,9 @@ def _config(options: BuildOptions, recipe: Path | None) -> EngineConfig:
     """The recipe, where options win over it."""
     asked: dict[str, Any] = {key.name: getattr(options, key.name, None) for key in fields(EngineConfig)}
     asked = {name: value for name, value in asked.items() if value not in (None, "", ())}
-    if options.classifier is not None:  # a recipe's weights are for its own classifier
-        asked |= {"classifier": "" if options.classifier == "none" else options.classifier, "weights": options.weights}
+    chosen = options.chosen(None, options.weights)
+    if chosen is not None:  # a recipe's weights are for its own classifier
+        asked |= {"classifier": "" if chosen.name == "none" else chosen, "weights": ""}
     if options.precision == "auto" or (recipe is None and options.precision is None):
         drafted = read_recipe(recipe, EngineConfig).backend if recipe else EngineConfig.backend
         asked["precision"] = implementation(options.backend or drafted).best_precision()

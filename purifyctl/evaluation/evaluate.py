@@ -34,6 +34,7 @@ from purifyctl.machine import installed, machine
 from purifyctl.photographs import open_decoder
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import count_known, is_sample
+from purifyctl.truth import Truth, TruthFromFile, recorded_truth, truth_as_asked
 from purifyctl.waiting import working
 
 _OF_ATTACKS = dict.fromkeys(attack.package for attack in ATTACKS if attack.package)
@@ -67,15 +68,17 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
     images = list_images(photos, skip_folder=out)
     subject, facts = load_subject(options)
+    truth = truth_as_asked(options, subject.classifier.labels, photos)
     plan = make_plan(
         images,
-        subject.classifier.labels,
-        options.labels,
+        truth,
         limit=options.limit,
         expensive_limit=options.expensive_limit,
         chunk_size=1 if options.image_size == "original" else options.batch_size,
         seed=options.seed,
     )
+    if isinstance(truth, TruthFromFile):
+        truth.check_used()
     for name, sketched in subject.sketches.items():
         known = None if sketched is None else count_known((p.image for p in plan.photographs), sketched)
         by_sample = sketched is not None and is_sample(sketched)
@@ -92,12 +95,13 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         **facts,
         "photographs": {"n": len(plan.photographs), "sha256": plan.sha256},
         "ladder": [rung.key for rung in ladder],
+        "labels": recorded_truth(options),
         **identity(options, always=ALWAYS_WRITTEN),
         "versions": {"purifyctl": purifyctl.__version__, **{name: installed(name) for name in PACKAGES}},
         "device": _device(subject.device),
     }
     begin_or_resume(out, settings)
-    _say(plan, ladder, options, papers)
+    _say(plan, ladder, options, papers, truth)
     with open_decoder(options.image_size, options.batch_size, options=options) as decoder:
         loop = Loop(plan, ladder, subject, out, decoder)
         done, total = loop.run()
@@ -162,16 +166,18 @@ def _not_measured(ladder: Sequence[Rung], *, gated: bool) -> list[str]:
     return missing
 
 
-def _say(plan: Plan, ladder: Sequence[Rung], options: EvaluateOptions, papers: dict[EpsSpace, float]) -> None:
-    labels = {"folder": "true labels from the folders' names", "predicted": "labels predicted on the clean photographs"}
+def _say(
+    plan: Plan, ladder: Sequence[Rung], options: EvaluateOptions, papers: dict[EpsSpace, float], truth: Truth | None
+) -> None:
+    labels = f"true labels from {truth.where}" if truth else "labels predicted on the clean photographs"
     expensive, n = sum(rung.expensive for rung in ladder), len(plan.photographs)
     console.note(
         f"{n} photographs, {len(ladder)} rungs ({expensive} expensive ones with the first "
-        f"{min(options.expensive_limit, n)} photographs); {labels[options.labels]}; seed {options.seed}; "
+        f"{min(options.expensive_limit, n)} photographs); {labels}; seed {options.seed}; "
         f"eps given in {SPACES[options.eps_space]}."
     )
     if plan.unlabelled:
-        console.warn(f"{plan.unlabelled} photographs are left out: no folder on their path is named after a class.")
+        console.warn(f"{plan.unlabelled} photographs are left out: their true label is not known ({labels}).")
     if not any(rung.threat_model == "transfer" for rung in ladder):
         console.note("Transfer is not measured: no rung for it (--surrogate NAME adds it).")
     if papers:

@@ -5,12 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from purifyctl.config import LabelsFrom
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.images.sink import printable
-from purifyctl.labels import Labels, TruthFromFolder
 from purifyctl.sources import ImageFile
+from purifyctl.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Plan:
     photographs: list[Photograph]
     chunk_size: int
     expensive_limit: int
-    unlabelled: int  # photographs left out because no folder on their path is named after a class
+    unlabelled: int  # photographs left out because their true label is not known
 
     @property
     def chunks(self) -> list[list[Photograph]]:
@@ -55,8 +54,7 @@ def _hash(text: str) -> bytes:
 
 def make_plan(
     images: Sequence[ImageFile],
-    labels: Labels,
-    labels_from: LabelsFrom,
+    truth: Truth | None,
     *,
     limit: int | None,
     expensive_limit: int,
@@ -65,26 +63,31 @@ def make_plan(
 ) -> Plan:
     """Order photographs so that any first part of them is spread evenly over the classes, and keep `limit`.
 
-    If labels are predicted, folders stand for classes. `seed` decides which classes come first, and which photographs
+    `seed` decides which classes come first, and which photographs
     of each class.
+
+    Parameters
+    ----------
+    truth
+        Knows true labels. None: they are predicted, and folders stand for classes.
 
     Raises
     ------
     ConfigError
-        Labels come from the folders, and no folder is named after a class.
+        No photograph has a true label.
     """
-    truth = TruthFromFolder(labels)
     groups: dict[object, list[Photograph]] = defaultdict(list)
     for image in images:
-        if labels_from == "predicted":
+        if truth is None:
             groups[image.path.parent].append(Photograph(image, None))
         elif (index := truth(image.path)) is not None:
             groups[index].append(Photograph(image, index))
     kept = sum(map(len, groups.values()))
     if not kept:
         raise ConfigError(
-            "No photograph lies in a folder named after a class of the classifier (a WordNet id, or a class's name).",
-            hint="--labels predicted takes the classifier's own predictions on the clean photographs as the truth",
+            f"No photograph has a true label (from {truth and truth.where}): folders are named after classes by name, "
+            "WordNet id or index.",
+            hint="--truth FILE.csv gives true labels; --truth predicted takes the classifier's own predictions",
         )
     # sorted by hash: the order says nothing about a class or a photograph
     ranked = [

@@ -99,7 +99,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
             show_square(net, size)
         return net
 
-    classifier = placed(load_classifier(chosen.name, chosen.weights))
+    classifier = placed(load_classifier(chosen))
     facts: dict[str, Any] = {
         "classifier": {"name": chosen.name, "weights": chosen.weights, "sha256": weights_sha256(classifier)}
     }

@@ -36,17 +36,24 @@ def verdict(summary: Mapping[str, Any]) -> str:
         text = f"{changed['n']:,} of {changed['of']:,} {_plural(changed['of'], 'prediction')} changed."
         if n := changed["labelled"]:
             before, after = (percent(changed[f"right_{when}"] / n) for when in ("before", "after"))
-            text += f" Top-1 accuracy: {before} before, {after} after ({n:,} with a true label)."
+            text += f" Top-1 accuracy: {before} before, {after} after ({n:,} with a true label{_from(summary)})."
     elif accuracy:
         text = f"{purified:,} {_plural(purified, 'image')} purified, {accuracy['classified']:,} classified."
         if "top1" in accuracy:
-            text += f" Top-1 accuracy: {percent(accuracy['top1'])} ({accuracy['labelled']:,} with a true label)."
+            n = f"{accuracy['labelled']:,} with a true label{_from(summary)}"
+            text += f" Top-1 accuracy: {percent(accuracy['top1'])} ({n})."
         text += " To see what changed: run --compare, into another --out."
     else:
         text = f"{purified:,} {_plural(purified, 'image')} purified, none classified."
     if gate := summary.get("gate"):
         text += f" The gate flagged {gate['flagged']:,} of {gate['flagged'] + gate['unflagged']:,}."
     return text if summary["finished"] else f"Not finished: {summary['rows']:,} of {summary['inputs']:,} inputs. {text}"
+
+
+def _from(summary: Mapping[str, Any]) -> str:
+    """Where true labels come from, if that is recorded."""
+    truth = summary.get("truth")
+    return f", from {truth['from']}" if truth and truth["from"] != "none" else ""
 
 
 def _plural(n: int, word: str) -> str:

@@ -47,7 +47,7 @@ def describe(document: Mapping[str, Any]) -> str:
         f"Classifier: {classifier['name']} (weights SHA-256 {classifier['sha256'][:12]}).",
         *(_describe_purifier(name, facts) for name, facts in settings["purifiers"].items()),
         f"Photographs: {document['n']} at {_size(settings['image_size'])}; "
-        f"labels: {_LABELS[settings['labels']]}; seed {settings['seed']}.",
+        f"labels: {_labels(settings['labels'])}; seed {settings['seed']}.",
         *(
             [
                 f"Gate: SHA-256 {settings['gate']['sha256'][:12]}, at a false-positive rate of "
@@ -71,6 +71,10 @@ def describe(document: Mapping[str, Any]) -> str:
     if document["unlabelled"]:
         lines.append(f"{document['unlabelled']} photographs without a label from their folder were left out.")
     return "\n".join(lines)
+
+
+def _labels(recorded: str) -> str:
+    return _LABELS.get(recorded) or f"true labels, from {recorded.rpartition(' ')[0]}"
 
 
 def _describe_purifier(name: str, facts: Mapping[str, Any]) -> str:

@@ -91,6 +91,7 @@ def _page(
     return {
         **figures,
         "settings": flat(settings),
+        "truth": plan.truth,
         "source": settings.get("source", "?"),
         "engine": settings.get("engine", {}),
         "whole": settings.get("options", {}).get("size") == "original",

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
+from purifyctl.config import ClassifierConfig
 from purifyctl.engine.bundle import Bundle
+from purifyctl.labels import Labels
 
 
 def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
@@ -28,6 +30,19 @@ def show_dry_run(would: Mapping[str, Any], out: Path) -> None:
     console.facts("Nothing was done. It would be:", rows)
 
 
+def _describe_input(chosen: ClassifierConfig) -> str:
+    size = "x".join(map(str, chosen.input_size)) + " pixels" if chosen.input_size else "any size"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (chosen.mean, chosen.std))
+    return f"{size}, crop {chosen.crop or 1:g}, mean {mean}, std {std}"
+
+
+def _describe_classes(labels: Labels) -> str:
+    if not labels.names:
+        return "-"
+    shown = "nobody has named them" if labels.are_numbers else ", ".join(labels.names[:3])
+    return f"{len(labels.names)} ({shown}{', ...' if len(labels.names) > 3 and not labels.are_numbers else ''})"
+
+
 def show_bundle(bundle: Bundle) -> None:
     """Print what an engine bundle is."""
     manifest = bundle.manifest
@@ -40,11 +55,13 @@ def show_bundle(bundle: Bundle) -> None:
         plans = f"; plans for {', '.join(network.plans)}" if network.plans else ""
         rows.append((name, f"{network.name}, {network.parameters / 1e6:.2f} M parameters{plans}"))
         rows.append(("  made from", f"{network.source or 'default weights'}, SHA-256 {network.sha256[:12]}"))
+        if name == "classifier" and (chosen := manifest.classifier):
+            rows.append(("  takes", _describe_input(chosen)))
     if manifest.gate_thresholds:
         rates = sorted(float(rate) for rate in manifest.gate_thresholds)
         rows.append(("  --gate-fpr", ", ".join(f"{100 * rate:.3g}%" for rate in rates)))
     rows += [
-        ("classes", str(len(manifest.class_names)) if manifest.class_names else "-"),
+        ("classes", _describe_classes(bundle.labels)),
         ("built", f"{manifest.created} by purifyctl {manifest.purifyctl}, in {manifest.build_s} s"),
         ("files", f"{len(manifest.files)}, {size:.1f} MiB, as their hashes say"),
         ("SHA-256", bundle.sha256),

@@ -109,6 +109,7 @@ def run(
             "skipped": skipped(left_out),
             "left_out": left_out,
             **summarise(files),
+            **({"truth": plan.truth} if plan.truth else {}),
             "this_call": {
                 **done.facts(started),
                 **(listed.facts() if listed else {}),

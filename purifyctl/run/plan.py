@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from purifyctl.errors import ConfigError, Status
 from purifyctl.images.names import Naming, name_outputs
 from purifyctl.images.sink import IMAGES
-from purifyctl.labels import TruthFromFolder
 from purifyctl.run.archives import archive_name
 from purifyctl.run.listed import Listed
 from purifyctl.sources import Found, ImageFile
 from purifyctl.sources.choice import described
+from purifyctl.truth import PlannedTruth
 
 PART_SIZE = 1000  # inputs, about: a part has whole batches
 _ABOUT = b"purifyctl"  # key of what a plan's file says besides its rows
@@ -56,7 +56,7 @@ def write_plan(
     found: Iterable[Found],
     *,
     naming: Naming,
-    truth: TruthFromFolder,
+    truth: PlannedTruth,
     batch_size: int,
     archives: bool = False,
     earlier: "Plan | None" = None,
@@ -85,7 +85,6 @@ def write_plan(
     import pyarrow.parquet as pq
 
     listed = Listed(is_first=earlier is None)
-    true_index = functools.lru_cache(maxsize=1024)(lambda folder: truth(PurePosixPath(os.fsdecode(folder), "image")))
     size = max(1, PART_SIZE // batch_size) * batch_size
     planned = earlier.by_path(archives=archives) if earlier else iter(())
     one, two = itertools.tee(_compared(planned, found, listed))
@@ -101,7 +100,7 @@ def write_plan(
                     if not naming.keeps(f.path):
                         listed.count_unwritable(f.path)
                 inside = archive_name(number).encode() + b"/" if archives else b""
-                rows = [(*f, inside + output, true_index(f.path.rpartition(b"/")[0])) for f, output in group]
+                rows = [(*f, inside + output, truth.of(f.path)) for f, output in group]
                 columns = zip(*rows, strict=True)
                 arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
                 writer.write_table(pa.table(arrays, schema=schema))
@@ -190,7 +189,8 @@ class Plan:
 
     def part(self, number: int) -> Part:
         """Read one part's inputs."""
-        return Part(number, [_input(**row) for row in self.rows(number)])
+        no_truth = {"true_index": None} if self.truth and self.truth["from"] == "none" else {}
+        return Part(number, [_input(**row | no_truth) for row in self.rows(number)])
 
     def rows(self, number: int) -> list[dict[str, Any]]:
         """One part's inputs as they are written."""
@@ -219,6 +219,17 @@ class Plan:
             [one | {"stamp": ""} for one in self.rows(number)] == [one | {"stamp": ""} for one in other.rows(number)]
             for number in range(self.parts)
         )
+
+    @functools.cached_property
+    def truth(self) -> dict[str, Any] | None:
+        """Where true classes come from (`from`), of how many inputs they are known (`labelled`), and of how many
+        `inputs`. The plan's first file decides where from. None: version 0.1.0 planned.
+        """
+        kept = [json.loads((each.metadata.metadata or {}).get(_ABOUT, b"{}")).get("truth") for each in self._parquet]
+        said = [facts for facts in kept if facts]
+        if not said or not kept[0]:
+            return None
+        return {"from": kept[0]["from"], **{key: sum(facts[key] for facts in said) for key in ("labelled", "inputs")}}
 
     def about(self) -> Any:
         """What the last file of the plan says besides its inputs."""

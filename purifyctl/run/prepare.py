@@ -11,11 +11,12 @@ from typing import Any
 
 from purifyctl.config.options import identity
 from purifyctl.config.run import ALWAYS_WRITTEN, COMPARED, SETTINGS, RunOptions
+from purifyctl.config.truth import FOLDERS, NONE
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.files import file_sha256
 from purifyctl.images.names import Naming
-from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.labels import Labels, imagenet_labels
 from purifyctl.run.listed import Listed
 from purifyctl.run.plan import Plan, write_plan
 from purifyctl.run.run_folder import read_settings
@@ -23,6 +24,7 @@ from purifyctl.sources import Found, Source
 from purifyctl.sources.choice import Choice, LeftOut
 from purifyctl.sources.store import RemoteFolder
 from purifyctl.thresholds import threshold_for
+from purifyctl.truth import planned_truth
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,21 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     apart = compare or options.gate is not None or options.whole
     networks = bundle.chain(classify=options.classify, apart=apart)
     labels = bundle.labels if networks != ("purifier",) else Labels(())
+    truth = planned_truth(options.truth, labels, source.on_this_machine)
 
     def make_plan(file: Path, earlier: Plan | None) -> Listed:
         return write_plan(
             file,
             found if options.limit is None else _sample(found, options.limit),
             naming=Naming(options.image_format or "png", keep=options.keep_names),
-            truth=TruthFromFolder(labels),
+            truth=truth,
             batch_size=bundle.manifest.batch_size,
             archives=options.packed,
             earlier=earlier,
-            about=lambda: {"left_out": choice.left_out.facts()},
+            about=lambda: {
+                "left_out": choice.left_out.facts(),
+                "truth": truth.facts(earlier.truth if earlier else None),
+            },
         )
 
     settings = {
@@ -156,18 +162,34 @@ def _identity(options: RunOptions) -> dict[str, Any]:
     listed = {"files_from": file_sha256(options.files_from)} if options.files_from else {}
     stored = {"images_to": RemoteFolder(options.images_to).url} if options.images_to else {}
     sized = {"size": options.size} if options.whole else {}
-    return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored | sized
+    said = {"truth": _truth_said(options.truth)} if options.truth else {}
+    return identity(options, always=ALWAYS_WRITTEN) | gated | listed | stored | sized | said
+
+
+def _truth_said(truth: str) -> str:
+    """`folders`, `none`, or the SHA-256 of the file with true classes."""
+    return truth if truth in (FOLDERS, NONE) else file_sha256(Path(truth))
 
 
 def _engine_facts(bundle: Bundle, classify: bool) -> dict[str, Any]:
     """What identifies an engine. An engine that is built again from the same inputs, on any machine, is the same."""
     manifest = bundle.manifest
     return {
-        "files_sha256": hashlib.sha256(json.dumps(manifest.files, sort_keys=True).encode()).hexdigest(),
+        "files_sha256": _sha256(manifest.files),
         "backend": f"{manifest.backend} {manifest.backend_version}",
         "precision": manifest.precision,
         "image_size": manifest.image_size,
         "batch_size": manifest.batch_size,
         "purifier": manifest.networks["purifier"].name,
         "classifier": manifest.networks["classifier"].name if classify else None,
+        **({"labels": _sha256(manifest.class_names)} if classify and _are_own(bundle.labels) else {}),
     }
+
+
+def _are_own(labels: Labels) -> bool:
+    """Whether these names are given by the user, so that the same engine may be built with others."""
+    return bool(labels.names) and not labels.are_numbers and labels != imagenet_labels()
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -82,7 +82,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path, pictures: Pictur
         threads=max(2, (os.cpu_count() or 2) // 2),
         pictures=pictures,
     )
-    classifiers = [load_classifier(c.name, c.weights).to(workers.device) for c in config.classifiers]
+    classifiers = [load_classifier(c).to(workers.device) for c in config.classifiers]
     decisive = {name: value for name, value in to_dict(config).items() if name not in _AFTER_THE_ATTACKS}
     digest = json.dumps([decisive, sketch(training_files)], sort_keys=True)
     places = len(training_files) * config.attack_epochs

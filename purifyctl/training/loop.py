@@ -106,7 +106,7 @@ def _train(
     batches = _batches(config, training_files, len(files), photos, pictures, workers)
     phases = plan_phases(config, batches.steps_per_epoch)
     last_step = min(phases[-1].end, max_steps or phases[-1].end)
-    classifiers = {chosen: load_classifier(chosen.name, chosen.weights) for chosen in config.classifiers}
+    classifiers = {chosen: load_classifier(chosen) for chosen in config.classifiers}
     for chosen, classifier in classifiers.items():
         classifiers[chosen] = classifier.to(workers.device).to(memory_format=torch.channels_last)
     start = _checkpoint_to_start_from(config) if config.start else None

@@ -12,11 +12,11 @@ from purifyctl.attacks import Model, behind, make_attack
 from purifyctl.classifiers import Classifier
 from purifyctl.config import TrainConfig, TrainingAttack, format_eps
 from purifyctl.config.picture_options import DEFAULTS, PictureOptions
-from purifyctl.labels import TruthFromFolder
 from purifyctl.photographs import read_all, to_pixels
 from purifyctl.sources import ImageFile
 from purifyctl.strip import Line, Picture
 from purifyctl.training.classifier_view import classifier_view
+from purifyctl.truth import TruthFromFolder
 
 BATCH = 16
 LINES = 8  # photographs in a picture

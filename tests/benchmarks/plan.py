@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purifyctl.images.names import Naming
-from purifyctl.labels import TruthFromFolder, imagenet_labels
+from purifyctl.labels import imagenet_labels
 from purifyctl.run.plan import Plan, write_plan
 from purifyctl.sources import Found
+from purifyctl.truth import planned_truth
 
 PER_FOLDER = 1300  # as in ImageNet's training set
 
@@ -32,7 +33,7 @@ def main() -> None:
         file = Path(folder) / "plan.parquet"
         started = time.perf_counter()
         write_plan(
-            file, entries(n), naming=Naming("png"), truth=TruthFromFolder(imagenet_labels()), batch_size=16
+            file, entries(n), naming=Naming("png"), truth=planned_truth("", imagenet_labels(), None), batch_size=16
         )  # fmt: skip
         planned = time.perf_counter()
         plan = Plan(file)

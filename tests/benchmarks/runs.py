@@ -38,7 +38,7 @@ CRASHER = "crasher.jpg"
 
 def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
     """Print the throughput on a hostile folder and on a clean one, and check every row."""
-    bundle = default_engine(None, "")
+    bundle = default_engine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         hostile.build(photos, folder / "clean", n, 0.0, seed=0)
