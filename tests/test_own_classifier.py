@@ -119,7 +119,7 @@ def test_probabilities_are_not_put_through_a_second_softmax(capsys: pytest.Captu
     torch.testing.assert_close(classifier.logits(X).softmax(1), Net().eval()(X).softmax(1))
 
 
-def test_values_between_0_and_1_that_are_no_probabilities_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_between_0_and_1_that_are_no_probabilities_get_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     own("sigmoid")
     assert "do not add up to 1" in said(capsys)
 
@@ -156,10 +156,10 @@ def test_an_onnx_file_has_the_logits_and_the_gradients_of_its_network(file: Path
     classifier = load_classifier(ClassifierConfig(str(file), mean=(0.5,), std=(0.25,)))
     assert (classifier.input_size, classifier.crop_pct, len(classifier.labels.names)) == ((SIDE, SIDE), 1.0, CLASSES)
     one, two = (X.clone().requires_grad_() for _ in range(2))
-    logits, wanted = classifier(one), Net().eval()((two - 0.5) / 0.25)
-    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-5)
+    logits, expected = classifier(one), Net().eval()((two - 0.5) / 0.25)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
     logits.square().sum().backward()
-    wanted.square().sum().backward()
+    expected.square().sum().backward()
     torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-5)
 
 
@@ -183,8 +183,8 @@ def test_a_graph_that_computes_for_one_picture_alone_is_refused(folder: Path) ->
 def test_other_layouts_and_whole_grey_levels_are_taken(file: Path, folder: Path, nhwc: bool, kind: str) -> None:
     path = reshaped(file, folder / f"{kind}{nhwc}.onnx", nhwc=nhwc, kind=getattr(TensorProto, kind))
     classifier = load_classifier(str(path))
-    wanted = Net().eval()(X * 255 if kind == "UINT8" else X)
-    torch.testing.assert_close(classifier(X), wanted, rtol=1e-3, atol=1e-4)
+    expected = Net().eval()(X * 255 if kind == "UINT8" else X)
+    torch.testing.assert_close(classifier(X), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_names_in_the_file_name_the_classes(file: Path, folder: Path) -> None:
@@ -202,11 +202,11 @@ def test_what_an_onnx_file_answers_is_turned_into_logits(
     net = getattr(own_networks, change)()
     classifier = load_classifier(str(export(net, folder / f"{change}.onnx")))
     found = classifier.logits(X)
-    wanted = Net().eval()(X)
+    expected = Net().eval()(X)
     if change == "softmax":
         assert "answers probabilities" in said(capsys)
-        found, wanted = found.softmax(1), wanted.softmax(1)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        found, expected = found.softmax(1), expected.softmax(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_onnx_file_that_cannot_be_used_is_refused_in_one_message(file: Path, folder: Path) -> None:

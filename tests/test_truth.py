@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_true_is_refused_with_its_lines(text: str, words: 
         TruthFromFile(tmp_path / "t.csv", ANIMALS)
 
 
-def test_lines_that_name_no_input_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_that_name_no_input_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.jpg,cat\ngone.jpg,cat\n")
     truth = TruthFromFile(tmp_path / "t.csv", ANIMALS)
     with pytest.raises(ConfigError, match="names no file of the source"):

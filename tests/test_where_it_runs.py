@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine import default
 from purifyctl.engine.bundle import Bundle
 from tests import tiny
@@ -90,7 +91,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PURIFYCTL_STATE", str(kept / "state"))
         patch.setenv("PURIFYCTL_CACHE", str(kept / "cache"))
-        default.default_engine("none", "")
+        default.default_engine(ClassifierOptions(classifier="none"))
     return kept
 
 

@@ -135,7 +135,7 @@ def _for_any_batch(graph: OnnxClassifier, fixed: int | None) -> OnnxClassifier:
     x = torch.rand(2 * (fixed or 2), 3, *graph.size, generator=torch.Generator().manual_seed(0))
     with _quiet():
         try:
-            wanted = torch.cat([_first(SessionNet(graph)(part)) for part in torch.split(x, fixed or len(x))])
+            expected = torch.cat([_first(SessionNet(graph)(part)) for part in torch.split(x, fixed or len(x))])
         except Exception as error:  # ONNX Runtime has its own kinds
             raise WeightsError(f"{graph.file} does not run in ONNX Runtime: {first_line(error)}") from None
         try:
@@ -144,8 +144,8 @@ def _for_any_batch(graph: OnnxClassifier, fixed: int | None) -> OnnxClassifier:
         except Exception as error:
             why = f"takes batches of {fixed} alone" if fixed else "cannot be brought up to date"
             raise WeightsError(f"{graph.file} {why}: {first_line(error)}", hint=_EXPORT) from None
-    bound = 1e-3 * max(1.0, float(wanted.abs().max()))
-    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=0, atol=bound, equal_nan=True):
+    bound = 1e-3 * max(1.0, float(expected.abs().max()))
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=bound, equal_nan=True):
         raise WeightsError(f"{graph.file} computes something else in batches of {len(x)}.", hint=_EXPORT)
     return made
 

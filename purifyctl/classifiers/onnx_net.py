@@ -101,8 +101,8 @@ def with_gradients(graph: "OnnxClassifier") -> nn.Module:
     except Exception as error:  # the converter raises many kinds
         why = f"{PACKAGE} cannot convert it ({first_line(error)}). Give the network as --classifier module:function."
         return SessionNet(graph, why)
-    wanted = exact(x.detach())
-    difference = float((found.detach() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
+    expected = exact(x.detach())
+    difference = float((found.detach() - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not difference <= _AGREE or x.grad is None or not float(x.grad.abs().max()) > 0:  # not <=: NaN
         why = f"what {PACKAGE} makes of it differs by {difference:.2g} of the largest logit, or has no gradient."
         return SessionNet(graph, f"{why} Give the network as --classifier module:function.")
