@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from purifyctl.checkpoint import load_purifier
-from purifyctl.classifiers import Classifier
+from purifyctl.classifiers import Classifier, own_square
 from purifyctl.config import AttackConfig, ClassifierConfig, ObjectiveConfig, Phase, TrainConfig
 from purifyctl.config.recipes import built_in
 from purifyctl.config.train import TrainOptions
@@ -179,7 +179,7 @@ def test_in_its_own_square_a_classifiers_crop_has_exactly_the_size_of_its_input(
     input_size: int, crop: float, multiple: int, side: int
 ) -> None:
     made = Classifier(nn.Identity(), name="any", labels=Labels(()), input_size=(input_size, input_size), crop_pct=crop)
-    assert made.own_square(multiple) == side
+    assert own_square(made, multiple) == side
     assert made.crop_of(side, side) == (input_size, input_size)
     assert made.scale_in(side) == 1
     picture = torch.rand(1, 3, side, side)

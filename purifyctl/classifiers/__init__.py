@@ -5,7 +5,7 @@ tf_efficientnet_lite0, ...                    timm (any name torchvision does no
 package.module:factory                        your own: factory() returns an nn.Module
 """
 
-from purifyctl.classifiers.classifier import Classifier, fold_batch_norms
+from purifyctl.classifiers.classifier import Classifier, fold_batch_norms, own_square
 from purifyctl.classifiers.loading import load_classifier
 from purifyctl.classifiers.weights import fit_state_dict, read_state_dict, weights_sha256
 
@@ -14,6 +14,7 @@ __all__ = [
     "fit_state_dict",
     "fold_batch_norms",
     "load_classifier",
+    "own_square",
     "read_state_dict",
     "weights_sha256",
 ]

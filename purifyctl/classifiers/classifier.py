@@ -12,6 +12,7 @@ from purifyctl import console
 from purifyctl.labels import Labels
 
 SQUARE = 256  # pixels; side of the square that is purified for a classifier without an input size of its own
+MULTIPLE = 16  # pixels; the purifier that ships takes multiples of it
 SLACK = 8  # pixels; a crop that misses the input's size by no more takes exactly that size, and nothing is resized
 
 
@@ -54,14 +55,6 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def own_square(self, multiple: int) -> int:
-        """The side, in pixels, of the square whose crop has the size of the input: a multiple of `multiple`."""
-        if self.input_size is None:
-            return max(1, SQUARE // multiple) * multiple
-        side = max(self.input_size)
-        nearest = math.floor(side / self.crop_pct / multiple + 0.5)
-        return max(nearest, math.ceil(side / multiple)) * multiple
-
     def crop_of(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) in pixels of the centre crop of an image of this size."""
         crop = round(height * self.crop_pct), round(width * self.crop_pct)
@@ -88,6 +81,23 @@ class Classifier(nn.Module):
         """Logits of RGB NCHW in [0, 1] at any size: no crop, no resize. Training crops come this way."""
         out: Tensor = self.net((x - self.mean) / self.std)
         return out
+
+
+def own_square(classifier: Classifier | None, multiple: int = MULTIPLE) -> int:
+    """The side, in pixels, of the square to purify for a classifier: its crop has exactly the size of the input.
+
+    Parameters
+    ----------
+    classifier
+        None, or a classifier that takes any size: the square has 256 pixels, if the purifier can take these.
+    multiple
+        The purifier takes multiples of this many pixels.
+    """
+    if classifier is None or classifier.input_size is None:
+        return max(1, SQUARE // multiple) * multiple
+    side = max(classifier.input_size)
+    nearest = math.floor(side / classifier.crop_pct / multiple + 0.5)
+    return max(nearest, math.ceil(side / multiple)) * multiple
 
 
 def fold_batch_norms(classifier: Classifier) -> None:

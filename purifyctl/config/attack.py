@@ -44,7 +44,7 @@ class AttackOptions(PictureOptions):
         "predicted", help="What counts as right: the prediction on the clean image, or the folder's class."
     )
     image_size: Size = option(
-        256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
+        0, flag="--size", former="--image-size", metavar="auto|original|N", parse=parse_size, help=SIZE_HELP
     )
     batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
     seed: int = option(0, minimum=0, help="The same seed makes the same images.")

@@ -8,6 +8,7 @@ from purifyctl.config.backends import AHEAD_OF_TIME, BackendName, EnginePrecisio
 from purifyctl.config.classifier import WEIGHTS_HELP
 from purifyctl.config.engine import EngineConfig
 from purifyctl.config.options import option
+from purifyctl.config.values import SQUARE_HELP, parse_square
 
 Precision = Literal["auto", EnginePrecision]
 
@@ -31,9 +32,7 @@ class BuildOptions:
         None, help="torchvision or timm name, [bold]module:factory[/], or none. Default: none."
     )
     weights: str = option("", help=WEIGHTS_HELP)
-    image_size: int | None = option(
-        None, help=f"Side of the square image, in pixels. Default: {EngineConfig.image_size}."
-    )
+    image_size: int | None = option(None, metavar="auto|N", parse=parse_square, help=SQUARE_HELP)
     batch_size: int | None = option(None, help=f"Number of images per engine call. Default: {EngineConfig.batch_size}.")
     targets: tuple[str, ...] = option(
         (), flag="--target", help=f"GPU for {' or '.join(AHEAD_OF_TIME)}, such as SM86; repeatable. Default: all."

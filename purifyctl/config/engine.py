@@ -12,7 +12,7 @@ class EngineConfig:
 
     backend: BackendName = DEFAULT_BACKEND  # what runs it
     precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that int8 leaves it in fp32
-    image_size: int = 256  # pixels; side of the square that is purified
+    image_size: int = 0  # pixels; side of the square that is purified; 0: the classifier's own
     batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
     classifier: str = ""  # torchvision or timm name, or module:factory; empty: purify only
@@ -23,7 +23,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         require(bool(self.classifier) or not self.fused, "fused is asked for, but there is no classifier to fuse with.")
         require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
-        require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
+        size_is_possible = self.image_size == 0 or self.image_size >= 32
+        require(size_is_possible, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         require(
             bool(self.classifier) or not self.weights,
             "weights are given, but there is no classifier that they belong to.",

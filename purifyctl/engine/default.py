@@ -29,7 +29,7 @@ def default_engine(classifier: str | None, weights: str, image_size: int | None 
     classifier
         As for `load_classifier`. None takes the one that the purifier was trained with; "none" takes none.
     image_size
-        Side of the square that it takes, in pixels. None: the usual one.
+        Side of the square that it takes, in pixels. None or 0: the classifier's own.
     """
     chosen = chosen_classifier(classifier, weights)
     if ":" in chosen.name:

@@ -8,7 +8,7 @@ rows for a rung does not climb it again.
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         raise ConfigError("--out is the folder of the photographs.", hint="choose another --out")
     images = list_images(photos, skip_folder=out)
     subject, facts = load_subject(options)
+    options = replace(options, image_size=subject.size)
     plan = make_plan(
         images,
         subject.classifier.labels,

@@ -14,7 +14,7 @@ from torch import nn
 
 from purifyctl import console
 from purifyctl.checkpoint import Checkpoint, load_purifier
-from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
+from purifyctl.classifiers import Classifier, load_classifier, own_square, weights_sha256
 from purifyctl.config import ClassifierConfig, TrainConfig
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.train import for_squares
@@ -90,7 +90,7 @@ def in_square_of(classifier: Classifier, config: TrainConfig) -> TrainConfig:
     """The recipe for the square of this classifier's engine, where it says `resize = 0`."""
     if config.resize:
         return config
-    side = classifier.own_square(config.network.size_multiple)
+    side = own_square(classifier, config.network.size_multiple)
     console.note(f"An engine for {classifier.name} purifies squares of {side} pixels; photographs are cut from these.")
     return for_squares(config, side)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from purifyctl import console
 from purifyctl.attacks import make_attack
 from purifyctl.checkpoint import load_purifier
-from purifyctl.classifiers import load_classifier
+from purifyctl.classifiers import load_classifier, own_square
 from purifyctl.config import AttackConfig, format_eps
 from purifyctl.config.recipes import find_recipe
 from purifyctl.config.train import TrainOptions
@@ -72,7 +72,7 @@ def measure(purifier: Path, name: str, weights: str, val: Path, most: int) -> di
     """The figures of one purifier in front of one classifier, on photographs of the folder `val`."""
     checkpoint = load_purifier(purifier)
     classifier = load_classifier(name, weights).to(memory_format=torch.channels_last)
-    side = classifier.own_square(checkpoint.network.size_multiple)
+    side = own_square(classifier, checkpoint.network.size_multiple)
     truth_of = TruthFromFolder(classifier.labels)
     files = [file for file in list_images(val) if truth_of(file.path) is not None]
     files = [files[i * len(files) // most] for i in range(most)] if len(files) > most else files
