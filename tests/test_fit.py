@@ -22,6 +22,7 @@ from purifyctl.config.recipes import built_in
 from purifyctl.config.train import TrainOptions
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.labels import Labels
+from purifyctl.report.training import write_training_report
 from purifyctl.training import loop, prepare, train
 from purifyctl.training.classifier_view import classifier_view
 from purifyctl.training.phases import plan_phases
@@ -102,6 +103,7 @@ def test_a_training_with_minutes_ends_in_time_and_is_measured_before_and_after(
     logged = [line for line in losses(tmp_path / "run") if "generator" in line]
     assert {line["phase"] for line in logged} == {"near", "finish"}
     assert [line["progress"] for line in logged] == sorted(line["progress"] for line in logged)
+    assert write_training_report(tmp_path / "run", tmp_path / "page.html")["finished"]
     validated = [line["phase"] for line in losses(tmp_path / "run") if "held_out" in line]
     assert validated == ["before", "near", "finish"]
     assert set(result.before["attacked"]) == set(result.held_out["attacked"]) == {"PGD-2 8/255"}
@@ -223,9 +225,9 @@ def fails(of: Workers) -> float:
 @pytest.mark.slow
 def test_processes_work_together_and_the_failure_of_one_is_said_by_name() -> None:
     before = torch.get_num_threads()
-    assert together(2, sums) == 1
     with pytest.raises(TrainingError, match=r"Another process of this training failed: .*it has no photographs"):
         together(2, fails)
+    assert together(2, sums) == 1  # nothing of the failure is left
     assert torch.get_num_threads() == before
 
 

@@ -43,7 +43,7 @@ def train(
         console.raw(file.read_text())
         return
     from purifyctl.training import train_recipe
-    from purifyctl.training.validation import comparison
+    from purifyctl.training.validation import comparison, score
     from purifyctl.training.workers import processes_that_pay
 
     config, folder = options.config(file), options.folder(file)
@@ -57,6 +57,10 @@ def train(
             f"Top-1 {what}, on {result.held_out['n']} photographs that were held out, with 95 % intervals",
             *comparison(result.before, result.held_out),
         )
+        if result.before and score(result.held_out) <= score(result.before):
+            console.warn(
+                "It is no better than the purifier that it started from. More minutes or photographs may help."
+            )
         console.note(f"{result.steps} steps in {result.seconds:.0f} s. Checkpoint: {result.checkpoint}")
         if not result.interrupted:
             console.note(f"Next: {build_command(config, folder)}")

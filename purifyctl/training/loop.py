@@ -197,7 +197,7 @@ def _train(
                     validation = Validation.of(
                         phase.config, held_out_files, chosen_classifiers[0], pictures, validation
                     )
-                    if start and not state.before and not state.step:
+                    if start and not state.before:
                         folder.measured_before(state, *validation.measure(start.net.to(workers.device)))
 
             batches = batches_of(phase.config, training_files, batch_size, pictures, workers)

@@ -142,10 +142,13 @@ class RunFolder:
 
     def log(self, phase: PlannedPhase, state: State, losses: Mapping[str, float]) -> None:
         """Losses of one step, each before it is weighted; "generator" is their weighted sum."""
-        progress = {"progress": round(state.trained_s / self.phases[-1].end, 5)} if self._recipe.minutes else {}
-        self._write({"step": state.step, "phase": phase.name, **progress, **losses})
+        self._write({"step": state.step, "phase": phase.name, **self._progress(state), **losses})
         for name, value in losses.items():
             self._plot(f"loss/{name}", value, state.step)
+
+    def _progress(self, state: State) -> dict[str, float]:
+        """The share of the minutes that are over, where the recipe has minutes."""
+        return {"progress": round(state.trained_s / self.phases[-1].end, 5)} if self._recipe.minutes else {}
 
     def measured_before(self, state: State, figures: Mapping[str, Any], lines: list[Line]) -> None:
         """Note the held-out `figures` of the purifier that the training starts from."""
@@ -165,7 +168,7 @@ class RunFolder:
         """
         step, phase = state.step, trainer.phase
         figures = {"step": step, "phase": phase.name, **figures}
-        self._write({"step": step, "phase": phase.name, "held_out": figures})
+        self._write({"step": step, "phase": phase.name, **self._progress(state), "held_out": figures})
         console.event("held_out", **figures)
         self._plot("held_out/score", score(figures), step)
         self._plot("held_out/purified_clean_top1", figures["purified_clean_top1"], step)

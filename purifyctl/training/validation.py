@@ -97,11 +97,11 @@ class Validation:
             )
 
     def _attack(self, attack: AttackConfig, eps: float, model: Model) -> tuple[Tensor, float]:
-        """The attacked photographs, and the accuracy on them without a purifier."""
+        """The attacked photographs in grey levels, uint8 NCHW, and the accuracy on them without a purifier."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)  # the same at every validation
         batches = zip(torch.split(self._x, BATCH), torch.split(self._predicted, BATCH), strict=True)
         x_adv = torch.cat([make_attack(attack, model, x, y, eps, generator=generator) for x, y in batches])
-        return x_adv, self._top1(x_adv)
+        return torch.round(x_adv * 255).to(torch.uint8), self._top1(x_adv)
 
     @torch.no_grad()
     def _logits(self, x: Tensor) -> Tensor:
@@ -124,7 +124,8 @@ class Validation:
         each = -(-LINES // len(self._attacks))  # photographs that are shown under each attack
         for name, (attack, eps) in self._attacks.items():
             known = self._attacked.get(name)
-            x_adv, top1 = known or self._attack(attack, eps, behind(purifier, self._view))
+            levels, top1 = known or self._attack(attack, eps, behind(purifier, self._view))
+            x_adv = levels.float() / 255
             x_pur = _purify(purifier, x_adv)
             attacked[name] = {"attacked_top1": top1, "purified_top1": self._top1(x_pur)}
             lines += self._lines(name, x_adv[:each], x_pur[:each])

@@ -178,6 +178,8 @@ def together(processes: int, function: Callable[[Workers], T]) -> T:
             for process in others.processes:
                 process.kill()
                 process.join()
+            if dist.is_initialized():  # after a failure
+                dist.destroy_process_group()
             torch.set_num_threads(threads)
 
 
