@@ -53,8 +53,8 @@ def test_engine_recipes_leave_the_square_to_the_classifier_and_auto_wins_over_a_
     assert engine_config(BuildOptions(image_size=parse_square("auto")), recipe).image_size == 0
     assert engine_config(BuildOptions(image_size=parse_square("128")), None).image_size == 128
     assert engine_config(BuildOptions(), None).image_size == 0
-    for text in ("small", "0", "-1"):
-        with pytest.raises(ConfigError, match="must be auto or a number of pixels"):
+    for text, words in (("small", "There is no size"), ("0", "There is no size"), ("original", "has one size")):
+        with pytest.raises(ConfigError, match=words):
             parse_square(text)
 
 
@@ -62,6 +62,7 @@ def test_evaluate_and_attack_take_the_same_square(start: Path, photos: Path, tmp
     options = EvaluateOptions(checkpoint=start, classifier=AT_64)
     assert load_subject(options)[0].size == 72
     assert load_subject(replace(options, image_size=96))[0].size == 96
+    assert load_subject(replace(options, image_size="original"))[0].size == "original"
     attack = AttackOptions(kind="fgsm", classifier=AT_64)
     assert attack_folder(photos, tmp_path / "one", attack).manifest["image_size"] == 80  # a multiple of 16
     through = replace(attack, through_purifier=start)

@@ -48,7 +48,7 @@ class RunOptions(PictureOptions):
         parse=parse_size,
         recorded_as="size",  # if it is "original"; a number is the engine's, which is recorded
         help="original: every picture keeps its size, and is purified in tiles. A number: only the square in its "
-        "middle, resized to this many pixels. auto, the default: the engine's square, which follows from its classifier.",
+        "middle, resized to this many pixels. Default: auto, the engine's square, which follows from its classifier.",
     )
     compression: Compression = option(
         "fast",
