@@ -53,6 +53,7 @@ NAVIGATION = {
         "docs/reference",
     ],
     "Making purifiers": [
+        "docs/fit",
         "docs/training",
         "train/README",
         "docs/reproduce",

@@ -37,6 +37,11 @@ class Checkpoint:
         return [str(name) for name in self.about.get("guided_by", [c["name"] for c in recipe.get("classifiers", ())])]
 
     @property
+    def fitted_to(self) -> dict[str, str]:
+        """The classifiers of its own training, with the SHA-256 of their weights; "": it is not known."""
+        return {str(k): str(v) for k, v in self.about.get("fitted_to", dict.fromkeys(self.guided_by, "")).items()}
+
+    @property
     def photographs(self) -> str | None:
         """A sketch (`purifyctl.sources.sketch`) of its training and validation photographs; None: unknown."""
         return self.about.get("photographs")

@@ -36,6 +36,10 @@ NOT_EXECUTED = {
         README,
         "purifyctl bench --against torch,onnxruntime",
     ): "measures for minutes; tests/test_bench.py runs what it calls",
+    (
+        README,
+        "purifyctl train fit --classifier mobilenet_v2 --photos DIR --out runs/fit",
+    ): "half an hour, and downloads weights; tests/test_fit.py runs what it calls",
     (README, "purifyctl train train/shipped.toml --photos DIR --out runs/mine"): "hours, and downloads weights",
     (README, "purifyctl train-gate gate --photos DIR --out runs/gate"): "about 18 minutes, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",

@@ -50,7 +50,12 @@ def trainer(settings: TrainConfig, classifiers: Sequence[Classifier] | None = No
 def trainers(settings: TrainConfig, steps_per_epoch: int, classifiers: Sequence[Classifier] = ()) -> list[Trainer]:
     """The trainer of each phase; each begins with new weights."""
     return [
-        Trainer(phase, classifiers or [load_classifier(c.name) for c in phase.config.classifiers], ALONE)
+        Trainer(
+            phase,
+            classifiers or [load_classifier(c.name) for c in phase.config.classifiers],
+            ALONE,
+            first_step=phase.begin,
+        )
         for phase in plan_phases(settings, steps_per_epoch)
     ]
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from purifyctl.attacking.batch import Input, Setup, attack_batch
 from purifyctl.attacking.success import count, success
 from purifyctl.attacks import Model, behind, check_installed
 from purifyctl.checkpoint import Checkpoint, load_purifier
-from purifyctl.classifiers import Classifier, load_classifier
+from purifyctl.classifiers import Classifier, load_classifier, own_square
 from purifyctl.config import (
     AttackConfig,
-    EngineConfig,
     eps_scale,
     format_eps,
     grey_levels,
@@ -48,7 +47,6 @@ from purifyctl.waiting import progress
 
 ROWS, MANIFEST, SETTINGS, REPORT = "rows.jsonl", "manifest.json", "attack.json", "report.html"
 DECODE_THREADS = 2
-SQUARE = EngineConfig.image_size  # what the classifier sees of whole pictures
 
 _THREAT_MODELS = {
     "gray_box": "the attacker knows the classifier, and no purifier",
@@ -90,12 +88,15 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
         surrogate = load_classifier(options.attacked).to(device)
     purifier = load_purifier(options.through_purifier) if options.through_purifier else None
     whole = options.image_size == "original"
+    own = own_square(classifier, purifier.network.size_multiple) if purifier else own_square(classifier)
+    side = own if options.image_size in (0, "original") else int(options.image_size)
+    options = options if whole else replace(options, image_size=side)
     if whole:
         for net in {classifier, surrogate}:
-            show_square(net, SQUARE)
+            show_square(net, side)
     eps = _budget(options, surrogate)
     judged, attacked = (_pipeline(purifier, net, device, whole=whole) for net in (classifier, surrogate))
-    classes = _check_networks(judged, attacked, purifier, options, device)
+    classes = _check_networks(judged, attacked, purifier, side, device)
     target = _target(options.target, classifier.labels, classes)
     inputs = _plan(images, options, classifier.labels, source)
     settings = _settings(source, options, eps, purifier)
@@ -175,10 +176,9 @@ def _pipeline(purifier: Checkpoint | None, classifier: Classifier, device: torch
 
 
 def _check_networks(
-    judged: Model, attacked: Model, purifier: Checkpoint | None, options: AttackOptions, device: torch.device
+    judged: Model, attacked: Model, purifier: Checkpoint | None, size: int, device: torch.device
 ) -> int:
     """The number of classes. Refuses networks that do not take the images, or have different numbers of classes."""
-    size = SQUARE if options.image_size == "original" else options.image_size
     if purifier:
         purifier.check_size(size)
     try:

@@ -6,7 +6,7 @@ FILE.onnx                                     your own, as a graph
 package.module:factory                        your own: factory() returns an nn.Module
 """
 
-from purifyctl.classifiers.classifier import Classifier, fold_batch_norms
+from purifyctl.classifiers.classifier import Classifier, fold_batch_norms, own_square
 from purifyctl.classifiers.loading import load_classifier
 from purifyctl.classifiers.onnx_file import OnnxClassifier
 from purifyctl.classifiers.onnx_net import as_graph_input
@@ -19,6 +19,7 @@ __all__ = [
     "fit_state_dict",
     "fold_batch_norms",
     "load_classifier",
+    "own_square",
     "read_state_dict",
     "weights_sha256",
 ]

@@ -37,7 +37,7 @@ class AttackOptions(JudgedOptions, PictureOptions):
         None, help="Checkpoint of a purifier to attack together with the classifier."
     )
     image_size: Size = option(
-        256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
+        0, flag="--size", former="--image-size", metavar="auto|original|N", parse=parse_size, help=SIZE_HELP
     )
     batch_size: int = option(16, minimum=1, help="Number of images attacked together.")
     seed: int = option(0, minimum=0, help="The same seed makes the same images.")

@@ -8,6 +8,7 @@ from purifyctl.config.backends import AHEAD_OF_TIME, BackendName, EnginePrecisio
 from purifyctl.config.classifier import CLASSIFIER_HELP, ClassifierOptions
 from purifyctl.config.engine import EngineConfig
 from purifyctl.config.options import option
+from purifyctl.config.values import SQUARE_HELP, parse_square
 
 Precision = Literal["auto", EnginePrecision]
 
@@ -28,9 +29,7 @@ class BuildOptions(ClassifierOptions):
     precision: Precision | None = option(
         None, help="auto is the fastest that the backend has on this machine. Default: auto."
     )
-    image_size: int | None = option(
-        None, help=f"Side of the square image, in pixels. Default: {EngineConfig.image_size}."
-    )
+    image_size: int | None = option(None, metavar="auto|N", parse=parse_square, help=SQUARE_HELP)
     batch_size: int | None = option(None, help=f"Number of images per engine call. Default: {EngineConfig.batch_size}.")
     targets: tuple[str, ...] = option(
         (), flag="--target", help=f"GPU for {' or '.join(AHEAD_OF_TIME)}, such as SM86; repeatable. Default: all."

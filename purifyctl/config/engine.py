@@ -13,7 +13,7 @@ class EngineConfig:
 
     backend: BackendName = DEFAULT_BACKEND  # what runs it
     precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that int8 leaves it in fp32
-    image_size: int = 256  # pixels; side of the square that is purified
+    image_size: int = 0  # pixels; side of the square that is purified; 0: the classifier's own
     batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
     classifier: str | ClassifierConfig = ""  # as name in a table [classifier], or the table; empty: purify only
@@ -25,7 +25,8 @@ class EngineConfig:
         require(bool(self.classifier) or not self.fused, "fused is asked for, but there is no classifier to fuse with.")
         _ = self.classified_by  # making it refuses what cannot work
         require(1 <= self.batch_size <= 4096, f"batch_size is {self.batch_size}; it must lie in 1 to 4096.")
-        require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
+        size_is_possible = self.image_size == 0 or self.image_size >= 32
+        require(size_is_possible, f"image_size is {self.image_size}; it must be at least 32 pixels.")
         require(
             (isinstance(self.classifier, str) and bool(self.classifier)) or not self.weights,
             "weights are given, but there is no classifier that they belong to, or it is a table, which has its own.",

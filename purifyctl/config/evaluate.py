@@ -144,7 +144,7 @@ class EvaluateOptions(JudgedOptions, PictureOptions):
     seed: int = option(0, minimum=0, help="Seed of everything that is random.")
     batch_size: int = option(16, minimum=1, help="Number of photographs attacked and committed together.")
     image_size: Size = option(
-        256, flag="--size", former="--image-size", metavar="original|N", parse=parse_size, help=SIZE_HELP
+        0, flag="--size", former="--image-size", metavar="auto|original|N", parse=parse_size, help=SIZE_HELP
     )
     paper: bool = option(
         False, recorded_as="ladder", help="Also measure what the paper's Tables 2 to 5 show, and put it beside ours."

@@ -45,11 +45,11 @@ class RunOptions(PictureOptions):
     )
     size: Size | None = option(  # None: the engine's own
         None,
-        metavar="original|N",
+        metavar="auto|original|N",
         parse=parse_size,
         recorded_as="size",  # if it is "original"; a number is the engine's, which is recorded
         help="original: every picture keeps its size, and is purified in tiles. A number: only the square in its "
-        "middle, resized to this many pixels. Default: the engine's square, 256 for the shipped one.",
+        "middle, resized to this many pixels. Default: auto, the engine's square, which follows from its classifier.",
     )
     compression: Compression = option(
         "fast",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from purifyctl.config.classifier import CLASSIFIER_HELP, ClassifierChoice
 from purifyctl.config.gate import GateConfig
@@ -9,11 +10,21 @@ from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.reading import read_recipe
 from purifyctl.config.training import TrainConfig
+from purifyctl.config.values import require
 from purifyctl.config.weights import with_classifier_weights
 from purifyctl.errors import ConfigError
 
 _OUT = "Run folder. Default: runs/RECIPE."
 _WEIGHTS = "Weights of a classifier that the recipe or --classifier names; repeatable."
+
+
+def parse_processes(text: str) -> int:
+    """Read `--processes`: a number, or `auto`, which is 0."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"--processes is {text!r}; it must be auto or a positive number.")
+    return int(text)
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,16 @@ class TrainOptions(ClassifierChoice, PictureOptions):
         None, help="Folder tree of clean photographs, or of tar archives. Default: what the recipe names."
     )
     out: Path | None = option(None, help=_OUT)
+    minutes: float | None = option(None, help="Minutes of training, instead of the recipe's epochs or minutes.")
+    engine_size: int | None = option(
+        None, minimum=32, help="Side of the engine's squares, in pixels, for recipes with resize = 0. Default: auto."
+    )
+    processes: int = option(
+        0,
+        metavar="auto|N",
+        parse=parse_processes,
+        help="Processes that train together on this machine. Default: auto, as many as are faster.",
+    )
     max_steps: int | None = option(None, minimum=1, help="Save and stop after this step.")
     weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
     perceptual_weights: str | None = option(
@@ -43,8 +64,16 @@ class TrainOptions(ClassifierChoice, PictureOptions):
             As `read_recipe`; or the recipe names no such classifier.
         """
         # made absolute, because "samples" in a recipe is not a folder
-        changed = {"photos": str(self.photos.absolute())} if self.photos else {}
+        changed: dict[str, Any] = {"photos": str(self.photos.absolute())} if self.photos else {}
+        if self.minutes is not None:
+            require(self.minutes > 0, f"--minutes is {self.minutes:g}; it must be positive.")
+            changed["minutes"] = self.minutes
         config = read_recipe(recipe, TrainConfig, changed)
+        if self.engine_size:
+            require(
+                not config.resize, f"--engine-size is for recipes with resize = 0, such as fit; {recipe} has its own."
+            )
+            config = for_squares(config, self.engine_size)
         if self.classifier == "none":
             raise ConfigError("A training needs a classifier.", hint="leave out --classifier none")
         if chosen := self.chosen(None):
@@ -75,6 +104,12 @@ class TrainGateOptions(PictureOptions):
     def folder(self, recipe: Path) -> Path:
         """The run folder."""
         return self.out or _default_folder(recipe)
+
+
+def for_squares(config: TrainConfig, side: int) -> TrainConfig:
+    """The recipe for photographs as squares of `side` pixels. Crops are no larger than these."""
+    phases = tuple(replace(p, image_size=p.image_size and min(p.image_size, side)) for p in config.phases)
+    return replace(config, resize=side, image_size=min(config.image_size, side), phases=phases)
 
 
 def _default_folder(recipe: Path) -> Path:

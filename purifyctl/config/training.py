@@ -15,6 +15,11 @@ LossTerm = Literal["gan", "l1", "l2", "perceptual", "classifier", "agreement"]
 LOSS_TERMS: tuple[LossTerm, ...] = ("gan", "l1", "l2", "perceptual", "classifier", "agreement")
 Schedule = Literal["constant", "cosine"]
 Learns = Literal["all", "draw", "read"]
+# What a classifier sees of a training image. in_use: all of it, resized where an engine would resize what it shows the
+# classifier; held-out photographs are then whole squares of `resize` pixels, of which it takes its own crop.
+ClassifierSees = Literal["all", "centre", "in_use"]
+Precision = Literal["fp32", "bf16", "bf16-purifier"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "bf16-purifier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ class Phase:
     """
 
     name: str  # log.jsonl and the held-out figures name the phase
-    epochs: int  # passes over the photographs
+    epochs: int  # passes over the photographs; with `minutes`, phases share the time as they would share epochs
     goes_on_from: Literal["last", "best"] = "last"  # which purifier of the phase before; best: by its held-out figures
     continues_schedule: bool = False  # one cosine over the phase before and this one, instead of one each
     learning_rate: float | None = None  # Adam's
@@ -95,6 +100,7 @@ class Phase:
     identity_share: float | None = None  # share of each batch that is left clean
     growth_epochs: int | None = None  # budgets of attacks through the purifier grow from nothing over this many epochs
     validate_every: int | None = None  # epochs; each phase also ends with a validation
+    image_size: int | None = None  # pixels; the side of the square that is cut from photographs
     classifiers: tuple[str, ...] = ()  # names of the recipe's classifiers that are attacked and guide; empty: all
     attacks: tuple[TrainingAttack, ...] = ()  # empty: the recipe's
     objective: dict[str, float] = field(default_factory=dict)  # weights of loss terms that differ from the recipe's
@@ -122,15 +128,16 @@ class TrainConfig:
     }
 
     network: NetworkConfig  # what is trained
-    classifiers: tuple[ClassifierConfig, ...]  # each step attacks one and is guided by it; the first one is validated
+    classifiers: tuple[ClassifierConfig, ...]  # each step attacks one, which guides it; the first one is validated
     attacks: tuple[TrainingAttack, ...]  # for each image, one of them is sampled, and a budget
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # weights of the loss terms
     phases: tuple[Phase, ...] = ()  # one after the other; none: the whole training is one phase
-    classifier_sees: Literal["all", "centre"] = "all"  # the whole training image; or the crop that it takes in use
-    resize: int = 286  # pixels; photographs are resized to squares of this side (pix2pix: 286)
+    classifier_sees: ClassifierSees = "all"  # all: the whole training image; centre: its own crop; in_use: as an engine
+    resize: int = 286  # pixels; photographs become squares of this side (pix2pix: 286); 0: the square of an engine
     image_size: int = 256  # pixels; the side of the square that is cut from them at random
     batch_size: int = 16  # photographs per step, over all GPUs
     epochs: int = 1  # passes over the photographs; with phases, each of them has its own
+    minutes: float = 0.0  # of training, instead of epochs; schedules follow the time, and only phases' ends validate
     growth_epochs: int = 0  # over this many epochs, budgets of attacks through the purifier grow from nothing
     learning_rate: float = 2e-4  # Adam, as in pix2pix
     beta1: float = 0.5  # Adam, as in pix2pix
@@ -143,9 +150,11 @@ class TrainConfig:
     held_out: float = 0.1  # share of the photographs that is kept for validation and never trained on
     validation_images: int = 256  # at most this many held-out photographs are used
     validate_every: int = 1  # epochs between two validations
+    validation_attacks: tuple[AttackConfig, ...] = ()  # on held-out photographs; empty: those of the training
     validation_eps: tuple[float, ...] = (4 / 255, 8 / 255)  # budgets that held-out photographs are attacked with
+    least_photos: int = 2  # fewer photographs than this are refused
     patience: int = 0  # a phase ends after this many validations in a row without a better purifier; 0: never
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
+    precision: Literal["auto", Precision] = "fp32"  # bf16: autocast; auto: the fastest here, by measurement
     learns: Learns = "all"  # redraw: which of its two parts learns; for phases
     seed: int = 0  # of everything that is sampled at random
     photos: str = ""  # folder to train on; "samples": those inside the demo packages; empty: --photos names it
@@ -174,7 +183,14 @@ class TrainConfig:
             known = {classifier.name: classifier for classifier in reversed(self.classifiers)}
             for name in phase.classifiers:
                 require(name in known, f"the recipe has no classifier {name!r}; it has {', '.join(known)}.")
-            inherited = ("learning_rate", "schedule", "identity_share", "growth_epochs", "validate_every")
+            inherited = (
+                "learning_rate",
+                "schedule",
+                "identity_share",
+                "growth_epochs",
+                "validate_every",
+                "image_size",
+            )
             changed = {key: value for key in inherited if (value := getattr(phase, key)) is not None}
             return replace(
                 self,
@@ -196,7 +212,7 @@ class TrainConfig:
             f"image_size is {self.image_size}; this network takes multiples of {multiple} pixels.",
         )
         require(
-            self.image_size <= self.resize,
+            self.image_size <= self.resize or not self.resize,
             f"image_size {self.image_size} is larger than resize {self.resize}: nothing to cut it from.",
         )
         require(self.image_size >= 32, f"image_size is {self.image_size}; it must be at least 32 pixels.")
@@ -204,12 +220,16 @@ class TrainConfig:
         require(len(self.validation_eps) > 0, "validation_eps: at least one budget is needed.")
         require(grey_levels(min(self.validation_eps)) >= 1, "validation_eps: less than 1/255 changes no 8-bit image.")
         require(self.validate_every >= 1, "validate_every must be at least 1 epoch.")
+        require(
+            self.resize > 0 or self.classifier_sees == "in_use",
+            'resize = 0, the square of an engine, goes with classifier_sees = "in_use".',
+        )
+        require(self.least_photos >= 2, f"least_photos is {self.least_photos}; it must be at least 2.")
         require(0 < self.held_out < 1, f"held_out is {self.held_out}; it must lie in (0, 1).")
 
     def _check_learning(self) -> None:
         require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie in 0 to 2147483647.")
         require(len(self.attacks) > 0, "attacks: at least one attack is needed.")
-        require(len(self.classifiers) > 0, "classifiers: at least one classifier is needed.")
         adaptive = any(attack.through == "purifier" for attack in self.attacks)
         require(self.cached_attacks >= 0, "cached_attacks must not be negative.")
         require(
@@ -222,6 +242,9 @@ class TrainConfig:
         require(0 <= self.ema < 1, f"ema is {self.ema}; it must lie in [0, 1).")
         require(self.patience >= 0, "patience must not be negative.")
         require(self.batch_size >= 1 and self.epochs >= 1, "batch_size and epochs must be at least 1.")
+        require(0 <= self.minutes < 1e6, f"minutes is {self.minutes:g}; it must not be negative.")
+        require(not (self.minutes and self.growth_epochs), "growth_epochs: with minutes, there are no epochs.")
+        require(not (self.minutes and self.patience), "patience: with minutes, only the ends of phases validate.")
         require(self.learning_rate > 0, "learning_rate must be positive.")
         for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= beta < 1, f"{name} is {beta}; it must lie in [0, 1).")
@@ -255,8 +278,8 @@ class TrainConfig:
             "phases: no phase learns anything under attack.",
         )
         resolved = [self.in_phase(phase) for phase in self.phases]
-        same = all((r.attacks, r.classifiers) == (resolved[0].attacks, resolved[0].classifiers) for r in resolved)
+        same = len({(r.attacks, r.classifiers, r.image_size) for r in resolved}) == 1
         require(
             same or not self.cached_attacks,
-            "cached_attacks: phases with other attacks or classifiers cannot use the same attacked images.",
+            "cached_attacks: phases with other attacks or classifiers (or sizes) cannot use the same attacked images.",
         )

@@ -149,26 +149,35 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 Size = Literal["original"] | int  # of what is purified: every picture's own size, or the side of a square, in pixels
 
 
+SQUARE_HELP = "Side of the square image, in pixels. Default: auto, the one whose crop the classifier takes unresized."
 SIZE_HELP = (
-    "Side of the square image, in pixels; or original: every picture keeps its size, and goes alone. The classifier "
-    "then sees the square in its middle."
+    f"{SQUARE_HELP} original: every picture keeps its size, and goes alone; the classifier then sees the square in its "
+    "middle."
 )
 
 
 def parse_size(text: str) -> Size:
-    """Read `"original"`, or a number of pixels.
+    """Read `"original"`, `"auto"`, which is 0, or a number of pixels.
 
     Raises
     ------
     ConfigError
-        It is neither.
+        It is none of them.
     """
     word = text.strip().lower()
-    if word == "original":
-        return "original"
+    if word in ("original", "auto"):
+        return "original" if word == "original" else 0
     if not word.isdecimal() or int(word) < 1:
-        raise ConfigError(f"There is no size {text!r}.", hint="original, or a number of pixels, such as 256")
+        raise ConfigError(f"There is no size {text!r}.", hint="auto, original, or a number of pixels, such as 256")
     return int(word)
+
+
+def parse_square(text: str) -> int:
+    """As `parse_size`, for what has one size."""
+    size = parse_size(text)
+    if size == "original":
+        raise ConfigError("An engine has one size; it is run with --size original.", hint="auto, or a number of pixels")
+    return size
 
 
 def parse_percent(text: str) -> float:

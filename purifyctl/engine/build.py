@@ -21,7 +21,7 @@ from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.graphs import OPSET, Precision, export_onnx
 from purifyctl.engine.joined import opset_of
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
-from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks
+from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks, with_size
 from purifyctl.engine.overlap import measured_tiling
 from purifyctl.engine.parity import compute_reference, gate_scores
 from purifyctl.engine.quantize import quantize_purifier
@@ -86,7 +86,9 @@ def build_engine(
     started = time.monotonic()
     with working("building the engine") as shown, staged(out) as work:
         shown.show("loading the networks")
-        nets = _with_thresholds(load_networks(config, checkpoint), gate_photos, config.image_size)
+        loaded = load_networks(config, checkpoint)
+        config = with_size(config, loaded)
+        nets = _with_thresholds(loaded, gate_photos, config.image_size)
         shown.show("torch computes the reference")
         photographs = _photographs(parity_photos, config.image_size)
         reference = compute_reference(
@@ -140,6 +142,7 @@ def build_engine(
                 },
             ),
             build_s=round(time.monotonic() - started, 1),
+            fitted_to=nets.purifier.fitted_to,
             varies=plans_for.why_builds_vary(config) if plans_for else "",
             tiling=tiling,
             classifier=nets.preprocessing,

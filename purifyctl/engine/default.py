@@ -31,7 +31,7 @@ def default_engine(classifier: ClassifierOptions | None = None, image_size: int 
     classifier
         What classifies. None, or without a name: the classifier that the purifier was trained with; "none": nothing.
     image_size
-        Side of the square that it takes, in pixels. None: the usual one.
+        Side of the square that it takes, in pixels. None or 0: the classifier's own.
     """
     chosen = (classifier or ClassifierOptions()).choice
     config = EngineConfig(

@@ -8,7 +8,7 @@ rows for a rung does not climb it again.
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
     images = list_images(photos, skip_folder=out)
     subject, facts = load_subject(options)
     truth = truth_as_asked(options, subject.classifier.labels, photos)
+    options = replace(options, image_size=subject.size)
     plan = make_plan(
         images,
         truth,

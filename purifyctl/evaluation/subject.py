@@ -1,5 +1,6 @@
 """Everything that an evaluation loads: classifier, defences and surrogates, and the facts that identify them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,9 @@ from torch import Tensor, nn
 from purifyctl import console
 from purifyctl.attacks import Model, behind
 from purifyctl.checkpoint import load_purifier
-from purifyctl.classifiers import Classifier, load_classifier, weights_sha256
-from purifyctl.config import EngineConfig
+from purifyctl.classifiers import Classifier, load_classifier, own_square, weights_sha256
 from purifyctl.config.evaluate import EvaluateOptions
-from purifyctl.config.values import DEFAULT_GATE_FPR
+from purifyctl.config.values import DEFAULT_GATE_FPR, Size
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     GATED,
@@ -48,6 +48,7 @@ class Subject:
     seed: int
     random: frozenset[str] = frozenset()  # pipelines whose outputs differ from pass to pass
     sketches: Mapping[str, str | None] = field(default_factory=dict)  # by network, of its training photographs
+    size: Size = 0  # pixels; side of the squares that photographs become
 
     @property
     def pipelines(self) -> list[str]:
@@ -89,8 +90,12 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     defences = {defence.name: defence for defence in classical_defences()}
     if taken := [name for name, _ in options.against if name in ("", PURIFIER, GATED, *defences)]:
         raise ConfigError(f"--against {taken[0]}=...: the name is taken.", hint="call it something else")
+    named = (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint()))
+    purifiers = {name: load_purifier(file) for name, file in named}
+    multiple = math.lcm(*(purifier.network.size_multiple for purifier in purifiers.values()))
+    loaded = load_classifier(chosen)
     whole = options.image_size == "original"
-    size = EngineConfig.image_size if options.image_size == "original" else options.image_size
+    size = own_square(loaded, multiple) if options.image_size in (0, "original") else int(options.image_size)
 
     def placed(net: Any) -> Any:
         """A network that classifies or scores, on its device. Of whole pictures it sees the square."""
@@ -99,13 +104,12 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
             show_square(net, size)
         return net
 
-    classifier = placed(load_classifier(chosen))
+    classifier = placed(loaded)
     facts: dict[str, Any] = {
         "classifier": {"name": chosen.name, "weights": chosen.weights, "sha256": weights_sha256(classifier)}
     }
     facts["purifiers"], sketches = {}, {}
-    for name, file in (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint())):
-        purifier = load_purifier(file)
+    for name, purifier in purifiers.items():
         purifier.check_size(size)
         net = _placed(purifier.net, device)
         defences[name] = network_defence(name, AnySize(net, purifier.network.size_multiple) if whole else net)
@@ -126,7 +130,9 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
         {"name": name, "weights": weights, "sha256": weights_sha256(surrogates[name])}
         for name, weights in options.surrogates
     ]
-    subject = Subject(classifier, defences, surrogates, device, options.seed, sketches=sketches)
+    subject = Subject(
+        classifier, defences, surrogates, device, options.seed, sketches=sketches, size="original" if whole else size
+    )
     for name in subject.pipelines:
         _check_numbers(subject, name, probe)
     facts["random"] = [name for name in subject.pipelines if _is_random(subject, name, probe)]

@@ -51,6 +51,8 @@ def show_bundle(bundle: Bundle) -> None:
         ("backend", f"{manifest.backend} {manifest.backend_version}, {manifest.precision}"),
         ("images", f"{manifest.image_size}x{manifest.image_size}, 1 to {manifest.batch_size} at once"),
     ]
+    if manifest.fitted_to:
+        rows.append(("fitted to", ", ".join(manifest.fitted_to)))
     for name, network in manifest.networks.items():
         plans = f"; plans for {', '.join(network.plans)}" if network.plans else ""
         rows.append((name, f"{network.name}, {network.parameters / 1e6:.2f} M parameters{plans}"))

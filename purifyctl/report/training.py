@@ -36,7 +36,9 @@ def write_training_report(folder: Path, file: Path) -> dict[str, Any]:
     kept = _about(folder / "purifier.safetensors")
     step, total = max((int(line["step"]) for line in lines), default=0), kept.get("total_steps")
     best = kept.get("held_out") or {}
-    figures = {"step": step, "total_steps": total, "finished": step == total, "held_out": best}
+    # a training with minutes has no total of steps, and logs its progress
+    finished = step == total or any(line.get("progress", 0) >= 1 for line in lines)
+    figures = {"step": step, "total_steps": total, "finished": finished, "held_out": best}
     pictures = sorted((folder / "pictures").glob("step-*.png"))
     losses = [line for line in lines if "held_out" not in line]
     write_page(

@@ -55,7 +55,7 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
         )
     if options.whole:
         _ = bundle.tiling  # refuses a purifier that takes no tiles
-    elif options.size not in (None, bundle.manifest.image_size):
+    elif options.size not in (None, 0, bundle.manifest.image_size):
         raise ConfigError(
             f"{bundle.path} takes squares of {bundle.manifest.image_size} pixels, and --size is {options.size}.",
             hint=f"purifyctl build-engine --image-size {options.size} --out DIR, then run --engine DIR",

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from purifyctl import __version__
 from purifyctl.config import TrainConfig, to_dict
 from purifyctl.machine import machine
-from purifyctl.metrics import Share
+from purifyctl.training.classifier_view import validation_size
 from purifyctl.training.objectives.perceptual import describe_perceptual
 from purifyctl.training.phases import PlannedPhase
+from purifyctl.training.state import State
+from purifyctl.training.validation import comparison
 
 _CARD = """# Purifier card
 
@@ -30,9 +31,7 @@ with 95 % Wilson intervals. Gray-box attacks know the classifier, not the purifi
 go through both. These figures chose the step that was kept, so they flatter it: measure with `purifyctl evaluate` on
 photographs from elsewhere.
 
-| | unpurified | purified |
-|---|---|---|
-{rows}
+{table}
 
 **An attacker who knows the purifier can attack through it.** `purifyctl evaluate` measures that too.
 
@@ -49,14 +48,16 @@ def write_card(
     config: TrainConfig,
     phase: PlannedPhase,
     source: str,
-    best: Mapping[str, Any],
+    state: State,
+    weights: Mapping[str, str],
     seconds: float,
-    step: int,
 ) -> None:
-    """Write the card of the purifier with held-out figures `best`, of `phase`, after `step` steps and `seconds`."""
-    n = best["n"]
-    pairs = {"clean": (best["clean_top1"], best["purified_clean_top1"])}
-    pairs |= {name: (pair["attacked_top1"], pair["purified_top1"]) for name, pair in best["attacked"].items()}
+    """Write the card of the purifier that is kept, which `phase` made, after `seconds`.
+
+    `weights`: the SHA-256 of each classifier's weights, by the classifier's name.
+    """
+    best = state.best
+    columns, rows = comparison(state.before, best)
     labels = {"true": "true labels"}.get(best["labels"], "against the classifier's own predictions on clean images")
     facts = machine()
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
@@ -65,22 +66,22 @@ def write_card(
         version=__version__,
         source=source,
         share=config.held_out,
-        step=step,
+        step=state.step,
         best_step=best["step"],
         of_phase=f", in phase {phase.name}" if config.phases else "",
         minutes=seconds / 60,
         hardware=f"{gpu}{facts['cores']} cores of {facts['processor']}",
         torch=torch.__version__,
         seed=config.seed,
-        classifiers=", ".join(f"{c.name} ({c.weights or 'its own weights'})" for c in config.classifiers),
+        classifiers=", ".join(
+            f"{c.name} ({c.weights or 'its own weights'}, SHA-256 {weights[c.name][:12]})" for c in config.classifiers
+        ),
         perceptual=describe_perceptual(config.objective),
         first=phase.config.classifiers[0].name,
-        n=n,
+        n=best["n"],
         labels=labels,
-        size=config.image_size,
-        rows="\n".join(
-            f"| {name} | {Share(round(a * n), n)} | {Share(round(b * n), n)} |" for name, (a, b) in pairs.items()
-        ),
+        size=validation_size(phase.config),
+        table="\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)),
         recipe=json.dumps(to_dict(config), indent=2),
     )
     path.write_text(text)

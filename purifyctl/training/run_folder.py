@@ -12,9 +12,7 @@ state.pt                 everything that a later call needs to resume
 import hashlib
 import json
 import pickle
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import purifyctl
 from purifyctl import console
 from purifyctl.checkpoint import Checkpoint, load_purifier, save_purifier
 from purifyctl.config import TrainConfig, from_dict, to_dict
@@ -30,10 +27,11 @@ from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
 from purifyctl.settings import differences, read_settings
 from purifyctl.sources import ImageFile
-from purifyctl.sources.sketch import merge, sketch
 from purifyctl.strip import Line, draw_strip
+from purifyctl.training.about import about_purifier, sketch_of
 from purifyctl.training.card import write_card
 from purifyctl.training.phases import PlannedPhase
+from purifyctl.training.state import State, state_of
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.validation import describe, score
 
@@ -42,31 +40,14 @@ _ELSEWHERE = "choose another --out"
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError)
 
 
-@dataclass
-class State:
-    """Where a training stands. The loop moves it on; `save` writes it and `restore` reads it."""
-
-    phase: int = 0  # the number of the phase under way
-    step: int = 0  # steps that are done, over all phases
-    best: dict[str, Any] = field(default_factory=dict)  # held-out figures of the purifier that is kept; empty: none yet
-    validations_since_best: int = 0  # scheduled ones of this phase
-    seconds: float = 0.0  # of training, by earlier calls
-    networks: dict[str, Any] | None = None  # what the phase's trainer loads; None: the phase begins
-
-    def begin_phase(self, phase: PlannedPhase) -> None:
-        """Move on to the first step of `phase`."""
-        self.phase, self.step = phase.number, phase.begin
-        self.validations_since_best, self.networks = 0, None
-
-
 class RunFolder:
     """The run folder of one training. All processes read it; the leading one writes it."""
 
     def __init__(
         self,
         path: Path,
-        config: TrainConfig,
-        phases: Sequence[PlannedPhase],
+        recipe: TrainConfig,
+        phases: list[PlannedPhase],
         photographs: Sequence[ImageFile],
         photos: Path,
         start: Checkpoint | None,
@@ -75,16 +56,16 @@ class RunFolder:
 
         Nothing is read or written yet.
         """
-        self.path = path
-        self._config, self._phases, self._start = config, phases, start
-        self._total_steps = phases[-1].end
+        self.path, self.phases = path, phases
+        self.weights: dict[str, str] = {}  # the SHA-256 of each classifier's weights, by the classifier's name
+        self._recipe, self._start = recipe, start
         self._source = f"{len(photographs)} photographs in {photos}"
         self._photographs = photographs
         self._board: Any = None
         # in the form that it has when it is read back; where the photographs lie does not matter
         names = "\n".join(str(photograph.path) for photograph in photographs)
         self._begun = {
-            "recipe": json.loads(json.dumps({**to_dict(config), "photos": ""})),
+            "recipe": json.loads(json.dumps({**to_dict(recipe), "photos": ""})),
             "photographs": hashlib.sha256(names.encode(errors="replace")).hexdigest(),
         }
 
@@ -119,14 +100,7 @@ class RunFolder:
                 raise ConfigError(f"{self.path} holds a training with other photographs.", hint=_ELSEWHERE)
             self._begun = earlier
             saved = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
-            return State(
-                phase=int(saved["phase"]),
-                step=int(saved["step"]),
-                best=json.loads(saved["best"]),
-                validations_since_best=int(saved["validations_since_best"]),
-                seconds=float(saved["seconds"]),
-                networks=saved["networks"],
-            )
+            return state_of(saved, self.phases)
         except _DAMAGED as error:
             raise TrainingError(f"{self.path} cannot be resumed: {error!r}", hint=_ELSEWHERE) from None
 
@@ -144,12 +118,12 @@ class RunFolder:
         if state.step:
             lines = [line for line in log.read_text().splitlines() if _step_of(line) <= state.step]
             write_atomically(log, "".join(f"{line}\n" for line in lines).encode())
-            console.note(f"Resuming {self.path} from step {state.step} of {self._total_steps}.")
+            console.note(f"Resuming {self.path} from step {state.step}, to {self.describe_end()}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "training.json", self._begun)
             log.unlink(missing_ok=True)
-            console.note(f"Training on {self._source}, {self._total_steps} steps, into {self.path}.")
+            console.note(f"Training on {self._source}, to {self.describe_end()}, into {self.path}.")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -157,15 +131,32 @@ class RunFolder:
         else:
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=state.step + 1)
 
+    def describe_end(self, phase: PlannedPhase | None = None) -> str:
+        """Where a phase ends; None: the whole training."""
+        end = (phase or self.phases[-1]).end
+        return f"minute {end / 60:.4g} of training" if self._recipe.minutes else f"step {end:.0f}"
+
     def purifier_of_phase_before(self, phase: PlannedPhase) -> nn.Module:
         """The purifier that `phase` starts from: the last or the best one of the phase before."""
         return load_purifier(self.path / (LAST if phase.goes_on_from == "last" else CHECKPOINT)).net
 
-    def log(self, phase: PlannedPhase, step: int, losses: Mapping[str, float]) -> None:
+    def log(self, phase: PlannedPhase, state: State, losses: Mapping[str, float]) -> None:
         """Losses of one step, each before it is weighted; "generator" is their weighted sum."""
-        self._write({"step": step, "phase": phase.name, **losses})
+        self._write({"step": state.step, "phase": phase.name, **self._progress(state), **losses})
         for name, value in losses.items():
-            self._plot(f"loss/{name}", value, step)
+            self._plot(f"loss/{name}", value, state.step)
+
+    def _progress(self, state: State) -> dict[str, float]:
+        """The share of the minutes that are over, where the recipe has minutes."""
+        return {"progress": round(state.trained_s / self.phases[-1].end, 5)} if self._recipe.minutes else {}
+
+    def measured_before(self, state: State, figures: Mapping[str, Any], lines: list[Line]) -> None:
+        """Note the held-out `figures` of the purifier that the training starts from."""
+        state.before = {"step": 0, "phase": "before", **figures}
+        self._write({"step": 0, "phase": "before", "held_out": state.before})
+        console.event("held_out", **state.before)
+        console.note(f"before: {describe(figures)}")
+        self._draw(0, lines)
 
     def keep(
         self, trainer: Trainer, state: State, figures: Mapping[str, Any], lines: list[Line], *, scheduled: bool
@@ -177,7 +168,7 @@ class RunFolder:
         """
         step, phase = state.step, trainer.phase
         figures = {"step": step, "phase": phase.name, **figures}
-        self._write({"step": step, "phase": phase.name, "held_out": figures})
+        self._write({"step": step, "phase": phase.name, **self._progress(state), "held_out": figures})
         console.event("held_out", **figures)
         self._plot("held_out/score", score(figures), step)
         self._plot("held_out/purified_clean_top1", figures["purified_clean_top1"], step)
@@ -198,21 +189,13 @@ class RunFolder:
     def save(self, state: State, trainer: Trainer, seconds: float) -> None:
         """Save everything that a later call needs to resume. `seconds`: how long this call has been training."""
         total = state.seconds + seconds
-        for phase in self._phases:
+        for phase in self.phases:
             if phase.name == state.best.get("phase"):
-                write_card(self.path / "card.md", self._config, phase, self._source, state.best, total, state.step)
-        saved = {
-            "networks": trainer.state(),
-            "phase": state.phase,
-            "step": state.step,
-            "seconds": total,
-            "best": json.dumps(state.best),
-            "validations_since_best": state.validations_since_best,
-        }
+                write_card(self.path / "card.md", self._recipe, phase, self._source, state, self.weights, total)
         if self._board:
             self._board.flush()
         temporary = self.path / f".{STATE}.part"
-        torch.save(saved, temporary)
+        torch.save(state.to_save(trainer.state(), total), temporary)
         temporary.replace(self.path / STATE)
 
     def write_unreadable(self, why: Mapping[str, str]) -> Path:
@@ -245,32 +228,21 @@ class RunFolder:
 
     @cached_property
     def _sketch(self) -> str | None:
-        """A sketch of all photographs that ever shaped the purifier; None where it started from one that has none."""
-        mine = sketch(self._photographs)
-        if self._start is None:
-            return mine
-        return merge([mine, self._start.photographs]) if self._start.photographs is not None else None
+        return sketch_of(self._photographs, self._start)
 
     def _save_purifier(self, name: str, trainer: Trainer, figures: Mapping[str, Any]) -> None:
-        so_far = self._phases[: trainer.phase.number + 1]
-        guides = [classifier.name for phase in so_far for classifier in phase.config.classifiers]
-        before = self._start.guided_by if self._start else []
-        about = {
-            "recipe": to_dict(_without_places(self._config)),
-            "phase": trainer.phase.name,
-            "step": figures["step"],
-            "total_steps": self._total_steps,
-            "held_out": dict(figures),
-            "versions": {
-                "purifyctl": purifyctl.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "device": str(trainer.workers.device),
-            "guided_by": list(dict.fromkeys([*before, *guides])),
-            "photographs": self._sketch,
-        }
-        save_purifier(self.path / name, trainer.purifier, self._config.network, about)
+        about = about_purifier(
+            self._recipe,
+            self.phases[: trainer.phase.number + 1],
+            figures,
+            start=self._start,
+            weights=self.weights,
+            photographs=self._sketch,
+            device=trainer.workers.device,
+        )
+        if not self._recipe.minutes:
+            about["total_steps"] = int(self.phases[-1].end)
+        save_purifier(self.path / name, trainer.purifier, self._recipe.network, about)
 
 
 def _recipe_of(path: Path, recipe: Mapping[str, Any]) -> TrainConfig:
@@ -279,17 +251,6 @@ def _recipe_of(path: Path, recipe: Mapping[str, Any]) -> TrainConfig:
         return from_dict(TrainConfig, recipe)
     except ConfigError as error:
         raise ConfigError(f"{path} holds a training of another version: {error.message}", hint=_ELSEWHERE) from None
-
-
-def _without_places(config: TrainConfig) -> TrainConfig:
-    """The recipe with the names of files instead of their paths: a checkpoint travels, and folders do not."""
-
-    def name(file: str) -> str:
-        return Path(file).name if Path(file).exists() else file
-
-    objective = replace(config.objective, perceptual_weights=name(config.objective.perceptual_weights))
-    classifiers = tuple(replace(classifier, weights=name(classifier.weights)) for classifier in config.classifiers)
-    return replace(config, photos="", start=name(config.start), classifiers=classifiers, objective=objective)
 
 
 def _step_of(line: str) -> float:

@@ -36,13 +36,15 @@ class Trainer:
         workers: Workers,
         start: nn.Module | None = None,
         cache: AttackCache | None = None,
+        first_step: int = 0,
     ) -> None:
         """`classifiers`: those of the phase, in its order. `start`: a purifier whose weights the phase starts from.
 
-        `cache`: of attacked images, where the recipe wants one.
+        `cache`: of attacked images, where the recipe wants one. `first_step`: of the phase, in the whole training.
         """
         config = phase.config
         self.phase, self.workers, self._cache = phase, workers, cache
+        self._first_step = first_step
         self.views = [classifier_view(classifier, config) for classifier in classifiers]
         self.objective = build_objective(config, classifiers, workers.device)
         torch.manual_seed(config.seed)
@@ -69,7 +71,7 @@ class Trainer:
         module: nn.Module = self.averaged.module if self.averaged is not None else self.generator
         return module
 
-    def step(self, x: Tensor, step: int, places: Sequence[int] = ()) -> dict[str, float]:
+    def step(self, x: Tensor, step: int, places: Sequence[int] = (), place: float | None = None) -> dict[str, float]:
         """Update the discriminator, if there is one, and the purifier on clean images `x`.
 
         Parameters
@@ -80,6 +82,8 @@ class Trainer:
             The step's number in the whole training.
         places
             The images' places in the cache of attacked images, where there is one.
+        place
+            Where the step stands in its phase's schedule. None: at `step`.
 
         Returns
         -------
@@ -90,24 +94,26 @@ class Trainer:
         TrainingError
             A loss or its gradient is no longer a finite number.
         """
-        config, step_of_phase = self.phase.config, step - self.phase.begin
+        config, step_of_phase = self.phase.config, step - self._first_step
+        place = step if place is None else place
         # the same numbers again after a resume, and others in every process
         seed = (config.seed * 1_000_003 + step_of_phase) * self.workers.count + self.workers.rank
         torch.manual_seed(seed)
         rng = np.random.default_rng((config.seed, step_of_phase))
         chosen = int(rng.integers(len(self.views)))
-        self.set_learning_rate(step)
+        self.set_learning_rate(place)
 
         losses: dict[str, Tensor] = {}
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             with torch.no_grad():
                 clean_logits = self.views[chosen](x).float()
             # attacked away from the classifier's own predictions: true labels would leak into the attack
-            x_adv = self.attack(x, clean_logits.argmax(1), chosen, rng, places, step)
+            x_adv = self.attack(x, clean_logits.argmax(1), chosen, rng, places, place)
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
             data = StepData(x, x_adv, clean_logits, chosen)
-            output = self.objective.output(self.generator, data)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision != "fp32"):
+                output = self.objective.output(self.generator, data)
 
             # discriminator: distinguish clean images from purified ones
             if self.discriminator is not None and self.optimiser_d is not None:
@@ -124,7 +130,7 @@ class Trainer:
         return {name: float(loss.detach()) for name, loss in {"generator": total, **terms, **losses}.items()}
 
     def attack(
-        self, x: Tensor, y: Tensor, chosen: int, rng: np.random.Generator, places: Sequence[int], step: int
+        self, x: Tensor, y: Tensor, chosen: int, rng: np.random.Generator, places: Sequence[int], place: float
     ) -> Tensor:
         """`x` attacked away from `y`, each image with an attack and a budget of its own; some are left clean.
 
@@ -134,7 +140,7 @@ class Trainer:
             return x
         config, workers = self.phase.config, self.workers
         # sampled for the whole batch, then shared out among the processes
-        of_batch = sample_attacks(config, len(x) * workers.count, self.phase.growth(step), rng)
+        of_batch = sample_attacks(config, len(x) * workers.count, self.phase.growth(place), rng)
         kind, eps, attacked = (
             workers.share(each).to(x.device) for each in (of_batch.kind, of_batch.eps, of_batch.attacked)
         )
@@ -151,11 +157,11 @@ class Trainer:
         cached = self._cache.get(places, lambda: attack_each(config.attacks, everything, x, y, model_of))
         return torch.where(attacked.view(-1, 1, 1, 1), cached.to(x), x)
 
-    def set_learning_rate(self, step: int) -> None:
-        """Give both optimisers the learning rate of `step`."""
+    def set_learning_rate(self, place: float) -> None:
+        """Give both optimisers the learning rate of a place in the phase's schedule."""
         for optimiser in (self.optimiser_g, self.optimiser_d):
             for group in optimiser.param_groups if optimiser else ():
-                group["lr"] = self.phase.learning_rate(step)
+                group["lr"] = self.phase.learning_rate(place)
 
     def _adam(self, net: nn.Module) -> torch.optim.Adam:
         config = self.phase.config

@@ -1,6 +1,7 @@
-"""Several processes train one purifier. torchrun starts them, and each takes its share of every batch.
+"""Several processes train one purifier: each takes its share of every batch.
 
-    torchrun --nproc-per-node 8 -m purifyctl train paper --photos DIR --out runs/paper
+    purifyctl train fit --processes 2 ...                                starts the others itself
+    torchrun --nproc-per-node 8 -m purifyctl train paper ...             for machines that a scheduler starts together
 
 Every process holds the same weights and takes the same steps, because gradients are averaged before each step. Only
 the first process writes, validates and prints; the losses in its log are those of its share. On GPUs, batch norms (of
@@ -9,17 +10,32 @@ the U-Net and the discriminator) see the whole batch. On CPUs torch cannot do th
 
 import datetime
 import os
-from collections.abc import Iterator
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from purifyctl import console
+from purifyctl.config import TrainConfig
+from purifyctl.errors import ConfigError, TrainingError
+from purifyctl.interrupt import drain_on_interrupt
+from purifyctl.machine import keep_freed_memory
 
+T = TypeVar("T")
+
+_FAILURES = (ProcessRaisedException, ProcessExitedException)
 LONGEST_WAIT = datetime.timedelta(hours=12)  # while the first process validates
+LEAST_IMAGES = 2  # of a batch for each process on a CPU: with fewer, the classifier's layers are slower for each image
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class Workers:
     device: torch.device
     rank: int = 0
     count: int = 1
+    started_here: bool = False  # by the first process, which alone listens to Ctrl-C then
 
     @property
     def leads(self) -> bool:
@@ -63,28 +80,156 @@ class Workers:
         """Whether any process says yes."""
         return bool(self.largest(int(flag)))
 
-    def largest(self, number: int) -> int:
+    def largest(self, number: float) -> float:
         """The largest of the processes' numbers. Waits for all of them."""
+        return self.largest_of([number])[0]
+
+    def largest_of(self, numbers: list[float]) -> list[float]:
+        """`largest` of each of several numbers, in one exchange."""
         if self.count == 1:
-            return number
-        numbers = torch.tensor(number, device=self.device)
-        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
-        return int(numbers)
+            return numbers
+        exchanged = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(exchanged, op=dist.ReduceOp.MAX)
+        return [float(number) for number in exchanged]
+
+    def gather(self, mine: dict[str, str]) -> dict[str, str]:
+        """What all processes have found together."""
+        if self.count == 1:
+            return mine
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, mine)
+        return {key: value for each in found for key, value in each.items()}
+
+    @contextmanager
+    def interrupts(self, promise: str) -> Iterator[threading.Event]:
+        """`drain_on_interrupt` in the processes that listen; in the others, an event that is never set."""
+        if self.started_here and not self.leads:
+            yield threading.Event()
+            return
+        with drain_on_interrupt(promise) as event:
+            yield event
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While the other processes wait for this one, it uses their cores, too."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(_cores() if self.started_here else before)
+        yield
+        torch.set_num_threads(before)
 
 
-@contextmanager
-def join_workers() -> Iterator[Workers]:
-    """The processes of this training: those that torchrun started, or this one alone."""
+def processes_that_pay(config: TrainConfig) -> int:
+    """How many processes train fastest here: one for each GPU; on a CPU one for each core, with images for each.
+
+    A batch norm of the purifier or the discriminator would see less of the batch on a CPU, so there it is one.
+    """
+    if "LOCAL_RANK" in os.environ:  # torchrun has started them
+        return 1
+    gan = any(weights.get("gan") for weights in ({"gan": config.objective.gan}, *(p.objective for p in config.phases)))
+    normalised = gan or config.network.kind == "unet"
+    if torch.cuda.is_available():
+        most = torch.cuda.device_count()
+    else:
+        most = 1 if normalised else min(_cores(), config.batch_size // LEAST_IMAGES)
+    return max((n for n in range(1, most + 1) if config.batch_size % n == 0), default=1)
+
+
+def together(processes: int, function: Callable[[Workers], T]) -> T:
+    """Call `function` in this many processes; returns what it returns in this one, which leads.
+
+    Where torchrun started this process, it is one of torchrun's, and no other is started.
+
+    Raises
+    ------
+    ConfigError
+        Both torchrun and the caller ask for several processes.
+    TrainingError
+        Another process failed.
+    """
     on_gpu = torch.cuda.is_available()
-    if "LOCAL_RANK" not in os.environ:  # torchrun sets it
-        yield Workers(torch.device("cuda" if on_gpu else "cpu"))
-        return
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
-    workers = Workers(device, dist.get_rank(), dist.get_world_size())
-    if not workers.leads:
-        console.hush()
-    yield workers
+    if "LOCAL_RANK" in os.environ:  # torchrun sets it
+        if processes > 1:
+            raise ConfigError("torchrun has started the processes already.", hint="leave out --processes")
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
+        if dist.get_rank():
+            console.hush()
+        return _work(Workers(device, dist.get_rank(), dist.get_world_size()), function)
+    if processes == 1:
+        return function(Workers(torch.device("cuda" if on_gpu else "cpu")))
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(prefix="purifyctl-") as folder:  # a file that only this user can read, not a port
+        meeting = Path(folder)
+        # starts them at once; they import torch, which takes seconds, before they write that they are ready
+        others: Any = start_processes(  # type: ignore[no-untyped-call]
+            _other, (processes, meeting, function), processes - 1, join=False, daemon=True, start_method="spawn"
+        )
+        try:
+            while len(list(meeting.glob("ready-*"))) < processes - 1:
+                others.join(0)  # raises if one has failed
+                time.sleep(0.05)
+            result = _work(_join(0, processes, meeting), function)
+            others.join(grace_period=60)
+            return result
+        except (RuntimeError, *_FAILURES) as error:
+            _explain(others, error)
+            raise
+        finally:
+            for process in others.processes:
+                process.kill()
+                process.join()
+            if dist.is_initialized():  # after a failure
+                dist.destroy_process_group()
+            torch.set_num_threads(threads)
+
+
+def _other(number: int, processes: int, meeting: Path, function: Callable[[Workers], Any]) -> None:
+    """One of the processes that `together` starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them all; the first one decides what follows
+    keep_freed_memory()
+    console.configure(quiet=True)
+    leader = os.getppid()
+    (meeting / f"ready-{number}").touch()
+    while not (meeting / "begin").exists():
+        if os.getppid() != leader:
+            return
+        time.sleep(0.05)
+    _work(_join(number + 1, processes, meeting), function)
+
+
+def _join(rank: int, processes: int, meeting: Path) -> Workers:
+    """Meet the other processes. They talk over this machine's loopback device only."""
+    if rank == 0:
+        (meeting / "begin").touch()
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(max(1, _cores() // processes))
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    store = dist.FileStore(str(meeting / "store"), processes)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=processes, timeout=LONGEST_WAIT
+    )
+    return Workers(device, rank, processes, started_here=True)
+
+
+def _work(workers: Workers, function: Callable[[Workers], T]) -> T:
+    if workers.device.type == "cuda":
+        torch.cuda.set_device(workers.device)
+    result = function(workers)
     dist.destroy_process_group()  # not after an exception: processes could wait for each other
+    return result
+
+
+def _explain(others: Any, error: Exception) -> None:
+    """If another process has failed, that is why this one cannot continue: raise what it said."""
+    try:
+        others.join(timeout=5)
+    except _FAILURES as failure:
+        error = failure
+    if isinstance(error, _FAILURES):
+        said = str(error).strip().splitlines()[-1]
+        raise TrainingError(f"Another process of this training failed: {said}", hint="or try --processes 1") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

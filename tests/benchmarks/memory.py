@@ -25,7 +25,7 @@ from purifyctl.machine import keep_freed_memory
 from purifyctl.shipped import shipped_checkpoint
 from purifyctl.training.phases import plan_phases
 from purifyctl.training.trainer import Trainer
-from purifyctl.training.workers import join_workers
+from purifyctl.training.workers import Workers
 
 RECIPE = Path(__file__).parents[2] / "train" / "shipped.toml"
 BATCH = 16
@@ -42,17 +42,16 @@ def measure() -> dict[str, float]:
     small, x = torch.rand(BATCH, 3, 160, 160), torch.rand(BATCH, 3, 256, 256)
     y = torch.zeros(BATCH, dtype=torch.int64)
     pgd = AttackConfig("pgd")
-    with join_workers() as workers:
-        trainer = Trainer(plan_phases(recipe, 1000)[0], [classifier], workers)
-        small = small.contiguous(memory_format=torch.channels_last)
-        steps = iter(range(1000))
-        tasks: list[tuple[Callable[[], object], int]] = [
-            (lambda: trainer.step(small, next(steps)), 25),
-            (lambda: make_attack(pgd, classifier, x, y, 8 / 255), 1),
-            (lambda: make_attack(pgd, behind(purifier, classifier), x, y, 8 / 255), 1),
-            (torch.no_grad()(lambda: classifier(purifier(x))), 10),
-        ]
-        return {row: _milliseconds(task, times) for row, (task, times) in zip(ROWS, tasks, strict=True)}
+    trainer = Trainer(plan_phases(recipe, 1000)[0], [classifier], Workers(torch.device("cpu")))
+    small = small.contiguous(memory_format=torch.channels_last)
+    steps = iter(range(1000))
+    tasks: list[tuple[Callable[[], object], int]] = [
+        (lambda: trainer.step(small, next(steps)), 25),
+        (lambda: make_attack(pgd, classifier, x, y, 8 / 255), 1),
+        (lambda: make_attack(pgd, behind(purifier, classifier), x, y, 8 / 255), 1),
+        (torch.no_grad()(lambda: classifier(purifier(x))), 10),
+    ]
+    return {row: _milliseconds(task, times) for row, (task, times) in zip(ROWS, tasks, strict=True)}
 
 
 def _milliseconds(task: Callable[[], object], times: int) -> float:
