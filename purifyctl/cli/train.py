@@ -77,8 +77,5 @@ def train(
 
 def build_command(config: TrainConfig, folder: Path) -> str:
     """The command that builds an engine from this training."""
-    words = ["purifyctl", "build-engine", "--checkpoint", str(folder)]
-    classifier = config.classifiers[0]
-    words += ["--classifier", classifier.name]
-    words += ["--weights", classifier.weights] if classifier.weights else []
+    words = ["purifyctl", "build-engine", "--checkpoint", str(folder), *config.classifiers[0].flags]
     return shlex.join([*words, "--out", f"engines/{folder.name}"])

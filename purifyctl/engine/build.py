@@ -13,7 +13,7 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.config import BACKENDS, ClassifierConfig, EngineConfig, to_dict
+from purifyctl.config import BACKENDS, EngineConfig, to_dict
 from purifyctl.engine import trust
 from purifyctl.engine.agreement import check_agreement, explain_differences
 from purifyctl.engine.backends import LOCAL, implementation, plan_builder
@@ -210,23 +210,11 @@ def _command(config: EngineConfig, out: Path, folders: Mapping[str, Path | None]
     words += ["--backend", config.backend, "--precision", config.precision]
     words += ["--image-size", str(config.image_size), "--batch-size", str(config.batch_size)]
     words += [word for target in config.targets for word in ("--target", target)]
-    words += _classifier_words(config.classified_by)
+    if chosen := config.classified_by:
+        name, weights, labels = map(absolute, (chosen.name, chosen.weights, chosen.labels))
+        words += replace(chosen, name=name, weights=weights, labels=labels).flags
     if config.fused:
         words.append("--fused")
     if config.gate != "shipped":
         words += ["--gate", absolute(config.gate)]
     return shlex.join(words)
-
-
-def _classifier_words(chosen: ClassifierConfig | None) -> list[str]:
-    """The flags that name this classifier."""
-    if chosen is None:
-        return []
-    words = ["--classifier", absolute(chosen.name)]
-    for flag, file in (("--weights", chosen.weights), ("--labels", chosen.labels)):
-        words += [flag, absolute(file)] if file else []
-    words += ["--input-size", "x".join(map(str, chosen.input_size))] if chosen.input_size else []
-    words += ["--crop", str(chosen.crop)] if chosen.crop is not None else []
-    for flag, values in (("--mean", chosen.mean), ("--std", chosen.std)):
-        words += [flag, ",".join(map(str, values))] if values else []
-    return words
