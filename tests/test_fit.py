@@ -26,6 +26,7 @@ from purifyctl.report.training import write_training_report
 from purifyctl.training import loop, prepare, train
 from purifyctl.training.classifier_view import classifier_view
 from purifyctl.training.phases import plan_phases
+from purifyctl.training.prepare import in_square_of
 from purifyctl.training.validation import comparison
 from purifyctl.training.workers import Workers, processes_that_pay, together
 from tests import tiny
@@ -144,7 +145,7 @@ def test_what_cannot_be_fitted_is_refused_with_what_is_needed(photos: Path, tmp_
     assert "--classifier" in caught.value.hint
     many = tiny.photographs(tmp_path / "many", 20)
     same = timed(classifiers=(ClassifierConfig("tests.test_fit:one_class"),), held_out=0.9, batch_size=1)
-    with pytest.raises(ConfigError, match=r"says '9' of all 18 held-out photographs"):
+    with pytest.raises(ConfigError, match=r"says 'class 9' of all 18 held-out photographs"):
         train(same, many, out)
 
 
@@ -196,6 +197,19 @@ def test_where_an_engine_resizes_a_training_shows_crops_at_that_scale() -> None:
     for resize, expected in ((72, 32), (128, 18), (36, 64)):
         classifier_view(classifier, timed(resize=resize, phases=()))(torch.rand(1, 3, 32, 32))
         assert seen.pop() == pytest.approx(expected, abs=1)
+
+
+def test_a_classifier_that_takes_one_size_only_is_trained_with_crops_of_that_size_or_with_whole_squares() -> None:
+    seen: list[int] = []
+    fixed = at_64()
+    fixed.fixed = True
+    fixed.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    two = timed().phases
+    for asked, phases, crop in ((0, (), 64), (0, two, 64), (96, (), 96)):
+        made = in_square_of(fixed, timed(resize=asked, phases=phases))
+        assert {made.image_size, *(phase.image_size for phase in made.phases)} == {crop}
+        classifier_view(fixed, made)(torch.rand(1, 3, crop, crop))
+        assert seen.pop() == 64  # at the scale of use: nothing enlarges a crop
 
 
 def test_as_many_processes_train_as_pay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ def classifier_view(classifier: Classifier, config: TrainConfig) -> Model:
     """
     if config.classifier_sees == "centre":
         return classifier
+    if config.classifier_sees == "in_use" and classifier.fixed and classifier.input_size != (config.image_size,) * 2:
+        return classifier  # it takes one size only: its own crop
     scale = classifier.scale_in(config.resize) if config.classifier_sees == "in_use" else 1.0
     if scale == 1:
         return classifier.logits

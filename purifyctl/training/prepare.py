@@ -87,12 +87,24 @@ def load_classifiers(config: TrainConfig, device: torch.device) -> dict[Classifi
 
 
 def in_square_of(classifier: Classifier, config: TrainConfig) -> TrainConfig:
-    """The recipe for the square of this classifier's engine, where it says `resize = 0`."""
-    if config.resize:
+    """The recipe for the square of this classifier's engine, where it says `resize = 0`.
+
+    A classifier that takes one size only sees crops of that size, or whole squares, of which it takes the middle.
+    """
+    multiple = config.network.size_multiple
+    if not config.resize:
+        side = own_square(classifier, multiple)
+        console.note(
+            f"An engine for {classifier.name} purifies squares of {side} pixels; photographs are cut from these."
+        )
+        config = for_squares(config, side)
+    if config.classifier_sees != "in_use" or not classifier.fixed or classifier.input_size is None:
         return config
-    side = own_square(classifier, config.network.size_multiple)
-    console.note(f"An engine for {classifier.name} purifies squares of {side} pixels; photographs are cut from these.")
-    return for_squares(config, side)
+    own = classifier.input_size[0]
+    possible = own % multiple == 0 and classifier.scale_in(config.resize) == 1
+    size = own if possible else config.resize
+    phases = tuple(replace(phase, image_size=size) for phase in config.phases)
+    return replace(config, image_size=size, phases=phases)
 
 
 def warn_if_small(photographs: Sequence[ImageFile], side: int) -> None:

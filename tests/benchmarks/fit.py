@@ -22,7 +22,7 @@ from purifyctl import console
 from purifyctl.attacks import make_attack
 from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import load_classifier, own_square
-from purifyctl.config import AttackConfig, format_eps
+from purifyctl.config import AttackConfig, ClassifierConfig, format_eps
 from purifyctl.config.recipes import find_recipe
 from purifyctl.config.train import TrainOptions
 from purifyctl.labels import TruthFromFolder
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--val", type=Path, required=True, help="to measure on; folders named after classes")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--classifier", required=True)
-    parser.add_argument("--weights", default="", help="NAME=FILE")
+    parser.add_argument("--weights", default="", help="FILE, or NAME=FILE")
     parser.add_argument("--n", type=int, default=256, help="photographs to measure on, evenly spaced")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -62,16 +62,16 @@ def main() -> None:
         facts |= {"steps": done.steps, "photographs": len(list_images(given.photos))}
     chosen = options.config(recipe).classifiers[0]
     purifier = given.out if given.minutes else shipped_checkpoint()
-    facts |= measure(purifier, chosen.name, chosen.weights, given.val, given.n)
+    facts |= measure(purifier, chosen, given.val, given.n)
     print(json.dumps(facts, indent=1))
     if given.json:
         given.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def measure(purifier: Path, name: str, weights: str, val: Path, most: int) -> dict[str, Any]:
+def measure(purifier: Path, chosen: ClassifierConfig, val: Path, most: int) -> dict[str, Any]:
     """The figures of one purifier in front of one classifier, on photographs of the folder `val`."""
     checkpoint = load_purifier(purifier)
-    classifier = load_classifier(name, weights).to(memory_format=torch.channels_last)
+    classifier = load_classifier(chosen).to(memory_format=torch.channels_last)
     side = own_square(classifier, checkpoint.network.size_multiple)
     truth_of = TruthFromFolder(classifier.labels)
     files = [file for file in list_images(val) if truth_of(file.path) is not None]
