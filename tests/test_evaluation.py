@@ -24,6 +24,7 @@ from purifyctl.report.evaluation import describe
 from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images
 from purifyctl.sources.sketch import sketch
+from purifyctl.truth import TruthFromFolder
 from tests import tiny
 from tests.evaluating import ALL, FGSM, PGD, SIZE
 
@@ -49,14 +50,14 @@ def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
     (photos / "unknown").mkdir()
     shutil.copy(photos / "cats" / "1.jpg", photos / "unknown")
     (photos / "cats" / "gone.jpg").symlink_to("nowhere")
-    labels, sizes = Labels(("cats", "dogs")), {"expensive_limit": 3, "chunk_size": 2}
-    plan = make_plan(list_images(photos), labels, "folder", limit=5, seed=0, **sizes)
+    truth, sizes = TruthFromFolder(Labels(("cats", "dogs"))), {"expensive_limit": 3, "chunk_size": 2}
+    plan = make_plan(list_images(photos), truth, limit=5, seed=0, **sizes)
     assert sorted(photograph.true_index for photograph in plan.photographs[:4]) == [0, 0, 1, 1]
     assert plan.photographs[0].true_index != plan.photographs[1].true_index
     orders = {
         tuple(
             str(photograph.image.path)
-            for photograph in make_plan(list_images(photos), labels, "folder", limit=5, seed=s, **sizes).photographs
+            for photograph in make_plan(list_images(photos), truth, limit=5, seed=s, **sizes).photographs
         )
         for s in range(8)
     }
@@ -66,8 +67,8 @@ def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
     assert plan.unlabelled == 1
     assert [plan.climbing(Rung("adaptive", PGD, 0.1, pipeline=PURIFIER), n) for n in range(3)] == [2, 1, 0]
     assert [plan.climbing(Rung("gray_box", PGD, 0.1), n) for n in range(3)] == [2, 2, 1]
-    with pytest.raises(ConfigError, match="named after a class"):
-        make_plan(list_images(photos), Labels(()), "folder", limit=None, seed=0, **sizes)
+    with pytest.raises(ConfigError, match="No photograph has a true label"):
+        make_plan(list_images(photos), TruthFromFolder(Labels(())), limit=None, seed=0, **sizes)
 
 
 @pytest.mark.slow

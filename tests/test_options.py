@@ -128,11 +128,11 @@ def test_resuming_may_only_change_how_a_run_is_done() -> None:
 
 @pytest.mark.slow
 def test_a_run_writes_its_options_as_version_0_1_0_did(photos: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    run(photos, tiny_bundle, tmp_path / "plain", RunOptions(csv=True))
+    run(photos, tiny_bundle, tmp_path / "plain", RunOptions(csv=True, compare=False))
     assert json.loads((tmp_path / "plain" / "run.json").read_text())["options"] == OLD_OPTIONS
     names = sorted(file.relative_to(photos).as_posix() for file in photos.rglob("*.jpg"))
     (photos.parent / "list").write_text("\n".join(names[:3]))
-    listed = RunOptions(gated=True, gate_fpr=0.05, files_from=photos.parent / "list")
+    listed = RunOptions(compare=False, gated=True, gate_fpr=0.05, files_from=photos.parent / "list")
     run(photos, tiny_bundle, tmp_path / "gated", listed)
     written = json.loads((tmp_path / "gated" / "run.json").read_text())["options"]
     assert len(written.pop("files_from")) == 64

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ImageError
 from purifyctl.images.names import Naming
-from purifyctl.labels import Labels, TruthFromFolder
+from purifyctl.labels import Labels
 from purifyctl.run import run
 from purifyctl.run.plan import Plan, write_plan
 from purifyctl.sources import ImageFile, archive, list_images, open_source, read_file
 from purifyctl.sources.tar import TarHeaders
+from purifyctl.truth import TruthFromFolder
 from tests import hostile_archives as made
 from tests import tiny
 from tests.remote import statuses_of

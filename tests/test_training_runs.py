@@ -161,7 +161,7 @@ def test_two_processes_learn_what_one_does(photos: Path, tmp_path: Path) -> None
         '[objective]\nl1 = 1.0\nclassifier = 1.0\n[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
     )
     words = ["-m", "purifyctl", "train", str(recipe), "--photos", str(photos), "--out"]
-    one = python(*words, tmp_path / "one", OMP_NUM_THREADS="1")
+    one = python(*words, tmp_path / "one", "--processes", 1, OMP_NUM_THREADS="1")
     assert one.returncode == 0, one.stderr
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words, tmp_path / "two"]
     done = python(*two, OMP_NUM_THREADS="1")
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_the_training_with_advice(photos: Path, t
 def test_a_folder_without_photographs_cannot_be_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name in ("a.txt", "b.txt", "c.txt"):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
         (folder / name).write_text("no photograph")
     with pytest.raises(ConfigError, match="could be read"):
         train(config(), folder, tmp_path / "run")

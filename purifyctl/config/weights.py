@@ -22,7 +22,7 @@ def with_classifier_weights(config: Trained, given: Sequence[str]) -> Trained:
     names = [classifier.name for classifier in config.classifiers]
     for text in given:
         name, _, weights = text.partition("=")
-        if len(names) == 1 and name != names[0]:
+        if len(names) == 1 and "=" not in text:
             name, weights = names[0], text
         if name not in names or not weights:
             raise ConfigError(

@@ -113,7 +113,7 @@ def _key(config: EngineConfig) -> str:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "_", Path(chosen.name).name) if chosen else "purify-only"
-    return f"{name}-{config.image_size}-{config.precision}-{digest[:12]}"
+    return f"{name}-{config.image_size or 'auto'}-{config.precision}-{digest[:12]}"
 
 
 def _content(said: str) -> str:
@@ -123,10 +123,11 @@ def _content(said: str) -> str:
 
 def _graph_sha256(chosen: ClassifierConfig, image_size: int) -> str:
     """What a function of the user's makes, as the SHA-256 of its exported graph."""
-    from purifyctl.classifiers import load_classifier
+    from purifyctl.classifiers import load_classifier, own_square
     from purifyctl.engine.graphs import classifier_graph, export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "classifier.onnx"
-        export_onnx(classifier_graph(load_classifier(chosen)), file, image_size)
+        classifier = load_classifier(chosen)
+        export_onnx(classifier_graph(classifier), file, image_size or own_square(classifier))
         return file_sha256(file)

@@ -86,7 +86,7 @@ class Manifest:
         if classifier.sha256 in self.fitted_to.values() or self.fitted_to.get(classifier.name) == "":
             return ""
         chosen = self.classifier or ClassifierConfig(classifier.name)
-        if not chosen.name.endswith(".onnx") and ":" not in chosen.name:  # its library knows the rest
+        if not chosen.name.endswith(".onnx"):  # its library or its function knows the rest
             chosen = ClassifierConfig(chosen.name, chosen.weights)
         train = ["purifyctl", "train", "fit", *chosen.flags, "--photos", "DIR"]
         return (
