@@ -1,6 +1,8 @@
 """What the package offers to Python programs, and its page of documentation."""
 
+import contextlib
 import importlib
+import io
 import re
 import shutil
 import subprocess
@@ -42,7 +44,7 @@ def test_without_art_its_module_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_the_code_in_the_docs_runs_unchanged(
-    photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    photos: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(), re.M | re.S)
     assert len(blocks) >= 5
@@ -50,6 +52,7 @@ def test_the_code_in_the_docs_runs_unchanged(
     monkeypatch.chdir(tmp_path)  # with photos/ and engines/cpu
     torch.manual_seed(0)
     names: dict[str, object] = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/python.md, block {number + 1}", "exec"), names)
-    assert capsys.readouterr().out
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"docs/python.md, block {number + 1}", "exec"), names)
+    assert printed.getvalue()

@@ -224,7 +224,7 @@ def _train(
 
                     if validation:  # the leading process
                         # log
-                        if state.step % LOG_EVERY == 0 or scheduled or state.step == last_step:
+                        if state.step % LOG_EVERY == 0 or place() >= phases[-1].end or state.step == last_step:
                             folder.log(phase, state, losses)
                         if interrupted:  # save first: there may not be much time
                             folder.save(state, trainer, time.monotonic() - started)
