@@ -1,6 +1,7 @@
 """What the tests share. `PURIFYCTL_DATA` names a folder with ImageNet photographs for the tests that need some."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.samples import copy_samples
 from tests import tiny
+from tests.web_server import Server, serving
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if workers := int(
@@ -61,6 +63,14 @@ def one_thread() -> Iterator[None]:
 def photos(tmp_path: Path) -> Path:
     """Ten small photographs in two folders."""
     return tiny.photographs(tmp_path / "photos", 10, labelled=True)
+
+
+@pytest.fixture
+def server(photos: Path) -> Iterator[Server]:
+    """A web server for the photographs."""
+    with serving(photos) as serves:
+        yield serves
+    gc.collect()  # sessions end here, and not in another test
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Web servers as sources. The server runs on this machine, and fails when a test asks it to."""
 
-import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,13 +18,6 @@ from tests.remote import ODD, archive, at, images_of, read_all, rows_of, statuse
 from tests.web_server import Server, serving
 
 pytest.importorskip("aiohttp")
-
-
-@pytest.fixture
-def server(photos: Path) -> Iterator[Server]:
-    with serving(photos) as serves:
-        yield serves
-    gc.collect()  # sessions end here, and not in another test
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """Web servers that would be listed forever: each listing has an end, and says why it ended."""
 
-import gc
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,6 @@ from purifyctl.sources.web import _children
 from tests.web_server import Server, serving
 
 pytest.importorskip("aiohttp")
-
-
-@pytest.fixture
-def server(photos: Path) -> Iterator[Server]:
-    with serving(photos) as serves:
-        yield serves
-    gc.collect()  # sessions end here, and not in another test
 
 
 def listed(url: str) -> dict[bytes, str]:
