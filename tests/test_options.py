@@ -192,3 +192,12 @@ def test_options_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_commands_that_need_a_classifier_refuse_none() -> None:
+    with pytest.raises(ConfigError, match="An attack needs a classifier"):
+        AttackOptions(classifier="none")
+    with pytest.raises(ConfigError, match="An evaluation needs a classifier"):
+        EvaluateOptions(classifier="none")
+    with pytest.raises(ConfigError, match="A training needs a classifier"):
+        TrainOptions(classifier="none").config(Path(__file__).parents[1] / "train" / "smoke.toml")

@@ -61,8 +61,7 @@ class AttackOptions(JudgedOptions, PictureOptions):
     @property
     def judged(self) -> ClassifierConfig:
         """The classifier that says whether an attack succeeded."""
-        if self.classifier == "none":
-            raise ConfigError("An attack needs a classifier.", hint="leave out --classifier none")
+        self.check_named("An attack")
         return self.choice
 
     @property

@@ -115,6 +115,11 @@ class ClassifierChoice:
         "Default: as for --mean, or 1.",
     )
 
+    def check_named(self, what: str) -> None:
+        """Raises ConfigError if `what`, such as "An attack", was asked for with `--classifier none`."""
+        if self.classifier == "none":
+            raise ConfigError(f"{what} needs a classifier.", hint="leave out --classifier none")
+
     def chosen(self, default: ClassifierConfig | None, weights: str = "") -> ClassifierConfig | None:
         """The classifier that the options name together.
 

@@ -169,8 +169,7 @@ class EvaluateOptions(JudgedOptions, PictureOptions):
     @property
     def defended(self) -> ClassifierConfig:
         """The classifier behind the purifier."""
-        if self.classifier == "none":
-            raise ConfigError("An evaluation needs a classifier.", hint="leave out --classifier none")
+        self.check_named("An evaluation")
         return self.choice
 
     @property

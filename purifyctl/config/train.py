@@ -74,8 +74,7 @@ class TrainOptions(ClassifierChoice, PictureOptions):
                 not config.resize, f"--engine-size is for recipes with resize = 0, such as fit; {recipe} has its own."
             )
             config = for_squares(config, self.engine_size)
-        if self.classifier == "none":
-            raise ConfigError("A training needs a classifier.", hint="leave out --classifier none")
+        self.check_named("A training")
         if chosen := self.chosen(None):
             phases = tuple(replace(phase, classifiers=()) for phase in config.phases)
             config = replace(config, classifiers=(chosen,), phases=phases)
