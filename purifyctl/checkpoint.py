@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from purifyctl.config import NetworkConfig, from_dict, to_dict
+from purifyctl.config.folders import PURIFIER
 from purifyctl.errors import ConfigError, PurifyctlError, WeightsError
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn import build_purifier
@@ -77,7 +78,7 @@ def load_purifier(path: Path) -> Checkpoint:
         The file is missing or damaged, or is not a purifier checkpoint.
     """
     if path.is_dir():
-        path = path / "purifier.safetensors"
+        path = path / PURIFIER
     if not path.is_file():
         raise WeightsError(f"There is no checkpoint {path}.", hint="purifyctl train RECIPE --photos DIR --out RUN")
     try:

@@ -30,6 +30,7 @@ from purifyctl.config import (
     to_dict,
 )
 from purifyctl.config.attack import AttackOptions
+from purifyctl.config.folders import ATTACK, ATTACK_MANIFEST, ATTACK_ROWS, REPORT
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.truth import PREDICTED
 from purifyctl.errors import ConfigError
@@ -45,7 +46,6 @@ from purifyctl.sources import ImageFile, list_images
 from purifyctl.truth import TruthFromFile, recorded_truth, truth_as_asked
 from purifyctl.waiting import progress
 
-ROWS, MANIFEST, SETTINGS, REPORT = "rows.jsonl", "manifest.json", "attack.json", "report.html"
 DECODE_THREADS = 2
 
 _THREAT_MODELS = {
@@ -101,7 +101,9 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     inputs = _plan(images, options, classifier.labels, source)
     settings = _settings(source, options, eps, purifier)
     overwrite = options.on_existing == "overwrite"
-    prepare_output(source, out, makes=(ROWS, MANIFEST, REPORT), marker=SETTINGS, settings=settings, overwrite=overwrite)
+    prepare_output(
+        source, out, makes=(ATTACK_ROWS, ATTACK_MANIFEST, REPORT), marker=ATTACK, settings=settings, overwrite=overwrite
+    )
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     worst = 0
@@ -109,7 +111,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     batches = [inputs[i : i + at_once] for i in range(0, len(inputs), at_once)]
     with (
         open_decoder(options.image_size, options.batch_size, DECODE_THREADS, options) as decoder,
-        (out / ROWS).open("w", encoding="utf-8") as rows_file,
+        (out / ATTACK_ROWS).open("w", encoding="utf-8") as rows_file,
         progress(len(inputs), "attacking") as bar,
         drain_on_interrupt("finishing the batch under way.") as interrupted,
     ):
@@ -150,7 +152,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
         "classes": classes,
         "device": device.type,
     }
-    write_json(out / MANIFEST, manifest)
+    write_json(out / ATTACK_MANIFEST, manifest)
     if not manifest["finished"]:
         return AttackResult(manifest, 130)
     return AttackResult(manifest, 3 if bar.errors else 0)

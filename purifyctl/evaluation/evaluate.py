@@ -19,6 +19,7 @@ from purifyctl import console
 from purifyctl.attacks import check_installed
 from purifyctl.config import ATTACKS, EpsSpace, eps_scale, format_eps, parse_eps
 from purifyctl.config.evaluate import ALWAYS_WRITTEN, THREAT_MODELS, EvaluateOptions
+from purifyctl.config.folders import EVALUATION_RECORDS
 from purifyctl.config.options import identity
 from purifyctl.errors import ConfigError, PurifyctlError
 from purifyctl.evaluation.examples import Examples, find_examples
@@ -27,7 +28,7 @@ from purifyctl.evaluation.loop import TIMES, Loop, cost
 from purifyctl.evaluation.masking import CHECKS
 from purifyctl.evaluation.plan import Plan, make_plan
 from purifyctl.evaluation.records import read_tables, unreadable
-from purifyctl.evaluation.settings import RECORDS, begin_or_resume
+from purifyctl.evaluation.settings import begin_or_resume
 from purifyctl.evaluation.subject import Subject, load_subject
 from purifyctl.evaluation.summary import summarise, surrogate_top1
 from purifyctl.machine import installed, machine
@@ -109,13 +110,13 @@ def evaluate(photos: Path, out: Path, options: EvaluateOptions) -> EvaluateResul
         if done < total:
             console.warn(f"{done} of {total} images x rungs are done and kept in {out}; the same command continues.")
             return EvaluateResult({"finished": False, "done": done, "total": total}, None, 130)
-        bad = unreadable(out / RECORDS / "clean")
+        bad = unreadable(out / EVALUATION_RECORDS / "clean")
         if len(bad) == len(plan.photographs):
             path, why = next(iter(bad.items()))
             raise PurifyctlError(
                 f"None of {len(bad)} photographs could be read; the first, {path}: {why}", hint="check --photos"
             )
-        tables = {rung.key: read_tables(out / RECORDS, rung.key) for rung in ladder}
+        tables = {rung.key: read_tables(out / EVALUATION_RECORDS, rung.key) for rung in ladder}
         with working("making the example pictures"):
             examples = find_examples(ladder, tables, subject, loop.places, loop.climbers)
     document = {

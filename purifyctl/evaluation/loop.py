@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from purifyctl.config.folders import EVALUATION_RECORDS
 from purifyctl.errors import PurifyctlError
 from purifyctl.evaluation.chunk import Chunk, climb
 from purifyctl.evaluation.expected import Expected, say_how_long
 from purifyctl.evaluation.ladder import Rung
 from purifyctl.evaluation.plan import Photograph, Plan
 from purifyctl.evaluation.records import Outcome, part_file, unreadable, write_records
-from purifyctl.evaluation.settings import RECORDS
 from purifyctl.evaluation.subject import Subject
 from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
@@ -39,7 +39,7 @@ class Loop:
         self, plan: Plan, ladder: Sequence[Rung], subject: Subject, out: Path, decoder: Decoder | WholeDecoder
     ) -> None:
         self._plan, self._ladder, self._subject, self._decoder = plan, ladder, subject, decoder
-        self._records, self._times = out / RECORDS, out / TIMES
+        self._records, self._times = out / EVALUATION_RECORDS, out / TIMES
         self._chunks = plan.chunks
         self.places = {printable(p.image.path): n for n, chunk in enumerate(self._chunks) for p in chunk}
 

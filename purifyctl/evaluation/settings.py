@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from purifyctl.config.folders import EVALUATION, EVALUATION_RECORDS
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.settings import check_same
-
-SETTINGS, RECORDS = "settings.json", "records"
 
 
 def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
@@ -19,10 +18,12 @@ def begin_or_resume(out: Path, settings: Mapping[str, Any]) -> None:
     ConfigError
         The folder holds an evaluation with other settings (the message names them), or something else.
     """
-    file = out / SETTINGS
+    file = out / EVALUATION
     if not file.exists():
-        if (out / RECORDS).exists():
-            raise ConfigError(f"{out / RECORDS} exists, and no evaluation made it.", hint="choose another --out")
+        if (out / EVALUATION_RECORDS).exists():
+            raise ConfigError(
+                f"{out / EVALUATION_RECORDS} exists, and no evaluation made it.", hint="choose another --out"
+            )
         try:
             out.mkdir(parents=True, exist_ok=True)
             write_json(file, settings)

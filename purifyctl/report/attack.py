@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from purifyctl.config.folders import ATTACK, ATTACK_MANIFEST, ATTACK_ROWS
 from purifyctl.errors import ConfigError
 from purifyctl.images import Decoder
 from purifyctl.images.sink import printable
@@ -29,9 +30,9 @@ def write_attack_report(folder: Path, file: Path) -> dict[str, Any]:
         Its settings cannot be read, or the file cannot be written.
     """
     try:
-        settings = read_json(folder / "attack.json")
-        rows = _rows(folder / "rows.jsonl")
-        manifest = read_json(made) if (made := folder / "manifest.json").is_file() else {}
+        settings = read_json(folder / ATTACK)
+        rows = _rows(folder / ATTACK_ROWS)
+        manifest = read_json(made) if (made := folder / ATTACK_MANIFEST).is_file() else {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be read: {error}.", hint="name a whole folder") from None
     statuses = Counter(row["status"] for row in rows)

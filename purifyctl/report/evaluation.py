@@ -8,6 +8,7 @@ from typing import Any
 
 from purifyctl import console
 from purifyctl.config import ATTACKS
+from purifyctl.config.folders import EVALUATION_FIGURES
 from purifyctl.evaluation import EvaluateResult
 from purifyctl.evaluation.ladder import EOT
 from purifyctl.files import write_atomically, write_json
@@ -24,7 +25,7 @@ def write_evaluation(result: EvaluateResult, out: Path) -> list[str]:
     """Write all files into `out`. Returns the names of the figures."""
     document = result.document
     figures = write_figures(document["cells"], result.examples, out)
-    write_json(out / "evaluation.json", document)
+    write_json(out / EVALUATION_FIGURES, document)
     write_atomically(out / "evaluation.csv", as_csv(document["cells"]).encode())
     write_atomically(out / "evaluation.md", as_markdown(document, figures).encode())
     return figures

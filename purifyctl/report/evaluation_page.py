@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl.config.evaluate import THREAT_MODELS
+from purifyctl.config.folders import EVALUATION, EVALUATION_FIGURES, EVALUATION_RECORDS
 from purifyctl.errors import ConfigError
 from purifyctl.evaluation.defences import NONE, PURIFIER
 from purifyctl.evaluation.summary import WORST
@@ -31,11 +32,11 @@ def write_evaluation_report(folder: Path, file: Path) -> dict[str, Any]:
         Its files cannot be read, or the file cannot be written.
     """
     try:
-        settings = read_json(folder / "settings.json")
-        document = read_json(made) if (made := folder / "evaluation.json").is_file() else None
+        settings = read_json(folder / EVALUATION)
+        document = read_json(made) if (made := folder / EVALUATION_FIGURES).is_file() else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be read: {error}.", hint="name a whole folder") from None
-    chunks = {name: len(list((folder / "records" / name).glob("part-*"))) for name in settings["ladder"]}
+    chunks = {name: len(list((folder / EVALUATION_RECORDS / name).glob("part-*"))) for name in settings["ladder"]}
     most = max(chunks.values(), default=0)
     figures: dict[str, Any] = {
         "finished": document is not None,

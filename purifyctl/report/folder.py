@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl import console
+from purifyctl.config.folders import ATTACK, EVALUATION, EVALUATION_RECORDS, REPORT, TRAINING
+from purifyctl.config.run import SETTINGS
 from purifyctl.errors import ConfigError
 
-REPORT = "report.html"
 # the file that marks a folder of each command, and what the page is about
-MARKS = {"run.json": "run", "attack.json": "attack", "training.json": "training", "settings.json": "evaluation"}
+MARKS = {SETTINGS: "run", ATTACK: "attack", TRAINING: "training", EVALUATION: "evaluation"}
 
 
 def write_report_of(folder: Path, file: Path | None = None) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def write_report_of(folder: Path, file: Path | None = None) -> dict[str, Any]:
         The folder is none of them, or cannot be read; or the page cannot be written.
     """
     kinds = [kind for mark, kind in MARKS.items() if (folder / mark).is_file()]
-    if kinds == ["evaluation"] and not (folder / "records").is_dir():
+    if kinds == ["evaluation"] and not (folder / EVALUATION_RECORDS).is_dir():
         kinds = []  # some other program's settings.json
     if not kinds:
         what = "does not exist" if not folder.exists() else "holds no run, attack, training or evaluation"

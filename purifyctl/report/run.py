@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from purifyctl.config.folders import REPORT
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.run import PLAN
 from purifyctl.errors import ConfigError
@@ -18,7 +19,7 @@ from purifyctl.report.tally import FAILURES, Tally, tally
 from purifyctl.report.thumbnails import GAIN, thumbnails
 from purifyctl.run.plan import Plan
 from purifyctl.run.rows import NOT_FAILED
-from purifyctl.run.run_folder import REPORT, SUMMARIES, SUMMARY, read_settings
+from purifyctl.run.run_folder import SUMMARIES, SUMMARY, read_settings
 from purifyctl.run.summary import BATCH_STAGES
 from purifyctl.strict_json import read_json
 

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from purifyctl.config.folders import PURIFIER, TRAINING, TRAINING_LOG
 from purifyctl.errors import ConfigError
 from purifyctl.metrics import Share, percent
 from purifyctl.report.page import data_uri, flat, write_page
@@ -27,13 +28,13 @@ def write_training_report(folder: Path, file: Path) -> dict[str, Any]:
         Its record cannot be read, or the file cannot be written.
     """
     try:
-        begun = read_json(folder / "training.json")
+        begun = read_json(folder / TRAINING)
         recipe = dict(begun["recipe"])
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder / 'training.json'} cannot be read: {error}.", hint="name a whole folder") from None
-    lines = _log(folder / "log.jsonl")
+    lines = _log(folder / TRAINING_LOG)
     validations = [line["held_out"] | {"phase": line.get("phase", "")} for line in lines if "held_out" in line]
-    kept = _about(folder / "purifier.safetensors")
+    kept = _about(folder / PURIFIER)
     step, total = max((int(line["step"]) for line in lines), default=0), kept.get("total_steps")
     best = kept.get("held_out") or {}
     # a training with minutes has no total of steps, and logs its progress

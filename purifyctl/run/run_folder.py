@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from purifyctl import settings
+from purifyctl.config.folders import REPORT
 from purifyctl.config.run import PLAN, SETTINGS, OnExisting
 from purifyctl.errors import BusyError, ConfigError, OutputError
 from purifyctl.files import write_json
@@ -31,7 +32,7 @@ from purifyctl.run.plan import Plan
 from purifyctl.run.rows import KeptRow, Row, read_rows
 from purifyctl.strict_json import read_json
 
-ROWS, SUMMARY, SUMMARIES, REPORT = "rows", "summary.json", "summaries", "report.html"
+ROWS, SUMMARY, SUMMARIES = "rows", "summary.json", "summaries"
 MAKES = (ROWS, SUMMARY, SUMMARIES, REPORT, "rows.csv", "rows.jsonl")  # besides the plan
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)  # what file systems say that have no hard links
 LOCK, PLAN_LOCK = ".lock", ".plan.lock"

@@ -12,6 +12,7 @@ from torch import nn
 from purifyctl import console
 from purifyctl.checkpoint import Checkpoint
 from purifyctl.config import TrainConfig
+from purifyctl.config.folders import PURIFIER
 from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.errors import ConfigError
 from purifyctl.samples import copy_samples
@@ -29,7 +30,7 @@ from purifyctl.training.prepare import (
     warn_if_small,
     weights_of,
 )
-from purifyctl.training.run_folder import CHECKPOINT, RunFolder
+from purifyctl.training.run_folder import RunFolder
 from purifyctl.training.state import State
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.validation import Validation
@@ -145,7 +146,7 @@ def _train(
 
     if state.best and (is_over(folder.phases[-1]) or state.step >= last_step):
         console.note(f"{run_dir} is finished, at step {state.step}.")
-        return TrainResult(run_dir / CHECKPOINT, state.step, 0.0, state.best, state.before, False)
+        return TrainResult(run_dir / PURIFIER, state.step, 0.0, state.best, state.before, False)
 
     # what is measured on this machine
     if not state.precision and (config.minutes or config.precision == "auto"):
@@ -253,7 +254,7 @@ def _train(
     if unreadable and workers.leads:
         file = folder.write_unreadable(unreadable)
         console.warn(f"{len(unreadable)} photographs could not be read: {file}")
-    return TrainResult(run_dir / CHECKPOINT, state.step, time.monotonic() - started, kept, state.before, interrupted)
+    return TrainResult(run_dir / PURIFIER, state.step, time.monotonic() - started, kept, state.before, interrupted)
 
 
 def _purifier_that_begins(

@@ -23,6 +23,7 @@ from torch import nn
 from purifyctl import console
 from purifyctl.checkpoint import Checkpoint, load_purifier, save_purifier
 from purifyctl.config import TrainConfig, from_dict, to_dict
+from purifyctl.config.folders import PURIFIER, TRAINING, TRAINING_LOG
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
 from purifyctl.settings import differences, read_settings
@@ -35,7 +36,7 @@ from purifyctl.training.state import State, state_of
 from purifyctl.training.trainer import Trainer
 from purifyctl.training.validation import describe, score
 
-CHECKPOINT, LAST, STATE = "purifier.safetensors", "last.safetensors", "state.pt"
+LAST, STATE = "last.safetensors", "state.pt"
 _ELSEWHERE = "choose another --out"
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError)
 
@@ -86,12 +87,12 @@ class RunFolder:
             What it holds cannot be read.
         """
         if not (self.path / STATE).exists():
-            if (self.path / CHECKPOINT).exists():
+            if (self.path / PURIFIER).exists():
                 why = f"{self.path} holds a purifier, and no {STATE} to resume from: the purifier would be overwritten."
                 raise ConfigError(why, hint=_ELSEWHERE)
             return State()
         try:
-            earlier = read_settings(self.path / "training.json")
+            earlier = read_settings(self.path / TRAINING)
             # keys that were added since then have their defaults
             recipe = json.loads(json.dumps(to_dict(_recipe_of(self.path, earlier["recipe"]))))
             if changed := "; ".join(differences(recipe, self._begun["recipe"])):
@@ -114,14 +115,14 @@ class RunFolder:
 
     def begin(self, state: State) -> None:
         """Make the folder ready to write into. Lines that were logged after the last save are removed."""
-        log = self.path / "log.jsonl"
+        log = self.path / TRAINING_LOG
         if state.step:
             lines = [line for line in log.read_text().splitlines() if _step_of(line) <= state.step]
             write_atomically(log, "".join(f"{line}\n" for line in lines).encode())
             console.note(f"Resuming {self.path} from step {state.step}, to {self.describe_end()}.")
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "training.json", self._begun)
+            write_json(self.path / TRAINING, self._begun)
             log.unlink(missing_ok=True)
             console.note(f"Training on {self._source}, to {self.describe_end()}, into {self.path}.")
         try:
@@ -138,7 +139,7 @@ class RunFolder:
 
     def purifier_of_phase_before(self, phase: PlannedPhase) -> nn.Module:
         """The purifier that `phase` starts from: the last or the best one of the phase before."""
-        return load_purifier(self.path / (LAST if phase.goes_on_from == "last" else CHECKPOINT)).net
+        return load_purifier(self.path / (LAST if phase.goes_on_from == "last" else PURIFIER)).net
 
     def log(self, phase: PlannedPhase, state: State, losses: Mapping[str, float]) -> None:
         """Losses of one step, each before it is weighted; "generator" is their weighted sum."""
@@ -178,7 +179,7 @@ class RunFolder:
         # the best of an earlier phase does not count: it may have been measured with other attacks
         better = state.best.get("phase") != phase.name or score(figures) > score(state.best)
         if better and (scheduled or not state.best):
-            self._save_purifier(CHECKPOINT, trainer, figures)
+            self._save_purifier(PURIFIER, trainer, figures)
         if scheduled:
             state.validations_since_best = 0 if better else state.validations_since_best + 1
             state.best = figures if better else state.best
@@ -209,7 +210,7 @@ class RunFolder:
             self._board.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with (self.path / "log.jsonl").open("a") as log:
+        with (self.path / TRAINING_LOG).open("a") as log:
             log.write(json.dumps(line) + "\n")
 
     def _plot(self, name: str, value: float, step: int) -> None:
