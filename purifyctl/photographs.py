@@ -13,7 +13,7 @@ from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.config.values import Size
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.images import Decoded, Decoder
-from purifyctl.images.decode import Facts
+from purifyctl.images.decode import facts_of
 from purifyctl.images.geometry import square
 from purifyctl.images.pillow import decode_picture
 from purifyctl.sources import ImageFile, read_file
@@ -52,9 +52,7 @@ class WholeDecoder:
             picture = decode_picture(file, self._options)
         except ImageError as error:
             return Decoded(nothing, [], [], {0: error})
-        height, width = picture.pixels.shape[:2]
-        facts = Facts((height, width), picture.decoder, picture.converted, picture.damaged, picture.first_frame)
-        return Decoded(picture.pixels[None].copy(), [0], [facts], {})
+        return Decoded(picture.pixels[None].copy(), [0], [facts_of(picture)], {})
 
 
 def open_decoder(

@@ -134,6 +134,7 @@ class Decoder:
 
 
 def facts_of(picture: Picture) -> Facts:
+    """How a file became this picture."""
     height, width, _ = picture.pixels.shape
     return Facts((height, width), picture.decoder, picture.converted, picture.damaged, picture.first_frame)
 

@@ -22,7 +22,7 @@ from PIL import Image
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.tiles import Grid
 from purifyctl.errors import ImageError
-from purifyctl.images.decode import Facts
+from purifyctl.images.decode import facts_of
 from purifyctl.images.geometry import fit
 from purifyctl.images.metadata import NOTHING, Kept
 from purifyctl.images.pillow import check_damage, decode_opened, open_picture
@@ -147,9 +147,7 @@ class WholePictures:
                 self._room.give(opened.pixels)
         if only:
             return
-        height, width = decoded.pixels.shape[:2]
-        facts = Facts((height, width), decoded.decoder, decoded.converted, decoded.damaged, decoded.first_frame)
-        stages.note_facts(image.row, facts)
+        stages.note_facts(image.row, facts_of(decoded))
         image.row.decode_ms = clock.ms
         image.purified = Future()
         self._send(_Picture(image, where, opened.pixels, decoded.pixels, decoded.kept))
