@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.tiles import Grid
 from purifyctl.errors import ImageError
 from purifyctl.images.decode import facts_of
-from purifyctl.images.geometry import fit
+from purifyctl.images.geometry import resized_square
 from purifyctl.images.metadata import NOTHING, Kept
 from purifyctl.images.pillow import check_damage, decode_opened, open_picture
 from purifyctl.metrics import divergence
@@ -167,7 +166,7 @@ class WholePictures:
 
     def _square(self, pixels: _Pixels) -> _Pixels:
         """What gate and classifier see of a picture."""
-        return np.asarray(fit(Image.fromarray(pixels), self._tiling.side))
+        return resized_square(pixels, self._tiling.side)
 
     def _score(self, pictures: Sequence[_Picture]) -> None:
         assert self._resources.gate is not None
