@@ -11,6 +11,7 @@ from purifyctl.attacking import AttackOptions, attack_folder
 from purifyctl.cli import app
 from purifyctl.errors import ConfigError
 from purifyctl.report.folder import MARKS, write_report_of
+from purifyctl.report.plots import losses_plot
 from purifyctl.training import train
 from tests import tiny
 from tests.report_page import HOSTILE, Page, assert_harmless
@@ -64,6 +65,14 @@ def test_a_trainings_page_shows_losses_held_out_figures_and_the_recipe(tmp_path:
         log.write('{"step": 99, "gen')  # it is being written
     (run / "purifier.safetensors").unlink()
     assert "No purifier has been measured yet." in page_of(run)[1].text
+
+
+def test_the_plot_of_losses_shows_losses_alone() -> None:
+    lines = [{"step": n, "phase": "near", "progress": n / 2, "generator": 1.0, "l2": 0.1} for n in range(3)]
+    plot = str(losses_plot(lines))
+    assert "generator" in plot
+    assert "l2" in plot
+    assert "progress" not in plot
 
 
 def test_a_folder_that_is_none_of_them_gets_one_clear_message(tmp_path: Path) -> None:

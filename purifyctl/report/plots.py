@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from purifyctl.config.training import LOSS_TERMS
 from purifyctl.console import duration
 from purifyctl.metrics import PERCENTILES
 from purifyctl.report.counters import Floats, Histogram, Stretch
@@ -149,7 +150,7 @@ def confidence_plot(purified: Outcome, unpurified: Outcome | None, name: str) ->
 
 def losses_plot(lines: Sequence[Mapping[str, Any]]) -> Markup:
     """Each loss over the steps, one panel for each. The strong line is a running mean."""
-    names = list(dict.fromkeys(name for line in lines for name in line if name not in ("step", "phase")))
+    names = [name for name in ("generator", *LOSS_TERMS, "discriminator") if any(name in line for line in lines)]
     rows = math.ceil(len(names) / 2)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDE, 1.7 * rows), layout="constrained")

@@ -47,7 +47,7 @@ def write_training_report(folder: Path, file: Path) -> dict[str, Any]:
         "training",
         folder,
         **figures,
-        phases=list(dict.fromkeys(str(line.get("phase", "")) for line in lines)),
+        phases=list(dict.fromkeys(str(line.get("phase", "")) for line in losses)),
         kept=_pairs(best),
         losses=losses_plot(losses) if len(losses) > 1 else "",
         curves=curves_plot([(one["step"], _curves(one)) for one in validations]) if len(validations) > 1 else "",
