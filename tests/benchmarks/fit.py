@@ -25,7 +25,6 @@ from purifyctl.classifiers import load_classifier, own_square
 from purifyctl.config import AttackConfig, ClassifierConfig, format_eps
 from purifyctl.config.recipes import find_recipe
 from purifyctl.config.train import TrainOptions
-from purifyctl.labels import TruthFromFolder
 from purifyctl.machine import keep_freed_memory, machine
 from purifyctl.metrics import Share, quality, recovery, recovery_interval, top1, twice_right
 from purifyctl.photographs import read_all, to_pixels
@@ -33,6 +32,7 @@ from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images
 from purifyctl.training import train_recipe
 from purifyctl.training.workers import processes_that_pay
+from purifyctl.truth import TruthFromFolder
 
 ATTACKS = (AttackConfig("fgsm"), AttackConfig("pgd", steps=10))
 BUDGETS = (4 / 255, 8 / 255)
