@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights reproduce-small lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(VENV)/pyvenv.cfg:
 	@test -n "$(PYTHON)" || { echo "purifyctl needs Python 3.11, 3.12 or 3.13: none found. Install one, or pass PYTHON=/path/to/python3." >&2; exit 1; }
@@ -63,6 +63,15 @@ demo-weights: setup ## Train the shipped purifier again (PHOTOS=folder of photog
 		$(if $(MOBILENET_V2),--weights "mobilenet_v2=$(MOBILENET_V2)")
 	cp runs/shipped/purifier.safetensors purifyctl/data/purifier.safetensors
 	@echo "To measure it, use photographs that it was not trained on: $(BIN)/purifyctl evaluate --photos DIR --out evaluation"
+
+MINUTES ?= 30
+VGG19 ?=
+OTHERS ?=
+reproduce-small: setup ## Train and measure the paper's method in small (PHOTOS=DIR VAL=DIR; docs/reproduce.md).
+	@test -n "$(PHOTOS)" -a -n "$(VAL)" || { echo "make reproduce-small PHOTOS=DIR VAL=DIR: photographs to train on, and others to measure on" >&2; exit 2; }
+	$(BIN)/python -m tests.benchmarks.paper --photos "$(PHOTOS)" --val "$(VAL)" --out "$(or $(OUT),runs/paper-small)" --minutes $(MINUTES) \
+		$(if $(MOBILENET_V2),--classifier "mobilenet_v2=$(MOBILENET_V2)") $(if $(VGG19),--perceptual-weights "$(VGG19)") \
+		$(foreach other,$(OTHERS),--other "$(other)") $(REPRODUCE)
 
 test-gpu: setup-dev ## Run the tests that need an NVIDIA GPU, and say what could not be checked.
 	$(BIN)/python -m tests.benchmarks.gpu --tests-only

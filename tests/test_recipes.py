@@ -91,7 +91,7 @@ def offered(line: str, cwd: Path = ROOT) -> list[str]:
     [
         (
             "purifyctl train ",
-            ["adaptive", "fit", "paper", "pix2pix-small", "pix2pix", "shipped", "smoke"],
+            ["adaptive", "fit", "fixed-budget", "paper-small", "paper", "pix2pix-small", "pix2pix", "shipped", "smoke"],
         ),
         ("purifyctl train s", ["shipped", "smoke"]),
         ("purifyctl train-gate ", ["gate"]),
