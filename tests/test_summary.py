@@ -80,6 +80,29 @@ def by_hand(
     write_records(rows, part_file(folder, rung.key, 0))
 
 
+def test_an_attack_through_the_purifier_that_changes_nothing_is_reported(tmp_path: Path) -> None:
+    eps = 8 / 255
+    stuck = Rung("adaptive", PGD, eps, pipeline=PURIFIER)
+    rights = {
+        Rung("clean"): {NONE: 9, PURIFIER: 5},
+        Rung("gray_box", FGSM, eps): {NONE: 2, PURIFIER: 5},
+        Rung("adaptive", PGD, eps, pipeline=NONE): {NONE: 0},
+        stuck: {PURIFIER: 5},
+    }
+    for rung, right in rights.items():
+        by_hand(tmp_path, rung, right)
+    cells = summarise(tables(tmp_path, rights), tuple(rights), seed=0)
+    found = {
+        (cell["threat_model"], cell["pipeline"], cell["defence"]): warning["text"]
+        for cell in cells
+        for warning in cell["warnings"]
+        if warning["check"] == "nothing changes"
+    }
+    other = f"{PGD.name} (adaptive, on {NONE})"
+    text = f"this attack changes 0 of 10 predictions, {other} 9 of 10"
+    assert found == {("adaptive", PURIFIER, PURIFIER): text}  # the gray-box attacker does not know the purifier
+
+
 def test_cells_and_warnings_are_those_of_hand_made_rows(tmp_path: Path) -> None:
     eps = 8 / 255
     more = AttackConfig("pgd", steps=10)

@@ -48,6 +48,10 @@ CHECKS = {
         "AutoAttack warns that it may overrate the defence",
         "See docs/flags.md of AutoAttack: randomness, vanishing gradients, Square doing better than gradients.",
     ),
+    "nothing changes": Check(
+        "an attack on the whole pipeline changes no prediction at a budget at which another attack changes some",
+        "Its gradients or queries are useless, as behind a decision without a gradient: robustness is not shown.",
+    ),
     "label leak": Check(
         "accuracy on attacked images exceeds accuracy on clean ones, through the same defence",
         "The perturbation shows the defence the true label (Kurakin et al. 2017); the accuracy is not robustness.",
@@ -102,6 +106,14 @@ def more_steps_do_worse(right: Flags, fewer_steps_right: Flags, fewer: str) -> F
     if not _exceeds(right, fewer_steps_right):
         return None
     return Finding("more steps do worse", f"{fewer} leaves {_of(fewer_steps_right)} right, this attack {_of(right)}")
+
+
+def nothing_changes(changed: Flags, changed_by_other: Flags, other: str) -> Finding | None:
+    """`changed`: the images whose prediction an attack changes; `changed_by_other`: the same of another attack."""
+    if not len(changed) or changed.any() or not _exceeds(changed_by_other, np.zeros_like(changed_by_other)):
+        return None
+    text = f"this attack changes {_of(changed)} predictions, {other} {_of(changed_by_other)}"
+    return Finding("nothing changes", text)
 
 
 def label_leak(right: Flags, clean_right: Flags) -> Finding | None:

@@ -180,6 +180,27 @@ def _findings(tables: Tables, ladder: Sequence[Rung], rung: Rung, defence: str) 
         fewer = _comparable(tables, ladder, rung, attacked, _has_fewer_steps)
         many = tables[rung.key][attacked]
         yield from _compare(tables, masking.more_steps_do_worse, rung, many, fewer, attacked)
+        if defence == attacked and (found := _nothing_changes(tables, ladder, rung)):
+            yield found
+
+
+def _nothing_changes(tables: Tables, ladder: Sequence[Rung], rung: Rung) -> Finding | None:
+    """Compare an attack with the one of the same budget that changes most, whatever pipeline that attacks."""
+    others = [other for other in ladder if other.attack and other.eps == rung.eps and other != rung]
+    if not others:
+        return None
+    other = max(others, key=lambda one: int(_changed(tables, one).sum()))
+    name = f"{other.name} ({other.threat_model}{f', on {other.pipeline}' if other.pipeline else ''})"
+    return masking.nothing_changes(_changed(tables, rung), _changed(tables, other), name)
+
+
+def _changed(tables: Tables, rung: Rung) -> NDArray[np.bool_]:
+    """The images whose prediction `rung` changes, behind the defence that it attacks."""
+    defence = rung.pipeline or NONE
+    if defence not in tables[rung.key]:
+        return np.zeros(0, dtype=bool)
+    table = tables[rung.key][defence]
+    return np.asarray(table["prediction"] != _clean(tables, defence, table["path"])["prediction"])
 
 
 def _findings_of_worst(

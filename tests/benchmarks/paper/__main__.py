@@ -9,10 +9,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from purifyctl import console
 from purifyctl.checkpoint import load_purifier
+from purifyctl.classifiers import load_classifier
 from purifyctl.config import ClassifierConfig
 from purifyctl.config.evaluate import parse_attack
 from purifyctl.config.values import parse_eps
@@ -20,12 +22,13 @@ from purifyctl.errors import PurifyctlError
 from purifyctl.files import write_atomically
 from purifyctl.machine import keep_freed_memory
 from purifyctl.shipped import shipped_checkpoint
+from purifyctl.training.objectives.perceptual import load_perceptual
 from tests.benchmarks.paper.figures import measure_all
-from tests.benchmarks.paper.measure import load_ground
+from tests.benchmarks.paper.measure import load_ground, sample_ground
 from tests.benchmarks.paper.pictures import draw_all
 from tests.benchmarks.paper.plan import METHODS, SHIPPED, Plan
 from tests.benchmarks.paper.readings import READINGS, measure_readings, readings_table
-from tests.benchmarks.paper.tables import tables
+from tests.benchmarks.paper.tables import SAMPLES, tables
 from tests.benchmarks.paper.trainings import StoppedError, train_all
 
 OTHERS = (
@@ -40,14 +43,16 @@ def main() -> None:
     keep_freed_memory()
     plan.out.mkdir(parents=True, exist_ok=True)
     try:
+        check(plan)
         if "train" in stages:
             train_all(plan)
         if "tables" in stages:
             figures = measure_all(plan)
             text = f"# The paper's tables, in small\n\n{tables(figures)}\n"
             write_atomically(plan.out / "tables.md", text.encode())
-            for file in draw_all(plan, load_ground(plan.classifier, plan.val, plan.n, plan.out)):
-                console.note(f"Drew {file}.")
+            drawn = draw_all(plan, load_ground(plan.classifier, plan.val, plan.n, plan.out), plan.out)
+            drawn += draw_all(plan, sample_ground(plan.classifier, plan.out), plan.out / SAMPLES, "jpg")
+            console.note(f"Drew {', '.join(str(file.relative_to(plan.out)) for file in drawn)}.")
         if "readings" in stages:
             text = readings_table(read_attack(plan))
             write_atomically(plan.out / "readings.md", f"{text}\n".encode())
@@ -56,6 +61,13 @@ def main() -> None:
     except PurifyctlError as error:
         sys.exit(f"{error.message} {error.hint or ''}")
     console.note(f"Tables, figures and readings: {plan.out}")
+
+
+def check(plan: Plan) -> None:
+    """Refuse, before any time is spent, classifiers and weights that cannot be loaded."""
+    loaded = [load_classifier(chosen) for chosen in (plan.classifier, *plan.others)]
+    if "paper" in plan.methods:
+        load_perceptual(plan.recipe(plan.trainings[plan.methods.index("paper")]), loaded[:1], torch.device("cpu"))
 
 
 def read_attack(plan: Plan) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ from purifyctl.classifiers import Classifier, load_classifier, own_square
 from purifyctl.config import AttackConfig, ClassifierConfig
 from purifyctl.errors import ConfigError
 from purifyctl.photographs import Pixels, read_pixels, to_pixels, to_tensor
+from purifyctl.samples import installed_samples
 from purifyctl.sources import list_images
 from purifyctl.truth import TruthFromFolder
 from tests.benchmarks.paper.plan import short_name
@@ -21,6 +22,9 @@ from tests.benchmarks.paper.trainings import MULTIPLE
 
 BATCH = 16
 CLEAN = "clean"
+# scikit-image's: CC0 (coffee by Rachel Michetti, camera by Lav Varshney, chelsea by Stefan van der Walt) or NASA's,
+# SpaceX's, in the public domain
+FREE = ("coffee", "rocket", "camera", "chelsea", "astronaut")
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,16 @@ def load_ground(chosen: ClassifierConfig, val: Path, most: int, out: Path) -> Gr
     pixels, kept = read_pixels(files, own_square(classifier, MULTIPLE))
     truth = np.array([truth_of(file.path) for file in kept], np.int64)
     return Ground(chosen, classifier, pixels, truth, out / "measured" / f"{short_name(chosen)}-{len(kept)}")
+
+
+def sample_ground(chosen: ClassifierConfig, out: Path) -> Ground:
+    """Photographs that anybody may pass on, for figures. What the classifier says of a clean one counts as right."""
+    classifier = load_classifier(chosen).to(memory_format=torch.channels_last)
+    files = [file for file in installed_samples() if file.path.stem in FREE]
+    pixels, _ = read_pixels(files, own_square(classifier, MULTIPLE))
+    with torch.no_grad():
+        truth = classifier(to_tensor(pixels)).argmax(1).numpy()
+    return Ground(chosen, classifier, pixels, truth, out / "measured" / f"{short_name(chosen)}-samples")
 
 
 def save_whole(file: Path, save: Callable[[Path], object]) -> None:

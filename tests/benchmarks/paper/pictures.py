@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,39 @@ HEADS = {NONE: "attacked", "pix2pix": "pix2pix", "paper": "the paper's objective
 TERMS = ("gan", "l1", "perceptual")
 
 
-def draw_all(plan: Plan, ground: Ground) -> list[Path]:
-    """Draw the figures of the first attack and budget into the plan's folder."""
+@dataclass(frozen=True)
+class Sheets:
+    """Where figures are saved."""
+
+    folder: Path
+    ending: str
+
+    def save(self, figure: Figure, number: int) -> Path:
+        """Save the paper's figure of this number."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"figure-{number}.{self.ending}"
+        figure.savefig(file, dpi=90)
+        return file
+
+
+def draw_all(plan: Plan, ground: Ground, folder: Path, ending: str = "png") -> list[Path]:
+    """Draw the figures of the first attack and budget into `folder`, from the photographs of `ground`."""
     attack, eps = plan.attacks[0], plan.budgets[0]
+    sheets = Sheets(folder, ending)
     of = {t.method: t for t in plan.trained if (t.classifier, t.attack, t.eps) == (plan.classifier, attack, eps)}
     drawn = []
     if "paper" in of:
-        drawn.append(_losses(plan, of["paper"]))
+        drawn.append(_losses(plan, of["paper"], sheets))
     pixels = ground.attacked(condition(attack, eps), attack, eps)
     for number, method in ((7, "pix2pix"), (8, "paper")):
         if method in of:
-            drawn.append(_progress(plan, of[method], number, ground, pixels))
+            drawn.append(_progress(plan, of[method], number, ground, pixels, sheets))
     if {"pix2pix", "paper"} <= of.keys():
-        drawn += _restored(plan, of, ground, condition(attack, eps), pixels)
+        drawn += _restored(plan, of, ground, condition(attack, eps), pixels, sheets)
     return drawn
 
 
-def _losses(plan: Plan, training: Training) -> Path:
+def _losses(plan: Plan, training: Training, sheets: Sheets) -> Path:
     """Figure 6: the three losses over the training, each with a running mean."""
     lines = [json.loads(line) for line in (plan.folder(training) / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "generator" in line]
@@ -49,10 +66,10 @@ def _losses(plan: Plan, training: Training) -> Path:
         axes.plot(at[width - 1 :], mean, color="#0072b2")
         axes.set_title(term)
         axes.set_xlabel("step")
-    return _save(plan, figure, 6)
+    return sheets.save(figure, 6)
 
 
-def _progress(plan: Plan, training: Training, number: int, ground: Ground, pixels: Pixels) -> Path:
+def _progress(plan: Plan, training: Training, number: int, ground: Ground, pixels: Pixels, sheets: Sheets) -> Path:
     """Figures 7 and 8: the same photographs through the purifier as it was at several times of its training."""
     kept = sorted((plan.folder(training) / "progress").glob("*.safetensors"))
     columns = [(f"{float(file.stem):.0%} of the training", file) for file in kept]
@@ -60,16 +77,18 @@ def _progress(plan: Plan, training: Training, number: int, ground: Ground, pixel
     chosen = [i * len(ground.clean) // ROWS for i in range(ROWS)]
     grids = [("clean", ground.clean[chosen]), ("attacked", pixels[chosen])]
     grids += [(title, _purified(file, pixels[chosen])) for title, file in columns]
-    return _grid(plan, number, grids)
+    return _grid(sheets, number, grids)
 
 
-def _restored(plan: Plan, of: dict[str, Training], ground: Ground, where: str, pixels: Pixels) -> list[Path]:
+def _restored(
+    plan: Plan, of: dict[str, Training], ground: Ground, where: str, pixels: Pixels, sheets: Sheets
+) -> list[Path]:
     """Figures 9 to 11: both restore the class; only the paper's objective does; neither does."""
-    outcomes: dict[str, Outcome] = {
-        method: ground.outcome(where, name, None, _must_exist)
-        for method, name in {NONE: NONE, **{m: t.name for m, t in of.items()}}.items()
-    }
-    clean = ground.outcome(CLEAN, NONE, None, _must_exist)
+    outcomes = {NONE: ground.outcome(where, NONE, None, lambda: pixels)}
+    for method, training in of.items():
+        net = load_purifier(plan.folder(training)).net
+        outcomes[method] = ground.outcome(where, training.name, net, lambda: pixels)
+    clean = ground.outcome(CLEAN, NONE, None, lambda: ground.clean)
 
     def right(method: str) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = outcomes[method].prediction == ground.truth
@@ -93,7 +112,7 @@ def _restored(plan: Plan, of: dict[str, Training], ground: Ground, where: str, p
             if method in of:
                 grids.append((HEADS[method], _purified(plan.folder(of[method]), pixels[places])))
                 captions.append(_captions(ground, outcomes[method], places))
-        drawn.append(_grid(plan, number, grids, captions))
+        drawn.append(_grid(sheets, number, grids, captions))
     return drawn
 
 
@@ -108,7 +127,7 @@ def _purified(checkpoint: Path, pixels: Pixels) -> Pixels:
 
 
 def _grid(
-    plan: Plan, number: int, columns: Sequence[tuple[str, Pixels]], captions: Sequence[Sequence[str]] = ()
+    sheets: Sheets, number: int, columns: Sequence[tuple[str, Pixels]], captions: Sequence[Sequence[str]] = ()
 ) -> Path:
     """A column for each entry, a row for each photograph."""
     rows = len(columns[0][1])
@@ -123,14 +142,4 @@ def _grid(
                 axes.set_title(title, fontsize=9)
             if captions:
                 axes.set_xlabel(captions[k][row], fontsize=8)
-    return _save(plan, figure, number)
-
-
-def _save(plan: Plan, figure: Figure, number: int) -> Path:
-    file = plan.out / f"figure-{number}.png"
-    figure.savefig(file, dpi=100)
-    return file
-
-
-def _must_exist() -> Pixels:
-    raise AssertionError("figures are drawn after everything is measured")
+    return sheets.save(figure, number)

@@ -7,6 +7,7 @@ The figures that the page shows lie in docs/notebook/paper-small.json. A test ke
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,16 @@ from tests.benchmarks.paper.readings import READINGS, readings_table
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = DOCS / "reproduce.md"
 KEPT = DOCS / "notebook" / "paper-small.json"
+SAMPLES = "samples"  # in a run's folder: the figures from photographs that anybody may pass on
+IMAGES = DOCS / "images" / "paper-small"
+SHOWN = {
+    6: "the losses of the paper's objective",
+    7: "progress of pix2pix",
+    8: "progress of the paper's objective",
+    9: "both restore the class",
+    10: "only the paper's objective does",
+    11: "neither does",
+}
 BEGIN, END = "<!-- reproduce-small: written by tests/benchmarks/paper/tables.py -->", "<!-- reproduce-small: end -->"
 
 ROWS = {
@@ -81,7 +92,18 @@ def block(figures: Mapping[str, Any] | None) -> str:
     parts = [tables(figures)]
     if figures.get("readings"):
         parts.append(readings_table(figures["readings"]))
+    parts.append(_pictures())
     return "\n\n".join([BEGIN, *parts, END])
+
+
+def _pictures() -> str:
+    """The figures that are kept."""
+    kept = {number: text for number, text in SHOWN.items() if (IMAGES / f"figure-{number}.jpg").exists()}
+    lines = [
+        f"Figure {number}: {text}.\n\n![Figure {number}: {text}](images/{IMAGES.name}/figure-{number}.jpg)"
+        for number, text in kept.items()
+    ]
+    return "\n\n".join(lines)
 
 
 def kept() -> dict[str, Any] | None:
@@ -211,6 +233,11 @@ def main() -> None:
         readings = out / READINGS
         figures["readings"] = json.loads(readings.read_text()) if readings.exists() else []
         write_json(KEPT, figures)
+        IMAGES.mkdir(exist_ok=True)
+        for number in SHOWN:
+            (IMAGES / f"figure-{number}.jpg").unlink(missing_ok=True)
+            if (drawn := out / SAMPLES / f"figure-{number}.jpg").exists():
+                shutil.copyfile(drawn, IMAGES / drawn.name)
     write_atomically(PAGE, with_block(PAGE.read_text(), kept()).encode())
 
 

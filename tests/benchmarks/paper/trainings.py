@@ -51,6 +51,8 @@ def train_all(plan: Plan) -> None:
             for training in missing
         }
         for done in as_completed(begun):
+            if done.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
             facts = done.result()
             if facts["interrupted"]:
                 stopped = True
