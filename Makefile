@@ -108,8 +108,8 @@ COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes
 
 lock: ## Make the lock files again (needs uv).
 	$(COMPILE) -o requirements/demo.lock
-	$(COMPILE) --extra attacks --extra onnx-classifier --extra rtx --extra track --extra ray --extra docs --extra dev -c requirements/demo.lock -o requirements/dev.lock
-	$(COMPILE) --extra rtx -c requirements/dev.lock -o requirements/rtx.lock
+	$(COMPILE) --extra attacks --extra onnx-classifier --extra gpu --extra track --extra ray --extra docs --extra dev -c requirements/demo.lock -o requirements/dev.lock
+	$(COMPILE) --extra gpu -c requirements/dev.lock -o requirements/gpu.lock
 	$(COMPILE) --extra tensorrt -c requirements/demo.lock -o requirements/tensorrt.lock
 
 clean: ## Remove .venv and the caches of the tools.

@@ -47,6 +47,7 @@ NAVIGATION = {
         "docs/running",
         "docs/gate",
         "docs/attacks",
+        "docs/gpu",
         "docs/engines",
         "docs/clusters",
         "docs/python",

@@ -97,6 +97,13 @@ def gpu_capability() -> str:
     return "SM{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else ""
 
 
+def gpu_name() -> str:
+    """The current GPU's model."""
+    import torch
+
+    return str(torch.cuda.get_device_name())
+
+
 def cpu_flags() -> frozenset[str]:
     """What the processor can do, in the kernel's names, such as "avx512_bf16" and "amx_bf16"."""
     return frozenset(_cpuinfo("flags").split())

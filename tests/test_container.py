@@ -81,7 +81,7 @@ def test_every_lock_file_that_the_image_may_be_built_from_exists() -> None:
     names = re.findall(r"(\w+) \(", listed)
     assert "ARG LOCK=" + names[0] in text
     assert all((ROOT / "requirements" / f"{name}.lock").is_file() for name in names)
-    assert names == ["demo", "tensorrt", "rtx"]
+    assert names == ["demo", "tensorrt", "gpu"]
 
 
 def test_the_images_python_is_one_that_the_package_takes() -> None:
@@ -92,7 +92,7 @@ def test_the_images_python_is_one_that_the_package_takes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lock", ["demo", "rtx"])
+@pytest.mark.parametrize("lock", ["demo", "gpu"])
 def test_the_locked_packages_are_those_that_the_tests_run_with(lock: str, context: Path) -> None:
     """The install step itself, without downloads: it succeeds if everything is here, in these versions."""
     offline = {"PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1", "LOCK": lock}

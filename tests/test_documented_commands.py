@@ -24,13 +24,9 @@ NOT_EXECUTED = {
     (README, "make demo"): "installs several GB; tests/test_cli.py runs what it calls, purifyctl demo",
     (README, "make test"): "runs this test",
     (README, ". .venv/bin/activate"): "the tests have an environment already",
-    (README, "pip install '.[rtx]'"): "the test environment has the extra",
-    (
-        README,
-        "purifyctl build-engine engines/rtx.toml",
-    ): "five plans of two networks; tests/test_tensorrt_build.py builds some",
-    (README, "purifyctl run photos --out fast --engine engines/rtx"): "needs an NVIDIA GPU",
-    (README, "purifyctl train train/smoke.toml"): "the tutorial has it",
+    (README, "pip install '.[gpu]'"): "the test environment has the extra",
+    (README, "purifyctl run photos --out fast --device cuda"): "needs an NVIDIA GPU",
+    (README, "purifyctl train smoke"): "the tutorial has it",
     (README, "purifyctl attack photos --out attacked"): "the tutorial has it",
     (
         README,
@@ -40,7 +36,7 @@ NOT_EXECUTED = {
         README,
         "purifyctl train fit --classifier mobilenet_v2 --photos DIR --out runs/fit",
     ): "half an hour, and downloads weights; tests/test_fit.py runs what it calls",
-    (README, "purifyctl train train/shipped.toml --photos DIR --out runs/mine"): "hours, and downloads weights",
+    (README, "purifyctl train shipped --photos DIR --out runs/mine"): "hours, and downloads weights",
     (README, "purifyctl train-gate gate --photos DIR --out runs/gate"): "about 18 minutes, and downloads weights",
     (TUTORIAL, "make demo"): "as in the README",
     (TUTORIAL, ". .venv/bin/activate"): "as in the README",
@@ -54,7 +50,7 @@ APPENDED = {
         _SMALL,
         "quicker to compare",
     ),
-    (README, "purifyctl build-engine engines/cpu.toml --checkpoint runs/mine --out engines/own"): (
+    (README, "purifyctl build-engine cpu --checkpoint runs/mine --out engines/own"): (
         f"--classifier mynet:classifier {_SMALL}",
         "quicker to build and compare",
     ),
@@ -68,7 +64,7 @@ APPENDED = {
         "purifyctl evaluate --photos photos --out quick --truth predicted --rungs gray-box,adaptive --attack pgd-10"
         " --eps 4/255",
     ): (f"--limit 1 {_SMALL}", "a minute"),
-    (TUTORIAL, "purifyctl train train/smoke.toml"): ("--max-steps 1", "two minutes"),
+    (TUTORIAL, "purifyctl train smoke"): ("--max-steps 1", "two minutes"),
     (TUTORIAL, "purifyctl build-engine --checkpoint runs/smoke --classifier mynet:classifier --out engines/own"): (
         _SMALL,
         "quicker to compare",

@@ -52,7 +52,7 @@ def test_every_dependency_is_listed_once_with_the_licence_that_it_gives_itself()
 
 
 def test_every_locked_package_that_is_proprietary_is_named_as_such() -> None:
-    locked = set(re.findall(r"^(\S+)==", (ROOT / "requirements" / "rtx.lock").read_text(), re.M))
+    locked = set(re.findall(r"^(\S+)==", (ROOT / "requirements" / "gpu.lock").read_text(), re.M))
     proprietary = {name for name in locked if PROPRIETARY.search(licence(name) or "")}
     assert len(proprietary) > 10
     (section,) = re.findall(r"^### Proprietary$(.*?)^#", NOTICES, re.M | re.S)

@@ -24,16 +24,16 @@ def test_every_locked_package_has_hashes_and_no_address(lock: Path) -> None:
 
 def test_all_lock_files_share_their_versions() -> None:
     locked = {lock.stem: dict(re.findall(r"^(\S+)==(\S+)", lock.read_text(), re.M)) for lock in LOCKS}
-    assert set(locked) == {"demo", "dev", "rtx", "tensorrt"}
+    assert set(locked) == {"demo", "dev", "gpu", "tensorrt"}
     for versions in locked.values():
         assert {name: versions[name] for name in locked["demo"]} == locked["demo"]
-    assert {name: locked["dev"][name] for name in locked["rtx"]} == locked["rtx"]  # what is tested is what is installed
+    assert {name: locked["dev"][name] for name in locked["gpu"]} == locked["gpu"]  # what is tested is what is installed
     assert "tensorrt-cu13" in locked["tensorrt"]
 
 
 def test_the_extras_that_users_are_asked_to_install_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {"demo", "tensorrt", "rtx", "attacks", "ray", "cloud", "track", "docs", "dev"} <= set(extras)
+    assert {"demo", "tensorrt", "gpu", "attacks", "ray", "cloud", "track", "docs", "dev"} <= set(extras)
     for file in (ROOT / "purifyctl").rglob("*.py"):
         for name in re.findall(r"purifyctl\[(\w+)\]", file.read_text()):
             assert name in extras, file

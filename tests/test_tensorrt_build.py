@@ -19,7 +19,7 @@ from purifyctl.engine.tensors import INPUT, OUTPUTS
 from purifyctl.errors import BackendError, ConfigError
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
-from tests.tensorrt_graphs import BATCH, NETWORKS, check, graph, onnx_files
+from tests.gpu_graphs import BATCH, NETWORKS, check, graph, onnx_files
 
 __all__ = ["onnx_files"]  # a fixture
 

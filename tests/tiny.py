@@ -1,6 +1,7 @@
 """Networks and images small enough for a test."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from purifyctl.photographs import to_tensor
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here"))
 NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
+BACKEND = os.environ.get("PURIFYCTL_TEST_BACKEND", "openvino")  # what the tests' engines run on
 SIZE = 64  # pixels; of everything the tiny engine does
 
 
@@ -108,11 +110,17 @@ def gate(file: Path, images: NDArray[np.uint8]) -> Path:
     return file
 
 
-def bundle(folder: Path) -> Bundle:
-    """An OpenVINO bundle of all these networks, in `folder`, with what it was built from."""
+def bundle(folder: Path, backend: str = BACKEND) -> Bundle:
+    """A bundle of all these networks, in `folder`, with what it was built from."""
     photographs = [np.asarray(photograph((SIZE, SIZE), seed)) for seed in range(20)]
     gate_file = gate(folder / "gate.safetensors", np.stack(photographs))
-    config = EngineConfig(image_size=SIZE, batch_size=4, classifier="tests.tiny:classifier", gate=str(gate_file))
+    config = EngineConfig(
+        backend=backend,  # type: ignore[arg-type]
+        image_size=SIZE,
+        batch_size=4,
+        classifier="tests.tiny:classifier",
+        gate=str(gate_file),
+    )
     return build_engine(config, checkpoint(folder / "run"), folder / "bundle")
 
 

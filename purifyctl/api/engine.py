@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from purifyctl import devices
 from purifyctl.api.pictures import Classified, Images, as_array, as_picture
 from purifyctl.engine.backends import Batch, Runner, to_host
-from purifyctl.engine.bundle import load_bundle
 from purifyctl.engine.chain import Chain
+from purifyctl.engine.chosen import chosen_bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.engine.tiles import purify_whole
 from purifyctl.errors import BackendError, ConfigError, InputError
@@ -41,6 +42,9 @@ class Engine:
         Number of images in one call to the library, from 1 to the bundle's own batch size, which is the default.
         Smaller batches are filled up. So with 1, a single image takes a fraction of the time, and several images are
         spread over the cores.
+    device
+        "auto", "cpu", "cuda" or "cuda:N", as `--device`; of several GPUs the first. A bundle is for the CPU or for
+        GPUs; beside one, it chooses among the GPUs.
 
     Raises
     ------
@@ -49,7 +53,7 @@ class Engine:
     BackendError, MissingDependencyError
         Its library is missing, or refuses the machine.
     ConfigError
-        The bundle does not take this batch size.
+        The bundle does not take this batch size, or is not for this device; or the device cannot be used.
 
     Examples
     --------
@@ -60,9 +64,18 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: str | PathLike[str] | None = None, *, trust: bool = False, batch_size: int | None = None
+        self,
+        bundle: str | PathLike[str] | None = None,
+        *,
+        trust: bool = False,
+        batch_size: int | None = None,
+        device: str = "auto",
     ) -> None:
-        self.bundle = load_bundle(Path(bundle), trusted=trust) if bundle is not None else default_engine()
+        if bundle is None:
+            self.bundle = default_engine(device=device)
+        else:
+            self.bundle = chosen_bundle(Path(bundle), trusted=trust, device=device)
+        self._place = devices.place(device if self.bundle.device == "cuda" else "cpu", say=False)
         most = self.bundle.manifest.batch_size
         if batch_size is not None and not 1 <= batch_size <= most:
             raise ConfigError(
@@ -225,7 +238,9 @@ class Engine:
             if self._opened is None:
                 raise BackendError(f"The engine {self.bundle.path} was closed.", hint="open it anew: purifyctl.Engine")
             if network not in self._runners:
-                self._runners[network] = self._opened.enter_context(self.bundle.open(network, self._batch_size))
+                with devices.current(self._place):
+                    runner = self._opened.enter_context(self.bundle.open(network, self._batch_size))
+                self._runners[network] = runner
             return self._runners[network]
 
     def _chain(self, *, classify: bool = True, apart: bool = False) -> Chain:

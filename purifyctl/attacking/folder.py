@@ -33,6 +33,7 @@ from purifyctl.config.attack import AttackOptions
 from purifyctl.config.folders import ATTACK, ATTACK_MANIFEST, ATTACK_ROWS, REPORT
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.truth import PREDICTED
+from purifyctl.devices import torch_device
 from purifyctl.errors import ConfigError
 from purifyctl.files import write_json
 from purifyctl.images.names import Naming, output_paths
@@ -81,7 +82,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     """
     check_installed(options.attack)
     images = list_images(source, include=options.include, exclude=options.exclude, skip_folder=out)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device(options.device)
     classifier = load_classifier(options.judged).to(device)
     surrogate = classifier
     if options.surrogate:

@@ -65,7 +65,7 @@ def matrix_product(bundle: Bundle) -> tuple[str, float]:
         def product(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
             torch.mm(a, b)
             if gpu:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(a.device)
 
         rates[f"torch {str(kind).removeprefix('torch.')}"] = max(per_second(product) for _ in range(3)) * 2 * side**3
     return max(rates.items(), key=lambda found: found[1])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import purifyctl
-from purifyctl import console
+from purifyctl import console, devices
 from purifyctl.bench.engine import measure_engine, on_device
 from purifyctl.bench.peers import Networks, loop, networks_of, peer
 from purifyctl.bench.stages import ceiling, open_decoder, stages
@@ -46,7 +46,14 @@ def bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
     BundleError, BackendError
         The bundle, or a peer, does not run here.
     """
+    bundle.check_device(options.device)
     bundle.check_runs_here()
+    with devices.current(devices.place(options.device if bundle.device == "cuda" else "cpu", say=False)):
+        return _bench(bundle, options)
+
+
+def _bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
+    """`bench` on the current device."""
     manifest, full = bundle.manifest, bundle.manifest.batch_size
     sizes = _batch_sizes(bundle, options.batch_sizes)
     networks = networks_of(bundle, options.checkpoint) if options.against else None

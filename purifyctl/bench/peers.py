@@ -86,7 +86,7 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
     BackendError
         The library refuses.
     """
-    if name in BACKENDS:
+    if (backend := BACKENDS.get(name)) and backend.graph == "onnx":
         n, size = images.shape[:2]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "together.onnx"
@@ -101,7 +101,7 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
     def call() -> None:
         graph(batch)
         if device == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(batch.device)
 
     try:
         call()

@@ -48,9 +48,12 @@ def stages(bundle: Bundle, folder: Path, image_format: ImageFormat) -> Iterator[
             with ThreadPoolExecutor(cores) as pool:
                 return list(pool.map(partial(encode, image_format=image_format), purified))
 
+        device = f"cuda:{torch.cuda.current_device()}" if bundle.device == "cuda" else "cpu"
+        options = RunOptions(image_format=image_format, compare=False, device=device)  # one device, as the stages
+
         def run_all() -> float:
             with tempfile.TemporaryDirectory() as out:
-                result = run(folder, bundle, Path(out) / "run", RunOptions(image_format=image_format, compare=False))
+                result = run(folder, bundle, Path(out) / "run", options)
             if not result.summary["finished"]:
                 raise KeyboardInterrupt
             return float(result.summary["this_call"]["images_per_s"])  # from ready to the last row committed

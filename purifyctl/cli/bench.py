@@ -35,7 +35,7 @@ def bench(
     from purifyctl.files import write_json
     from purifyctl.report.bench import plot_bench, show_bench
 
-    chosen = chosen_bundle(bundle, trusted=trust)
+    chosen = chosen_bundle(bundle, trusted=trust, device=options.device)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # before minutes are spent
     figures = measure(chosen, options)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from purifyctl import console
+from purifyctl import console, devices
 from purifyctl.cli.app import app
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.options import Option, about
 
 Trust = Annotated[
@@ -55,7 +56,11 @@ def command(
         @functools.wraps(function)
         def call(**given: Any) -> None:
             console.configure(**{common: given.pop(common) for common in _COMMON})
-            function(**{name: _read(kind, given) for name, kind in groups.items()}, **given)
+            options = {name: _read(kind, given) for name, kind in groups.items()}
+            for each in options.values():
+                if isinstance(each, DeviceOption) and each.works_here:
+                    devices.check(each.device)
+            function(**options, **given)
 
         shown: list[inspect.Parameter] = []
         for parameter in _parameters_of(function):

@@ -63,7 +63,14 @@ def run(
 
     options = replace(options, classify=classifier.classifier != "none")
     image_size = options.size if isinstance(options.size, int) else None
-    bundle = chosen_bundle(engine, classifier, image_size=image_size, trusted=trust)
+    bundle = chosen_bundle(
+        engine,
+        classifier,
+        image_size=image_size,
+        trusted=trust,
+        device=options.device,
+        elsewhere=not options.works_here,
+    )
     if dry_run:
         would = preview(source, bundle, out, options)
         show_dry_run(would, out)

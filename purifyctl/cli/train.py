@@ -42,13 +42,21 @@ def train(
     if print_recipe:
         console.raw(file.read_text())
         return
+    from purifyctl.devices import place
     from purifyctl.training import train_recipe
     from purifyctl.training.validation import comparison, score
     from purifyctl.training.workers import processes_that_pay
 
     config, folder = options.config(file), options.folder(file)
-    processes = options.processes or processes_that_pay(config)
-    result = train_recipe(config, folder, max_steps=options.max_steps, processes=processes, pictures=options)
+    processes = options.processes or processes_that_pay(config, place(options.device, say=False).gpus)
+    result = train_recipe(
+        config,
+        folder,
+        max_steps=options.max_steps,
+        processes=processes,
+        pictures=options,
+        device=options.device,
+    )
     if result.held_out:  # where torchrun started several processes, only the leading one has measured this
         what = {"true": "accuracy"}.get(
             result.held_out["labels"], "agreement with its predictions on clean photographs"

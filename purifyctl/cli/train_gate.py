@@ -39,7 +39,7 @@ def train_gate(
         raise ConfigError("Photographs are missing.", hint="add --photos DIR")
     from purifyctl.training.gate import train_gate as train_on
 
-    result = train_on(options.config(file), options.photos.absolute(), options.folder(file), options)
+    result = train_on(options.config(file), options.photos.absolute(), options.folder(file), options, options.device)
     if result.interrupted:
         raise typer.Exit(130)
     for name, found in result.figures["attacked"].items():

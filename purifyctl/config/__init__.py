@@ -5,6 +5,7 @@ when the dataclass is made.
 
 attacks.py, backends.py              the list of attacks, and the list of backends
 engine.py, training.py               what recipes hold
+devices.py                           the option --device, and what is chosen
 run.py, attack.py, evaluate.py, ...  the options of each command; options.py: what a field says about its flag
 values.py, reading.py, recipes.py    how values are written; TOML; the recipes that come with purifyctl
 """
@@ -19,7 +20,8 @@ from purifyctl.config.backends import (
     AHEAD_OF_TIME,
     BACKENDS,
     DEFAULT_BACKEND,
-    REFERENCE_BACKEND,
+    GPU_BACKENDS,
+    REFERENCE_BACKENDS,
     Backend,
     BackendName,
     EnginePrecision,
@@ -57,7 +59,8 @@ __all__ = [
     "ATTACKS",
     "BACKENDS",
     "DEFAULT_BACKEND",
-    "REFERENCE_BACKEND",
+    "GPU_BACKENDS",
+    "REFERENCE_BACKENDS",
     "Attack",
     "AttackConfig",
     "AttackKind",

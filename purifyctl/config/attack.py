@@ -7,6 +7,7 @@ from typing import Literal
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import WITH_RESTARTS, AttackKind
 from purifyctl.config.classifier import ClassifierConfig
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.truth import PREDICTED, JudgedOptions
@@ -17,7 +18,7 @@ OnExisting = Literal["error", "overwrite"]
 
 
 @dataclass(frozen=True)
-class AttackOptions(JudgedOptions, PictureOptions):
+class AttackOptions(JudgedOptions, DeviceOption, PictureOptions):
     """The options of `purifyctl attack`, beyond source and output."""
 
     kind: AttackKind = option("pgd", flag="--attack", help="What to attack with.")

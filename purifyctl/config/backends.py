@@ -7,8 +7,9 @@ else (what recipes accept, what the command line offers, what doctor looks for) 
 from dataclasses import dataclass
 from typing import Literal
 
-BackendName = Literal["openvino", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+BackendName = Literal["openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt", "tensorrt-rtx"]
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+GraphKind = Literal["onnx", "torch"]  # an ONNX file, or a program of torch.export
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Backend:
     package: str  # on PyPI
     imported_as: str  # the package's Python module
     extra: str = ""  # the extra of purifyctl that installs the package; empty: purifyctl always installs it
+    graph: GraphKind = "onnx"  # what it runs, or makes its plans from
+    cards: tuple[str, ...] = ()  # GPUs that it has kernels for, as compute capabilities; empty: all that CUDA 13 knows
 
 
 # FP16 on a CPU is slower than FP32; TensorRT's BF16 plans cannot be compared with torch here (docs/adr/0003).
@@ -50,6 +53,28 @@ _RECORDS = (
         imported_as="onnxruntime",
     ),
     Backend(
+        name="torch",
+        module="purifyctl.engine.backends.torch",
+        device="cpu",
+        precisions=("fp32", "fp16"),
+        plans="none",
+        symmetric=False,
+        package="torch",
+        imported_as="torch",
+        graph="torch",
+    ),
+    Backend(
+        name="torch-cuda",
+        module="purifyctl.engine.backends.torch_cuda",
+        device="cuda",
+        precisions=("fp16", "fp32"),
+        plans="none",
+        symmetric=False,
+        package="torch",
+        imported_as="torch",
+        graph="torch",
+    ),
+    Backend(
         name="tensorrt",
         module="purifyctl.engine.backends.tensorrt",
         device="cuda",
@@ -69,14 +94,16 @@ _RECORDS = (
         symmetric=True,
         package="tensorrt-rtx-cu13",
         imported_as="tensorrt_rtx",
-        extra="rtx",
+        extra="gpu",
+        cards=("SM75", "SM80", "SM86", "SM89", "SM120"),
     ),
 )
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _RECORDS}
-DEFAULT_BACKEND: BackendName = "openvino"  # for recipes, and for the engine that is built if the user names no engine
-REFERENCE_BACKEND: BackendName = (
-    "onnxruntime"  # runs any graph on any machine; where a graph's own backend cannot run, this one runs it
-)
+DEFAULT_BACKEND: BackendName = "openvino"  # for recipes, and for the engine that is built on a machine without a GPU
+# The fastest first: the engine that is built on a GPU is of the first one that is installed and has the card.
+GPU_BACKENDS: tuple[BackendName, ...] = ("tensorrt-rtx", "tensorrt", "torch-cuda")
+# Runs any graph of its kind on any machine; where a graph's own backend cannot run, this one runs it.
+REFERENCE_BACKENDS: dict[GraphKind, BackendName] = {"onnx": "onnxruntime", "torch": "torch"}
 AHEAD_OF_TIME = tuple(
     backend.name for backend in _RECORDS if backend.plans == "ahead"
 )  # the backends that take targets

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.formats import ImageFormat
 from purifyctl.config.options import check_minimums, option
 from purifyctl.config.values import parse_list
@@ -20,7 +21,7 @@ def parse_peers(text: str) -> tuple[Peer, ...]:
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(DeviceOption):
     """The options of `purifyctl bench`, beyond the bundle."""
 
     photos: Path | None = option(None, help="Photographs to run over. Default: those inside packages.")

@@ -9,6 +9,7 @@ from typing import Literal
 from purifyctl.config.attack_config import AttackConfig
 from purifyctl.config.attacks import ATTACKS
 from purifyctl.config.classifier import ClassifierConfig
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.config.truth import FOLDERS, JudgedOptions
@@ -71,7 +72,7 @@ def parse_against(text: str) -> tuple[str, Path]:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(JudgedOptions, PictureOptions):
+class EvaluateOptions(JudgedOptions, DeviceOption, PictureOptions):
     """The options of `purifyctl evaluate`, beyond photographs and output.
 
     To resume an evaluation, a call must repeat all of it.

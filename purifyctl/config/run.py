@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.formats import LOSSLESS, Compression, ImageFormat
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
@@ -34,7 +35,7 @@ ALWAYS_WRITTEN = (
 
 
 @dataclass(frozen=True)
-class RunOptions(PictureOptions):
+class RunOptions(DeviceOption, PictureOptions):
     """The options of `purifyctl run`, beyond source, engine and output.
 
     To resume a run, a call must repeat the value of every field that is not marked `may_change`.
@@ -157,6 +158,8 @@ class RunOptions(PictureOptions):
             raise ConfigError(f"image_timeout is {self.image_timeout}; it must be positive.")
         if self.workers is not None and self.ray is None:
             raise ConfigError("--workers is for a cluster.", hint="pass --ray too")
+        if self.ray is not None and ":" in self.device:
+            raise ConfigError(f"Ray chooses the GPUs, and --device is {self.device}.", hint="pass --device cuda")
         if not self.gated and (self.gate_fpr, self.unflagged) != (None, None):
             raise ConfigError("--gate-fpr and --unflagged are for --gate.", hint="add --gate")
         if self.images_to and (self.packed or self.image_format is None):
@@ -173,6 +176,10 @@ class RunOptions(PictureOptions):
             raise ConfigError("There are no images to name.", hint="leave out --format none or --keep-names")
         if self.compare and not self.classify:
             raise ConfigError("compare needs a classifier.", hint="leave out --classifier none or --compare")
+
+    @property
+    def works_here(self) -> bool:
+        return self.ray is None
 
     @property
     def whole(self) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from purifyctl.config.classifier import CLASSIFIER_HELP, ClassifierChoice
+from purifyctl.config.devices import DeviceOption
 from purifyctl.config.gate import GateConfig
 from purifyctl.config.options import option
 from purifyctl.config.picture_options import PictureOptions
@@ -28,7 +29,7 @@ def parse_processes(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class TrainOptions(ClassifierChoice, PictureOptions):
+class TrainOptions(ClassifierChoice, DeviceOption, PictureOptions):
     """The options of `purifyctl train`, beyond the recipe."""
 
     classifier: str | None = option(None, help=CLASSIFIER_HELP + "those of the recipe, which this one replaces.")
@@ -89,7 +90,7 @@ class TrainOptions(ClassifierChoice, PictureOptions):
 
 
 @dataclass(frozen=True)
-class TrainGateOptions(PictureOptions):
+class TrainGateOptions(DeviceOption, PictureOptions):
     """The options of `purifyctl train-gate`, beyond the recipe."""
 
     photos: Path | None = option(None, help="Folder tree of clean photographs, or of tar archives.")

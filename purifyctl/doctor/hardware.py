@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from purifyctl import devices
 from purifyctl.config import BACKENDS, DEFAULT_BACKEND
+from purifyctl.config.devices import choose
 from purifyctl.doctor.check import Check, attempt
 from purifyctl.errors import PurifyctlError
 from purifyctl.machine import cpu_flags, machine
@@ -74,6 +76,8 @@ def gpus() -> Iterator[Check]:
     """The NVIDIA driver answers, and torch can use every GPU."""
     driver = attempt("gpu.driver", _driver, needed=False)
     yield driver
+    choice = choose("auto", devices.here())
+    yield Check("gpu.choice", "ok", choice.took, choice.faster)
     import torch
 
     with warnings.catch_warnings(record=True) as caught:  # torch warns if the driver is too old
@@ -96,8 +100,7 @@ def gpus() -> Iterator[Check]:
 def _driver() -> str:
     """The version of the NVIDIA driver, from its own tool."""
     if (tool := shutil.which("nvidia-smi")) is None:
-        vendors = [file.read_text().strip() for file in Path("/sys/bus/pci/devices").glob("*/vendor")]
-        if "0x10de" not in vendors:  # NVIDIA's PCI number
+        if not devices.has_nvidia_device():
             return NO_GPU
         raise PurifyctlError(
             "this machine has an NVIDIA device, and no driver for it is found",

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from purifyctl import console
-from purifyctl.config import REFERENCE_BACKEND, EngineConfig
+from purifyctl.config import BACKENDS, REFERENCE_BACKENDS, EngineConfig
 from purifyctl.engine.backends import LOCAL, implementation, open_runner, plan_builder
 from purifyctl.engine.graphs import Graph, export_onnx
 from purifyctl.engine.locate import compare_layers, describe_layers
@@ -57,11 +57,14 @@ def _what_runs_here(config: EngineConfig, networks: Mapping[str, Network]) -> tu
     """The backend that can run the engine here, the file of each network, and which part of the engine this covers."""
     graphs = {name: network.onnx for name, network in networks.items()}
     plans = networks["purifier"].plans
+    record = BACKENDS[config.backend]
+    if not plans and record.device == "cuda" and not gpu_capability():
+        return REFERENCE_BACKENDS[record.graph], graphs, "the graph only, on a CPU: there is no GPU here"
     if not plans:
         return config.backend, graphs, "the engine"
     here = LOCAL if LOCAL in plans else gpu_capability()
     if here not in plans:  # a plan needs its GPU; its graph runs anywhere
-        return REFERENCE_BACKEND, graphs, "the graph only: its plans run on GPUs that are not here"
+        return REFERENCE_BACKENDS[record.graph], graphs, "the graph only: its plans run on GPUs that are not here"
     others = f", not {', '.join(set(plans) - {here})}" if len(plans) > 1 else ""
     return (
         config.backend,
@@ -80,7 +83,7 @@ def explain_differences(
     references
         The same networks in FP32, after the same rewrites.
     """
-    backend = REFERENCE_BACKEND if plan_builder(config.backend) else config.backend
+    backend = REFERENCE_BACKENDS["onnx"] if plan_builder(config.backend) else config.backend
     for name, graph in references.items():
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / "fp32.onnx"

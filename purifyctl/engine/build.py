@@ -13,12 +13,12 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.config import BACKENDS, EngineConfig, to_dict
+from purifyctl.config import BACKENDS, REFERENCE_BACKENDS, EngineConfig, to_dict
 from purifyctl.engine import trust
 from purifyctl.engine.agreement import check_agreement, explain_differences
 from purifyctl.engine.backends import LOCAL, implementation, plan_builder
 from purifyctl.engine.bundle import Bundle, load_bundle
-from purifyctl.engine.graphs import OPSET, Precision, export_onnx
+from purifyctl.engine.graphs import OPSET, Precision, export_onnx, export_program
 from purifyctl.engine.joined import opset_of
 from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
 from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks, with_size
@@ -78,6 +78,13 @@ def build_engine(
         The engine does not agree with torch within `TOLERANCES`. No bundle is left.
     """
     _check_photos(config, calibration_photos=calibration_photos, gate_photos=gate_photos)
+    graphs_are_onnx = BACKENDS[config.backend].graph == "onnx"
+    kind, export = ("onnx", export_onnx) if graphs_are_onnx else ("pt2", export_program)
+    if explain and not graphs_are_onnx:
+        raise ConfigError(
+            f"--explain compares the layers of ONNX graphs, and engines of {config.backend} have none.",
+            hint=f"leave out --explain, or add --backend {REFERENCE_BACKENDS['onnx']}",
+        )
     out = out.absolute()
     check_out(out, overwrite=overwrite)
     backend, plans_for = implementation(config.backend), plan_builder(config.backend)
@@ -104,13 +111,14 @@ def build_engine(
         for name, graph in graphs_of(nets, typed, passes, fused=config.fused).items():
             console.detail(f"Exporting {name}.")
             shown.show(f"exporting {name}")
-            export_onnx(graph, work / f"{name}.onnx", config.image_size)
+            file = work / f"{name}.{kind}"
+            export(graph, file, config.image_size)
             if config.precision == "int8" and name in ("purifier", "fused"):
                 shown.show(f"finding INT8 ranges of {name}")
                 symmetric = BACKENDS[config.backend].symmetric
                 quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
             shown.show(f"compiling {name}")
-            networks[name] = replace(about[name], plans=_build_plans(work, name, config))
+            networks[name] = replace(about[name], onnx=file.name, plans=_build_plans(work, name, config))
         if explain:
             explain_differences(work, config, graphs_of(nets, "fp32", passes, fused=config.fused), reference)
         shown.show("comparing it with torch")

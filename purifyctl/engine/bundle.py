@@ -1,7 +1,7 @@
 """An engine bundle on disk: a folder with a manifest, which names every file in it and has its hash.
 
     manifest.json            what it is, what it was made from, how well it agrees with torch
-    purifier.onnx            the graphs; CPU backends run these
+    purifier.onnx            the graphs; CPU backends run these (torch: purifier.pt2)
     classifier.onnx
     gate.onnx                which images look attacked
     fused.onnx               purifier and classifier in one graph, if the recipe asks for it
@@ -57,6 +57,22 @@ class Bundle:
     def device(self) -> Literal["cpu", "cuda"]:
         """Where it computes."""
         return BACKENDS[self.manifest.backend].device
+
+    def check_device(self, asked: str) -> None:
+        """Refuse a device that this engine is not for. `asked`: as `--device`.
+
+        Raises
+        ------
+        ConfigError
+            The engine is for the other kind of device.
+        """
+        kind, _, _ = asked.partition(":")
+        if kind not in ("auto", self.device):
+            backends = [name for name, backend in BACKENDS.items() if backend.device == kind]
+            raise ConfigError(
+                f"{self.path} is an engine of {self.manifest.backend}, for {self.device}, and --device is {asked}.",
+                hint=f"leave out --device, or build another engine: {BUILD} --backend {'|'.join(backends)} --out DIR",
+            )
 
     @property
     def tiling(self) -> Tiling:
@@ -233,10 +249,11 @@ def _check_version(bundle: Bundle) -> None:
     here = implementation(manifest.backend).version()
     if manifest.backend_version == here:
         return
-    if any(network.plans for network in bundle.manifest.networks.values()):
+    plans = any(network.plans for network in bundle.manifest.networks.values())
+    if plans or BACKENDS[manifest.backend].graph == "torch":
         raise BundleError(
             f"{bundle.path} was built with {manifest.backend} {manifest.backend_version}, and here is {here}: "
-            "its plans do not carry over.",
+            f"its {'plans' if plans else 'programs'} do not carry over.",
             hint=bundle.rebuild,
         )
     console.warn_once(

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from purifyctl import devices
 from purifyctl.config import EngineConfig, from_dict, read_recipe
 from purifyctl.config.build import BuildOptions
 from purifyctl.config.classifier import ClassifierOptions
@@ -20,6 +21,8 @@ def chosen_bundle(
     *,
     image_size: int | None = None,
     trusted: bool,
+    device: str = "auto",
+    elsewhere: bool = False,
 ) -> Bundle:
     """The bundle `engine`. None: the shipped purifier, built for this machine on first use.
 
@@ -31,24 +34,32 @@ def chosen_bundle(
         As for `default_engine`. A bundle has its own.
     trusted
         Run the bundle although it was built elsewhere, now and later.
+    device
+        `--device`. A bundle is for the CPU or for GPUs: beside one, the other cannot be asked for.
+    elsewhere
+        Other machines run it.
 
     Raises
     ------
     ConfigError
-        Trust without a bundle, or another classifier for a bundle.
+        Trust without a bundle, or another classifier or device for a bundle; or the device cannot be used.
     """
     if engine is None:
         if trusted:
             raise ConfigError(
                 "--trust is for a bundle, but none is named.", hint="name it: run --engine BUNDLE, or bench BUNDLE"
             )
-        return default_engine(classifier, image_size)
+        return default_engine(classifier, image_size, device)
     if classifier not in (None, ClassifierOptions(), ClassifierOptions(classifier="none")):
         raise ConfigError(
             "An engine bundle has its classifier inside, with its labels; --classifier can only be none with --engine.",
             hint="build another bundle: purifyctl build-engine --classifier ...",
         )
-    return load_bundle(engine, trusted=trusted)
+    bundle = load_bundle(engine, trusted=trusted)
+    bundle.check_device(device)
+    if bundle.device == "cuda" and not elsewhere:
+        devices.place(device)  # it says which GPU
+    return bundle
 
 
 def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:

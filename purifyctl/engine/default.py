@@ -11,19 +11,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import purifyctl
-from purifyctl import console
-from purifyctl.config import DEFAULT_BACKEND, ClassifierConfig, EngineConfig, to_dict
+from purifyctl import console, devices
+from purifyctl.config import BACKENDS, ClassifierConfig, EngineConfig, to_dict
 from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
 from purifyctl.errors import BundleError, ConfigError
 from purifyctl.files import file_sha256, why_not_writable
-from purifyctl.machine import cache_folder, installed, state_folder
+from purifyctl.machine import cache_folder, gpu_name, installed, state_folder
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
 
+GPU_BATCH = 64  # images per call on a GPU
 
-def default_engine(classifier: ClassifierOptions | None = None, image_size: int | None = None) -> Bundle:
+
+def default_engine(
+    classifier: ClassifierOptions | None = None, image_size: int | None = None, device: str = "auto"
+) -> Bundle:
     """The shipped purifier as an engine for this machine, from the user's cache or built now.
 
     Parameters
@@ -32,13 +36,30 @@ def default_engine(classifier: ClassifierOptions | None = None, image_size: int 
         What classifies. None, or without a name: the classifier that the purifier was trained with; "none": nothing.
     image_size
         Side of the square that it takes, in pixels. None or 0: the classifier's own.
+    device
+        `--device`. The backend follows from it, as `purifyctl.config.devices.choose` says.
+
+    Raises
+    ------
+    ConfigError
+        A device is asked for by name that cannot be used.
     """
     chosen = (classifier or ClassifierOptions()).choice
+    choice = devices.chosen(device, onnx_classifier=chosen.name.lower().endswith(".onnx"))
     config = EngineConfig(
-        precision=implementation(DEFAULT_BACKEND).best_precision(),
+        backend=choice.backend,
+        precision=implementation(choice.backend).best_precision(),
+        batch_size=GPU_BATCH if choice.place.gpus else EngineConfig.batch_size,
+        targets=choice.targets,
         image_size=image_size or EngineConfig.image_size,
         classifier="" if chosen.name == "none" else chosen,
     )
+    with devices.current(choice.place):
+        return _built_once(config)
+
+
+def _built_once(config: EngineConfig) -> Bundle:
+    """The engine from the cache, or built into it."""
     folder = cache_folder() / "engines" / _key(config)
     if unwritable := {name: why for name, place in _kept_in().items() if (why := why_not_writable(place))}:
         return _cached(folder) or _built_for_this_call(config, folder, unwritable)
@@ -48,8 +69,13 @@ def default_engine(classifier: ClassifierOptions | None = None, image_size: int 
         shutil.rmtree(folder, ignore_errors=True)
         from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
 
-        console.note(f"Building the shipped purifier for this machine (once, under a minute) into {folder} ...")
+        console.note(f"Building the shipped purifier for this machine (once, {_takes(config)}) into {folder} ...")
         return build_engine(config, shipped_checkpoint(), folder)
+
+
+def _takes(config: EngineConfig) -> str:
+    """How long a build takes, about."""
+    return "under a minute" if BACKENDS[config.backend].plans == "none" else "some minutes"
 
 
 def _kept_in() -> dict[str, Path]:
@@ -86,7 +112,7 @@ def _built_for_this_call(config: EngineConfig, folder: Path, unwritable: Mapping
     from purifyctl.engine.build import build_engine
 
     console.warn(
-        f"{places}: the engine is built in a temporary folder, again at each call (under a minute). "
+        f"{places}: the engine is built in a temporary folder, again at each call ({_takes(config)}). "
         f"To keep it, set {' and '.join(unwritable)}."
     )
     return build_engine(config, shipped_checkpoint(), temporary / folder.name, temporary=True)
@@ -109,6 +135,7 @@ def _key(config: EngineConfig) -> str:
         "gate": file_sha256(shipped_gate()),
         "backend": implementation(config.backend).version(),
         "purifyctl": purifyctl.__version__,
+        **({"gpu": gpu_name()} if BACKENDS[config.backend].plans == "here" else {}),
         "packages": {name: installed(name) for name in ("torch", "torchvision", "timm", weights_package)},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

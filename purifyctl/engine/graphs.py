@@ -1,4 +1,4 @@
-"""Torch networks to typed ONNX graphs: RGB uint8 NHWC in, finished results out.
+"""Torch networks to typed graphs, as ONNX or as programs of torch: RGB uint8 NHWC in, finished results out.
 
 Everything between a file's pixels and a result is inside the graph: scaling, normalisation, crop, softmax, rounding to
 8 bits. No caller can apply the wrong preprocessing. Precision is a property of the graph: an FP16 graph has FP16
@@ -12,16 +12,18 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from purifyctl.classifiers import Classifier, OnnxClassifier, as_graph_input
+from purifyctl.config import BACKENDS, DEFAULT_BACKEND, GPU_BACKENDS
 from purifyctl.engine.joined import join
 from purifyctl.engine.rewrites import Pass, fold_norms
 from purifyctl.engine.tensors import INPUT, OWN_INPUT, PROBABILITIES, PURIFIED, SCORES
+from purifyctl.errors import ConfigError
 
 OPSET = 18
 
@@ -173,9 +175,33 @@ def export_onnx(graph: Graph, path: Path, image_size: int) -> None:
         _export(graph, path, image_size)
 
 
-def _export(graph: Graph | Front, path: Path, image_size: int) -> None:
+def export_program(graph: Graph, path: Path, image_size: int) -> None:
+    """Write `graph` as a program of `torch.export` with a dynamic batch, for square images of `image_size` pixels.
+
+    Raises
+    ------
+    ConfigError
+        The classifier is an ONNX graph, which torch does not run.
+    """
+    classify = graph.classifier if isinstance(graph, FusedGraph) else graph
+    if isinstance(classify, ClassifierGraph) and classify.own is not None:
+        gpus = [name for name in GPU_BACKENDS if BACKENDS[name].graph == "onnx"]
+        raise ConfigError(
+            "torch does not run a classifier that is an ONNX file.",
+            hint=f"choose another --backend: {DEFAULT_BACKEND}, or on a GPU {' or '.join(gpus)}",
+        )
+    example, shapes = _example(image_size)
+    torch.export.save(torch.export.export(graph, example, dynamic_shapes=shapes), path)
+
+
+def _example(image_size: int) -> tuple[tuple[Tensor], tuple[dict[int, Any]]]:
+    """What exporters trace a graph with, and which of its sizes are free."""
     example = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1, max=4096)
+    return (example,), ({0: torch.export.Dim("batch", min=1, max=4096)},)
+
+
+def _export(graph: Graph | Front, path: Path, image_size: int) -> None:
+    example, shapes = _example(image_size)
     # The exporter logs its progress, and functions that it does not need.
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -186,11 +212,11 @@ def _export(graph: Graph | Front, path: Path, image_size: int) -> None:
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
-                (example,),
+                example,
                 str(path),
                 input_names=[INPUT],
                 output_names=list(graph.outputs),
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=shapes,
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,

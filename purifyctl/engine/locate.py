@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from purifyctl.config import REFERENCE_BACKEND, EnginePrecision
+from purifyctl.config import REFERENCE_BACKENDS, EnginePrecision
 from purifyctl.engine.backends import open_runner, to_host
 from purifyctl.photographs import Pixels
 
@@ -56,7 +56,7 @@ def compare_layers(
         return []
     values = []
     with tempfile.TemporaryDirectory() as folder:
-        which: tuple[tuple[str, EnginePrecision], ...] = ((REFERENCE_BACKEND, "fp32"), (backend, precision))
+        which: tuple[tuple[str, EnginePrecision], ...] = ((REFERENCE_BACKENDS["onnx"], "fp32"), (backend, precision))
         for i, (graph, (runs_it, kind)) in enumerate(zip(graphs, which, strict=True)):
             file = Path(folder) / f"{i}.onnx"
             _expose(graph, shared, file)

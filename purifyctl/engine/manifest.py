@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 class Network:
     """One network of a bundle."""
 
-    onnx: str  # file, relative to the bundle
+    onnx: str  # file of the graph, relative to the bundle: ONNX, or a program of torch
     plans: dict[str, str]  # by GPU target such as "SM86", or "local": file
     name: str  # kind of purifier, or the classifier's name
     parameters: int

@@ -15,6 +15,7 @@ from purifyctl.checkpoint import load_purifier
 from purifyctl.classifiers import Classifier, load_classifier, own_square, weights_sha256
 from purifyctl.config.evaluate import EvaluateOptions
 from purifyctl.config.values import DEFAULT_GATE_FPR, Size
+from purifyctl.devices import torch_device
 from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.evaluation.defences import (
     GATED,
@@ -83,7 +84,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     WeightsError
         Weights cannot be downloaded, read, or fitted to their network.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device(options.device)
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # the report says FP32
     chosen = options.defended

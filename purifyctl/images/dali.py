@@ -88,7 +88,7 @@ class Squares:
 
         # clone, and wait for it: DALI reuses its output buffer in the next run
         kept = torch.utils.dlpack.from_dlpack(images.as_tensor()).clone()
-        torch.cuda.current_stream().synchronize()
+        torch.cuda.current_stream(kept.device).synchronize()
         return kept, sizes
 
     def _build(self, of: Literal["files", "pixels"]) -> Any:

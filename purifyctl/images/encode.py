@@ -86,6 +86,6 @@ class GpuJpegEncoder:
 
             stream = torch.cuda.current_stream(images.device).cuda_stream
         with self._lock:
-            pictures = self._library.as_images([images[i] for i in range(len(images))])
+            pictures = self._library.as_images([images[i] for i in range(len(images))], stream)
             files = self._encoder.encode(pictures, "jpeg", params=self._options, cuda_stream=stream)
         return [None if file is None else bytes(file) for file in files]

@@ -47,6 +47,7 @@ def prepare(source: Source, bundle: Bundle, out: Path, options: RunOptions) -> P
     ConfigError
         Source, bundle, output and options do not fit together.
     """
+    bundle.check_device(options.device)
     bundle.check_runs_here()
     if options.compare and "classifier" not in bundle.manifest.networks:
         raise ConfigError(

@@ -51,6 +51,7 @@ def write_card(
     state: State,
     weights: Mapping[str, str],
     seconds: float,
+    device: torch.device,
 ) -> None:
     """Write the card of the purifier that is kept, which `phase` made, after `seconds`.
 
@@ -60,7 +61,7 @@ def write_card(
     columns, rows = comparison(state.before, best)
     labels = {"true": "true labels"}.get(best["labels"], "against the classifier's own predictions on clean images")
     facts = machine()
-    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     text = _CARD.format(
         network=f"A {config.network.kind} network of width {config.network.width} and depth {config.network.depth}",
         version=__version__,

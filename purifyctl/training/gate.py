@@ -24,6 +24,7 @@ from purifyctl import __version__
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import GateConfig, to_dict
 from purifyctl.config.picture_options import DEFAULTS, PictureOptions
+from purifyctl.devices import torch_device
 from purifyctl.errors import ConfigError
 from purifyctl.gate import CHECKPOINT, save_gate
 from purifyctl.interrupt import drain_on_interrupt
@@ -51,7 +52,9 @@ class GateResult:
     interrupted: bool  # by Ctrl-C, before the end; there is no checkpoint
 
 
-def train_gate(config: GateConfig, photos: Path, run_dir: Path, pictures: PictureOptions = DEFAULTS) -> GateResult:
+def train_gate(
+    config: GateConfig, photos: Path, run_dir: Path, pictures: PictureOptions = DEFAULTS, device: str = "auto"
+) -> GateResult:
     """Train as `config` says on the photographs under `photos`; write `gate.safetensors` and its figures.
 
     Attacked crops are kept in the run folder: the same call after a stop makes only those that are missing.
@@ -71,7 +74,7 @@ def train_gate(config: GateConfig, photos: Path, run_dir: Path, pictures: Pictur
             f"{photos} holds {len(files)} photographs, too few to train on and hold some out for thresholds.",
             hint="name a folder with more as --photos",
         )
-    workers = Workers(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    workers = Workers(torch_device(device))
     batches = TrainingBatches(
         training_files,
         batch_size=config.batch_size,

@@ -1,6 +1,7 @@
 """The training loop: from a recipe and photographs to a run folder."""
 
 import functools
+import os
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from purifyctl import console
+from purifyctl import console, devices
 from purifyctl.checkpoint import Checkpoint
 from purifyctl.config import TrainConfig
 from purifyctl.config.folders import PURIFIER
@@ -58,6 +59,7 @@ def train_recipe(
     max_steps: int | None = None,
     processes: int = 1,
     pictures: PictureOptions = DEFAULTS,
+    device: str = "auto",
 ) -> TrainResult:
     """`train` on the photographs that the recipe itself names: a folder, or "samples"."""
     if not config.photos:
@@ -67,7 +69,7 @@ def train_recipe(
         photos = run_dir / "photos"
         n = copy_samples(photos)
         console.note(f"Training on {n} sample photographs: enough to see that it works, not to get a good purifier.")
-    return train(config, photos, run_dir, max_steps=max_steps, processes=processes, pictures=pictures)
+    return train(config, photos, run_dir, max_steps=max_steps, processes=processes, pictures=pictures, device=device)
 
 
 def train(
@@ -78,6 +80,7 @@ def train(
     max_steps: int | None = None,
     processes: int = 1,
     pictures: PictureOptions = DEFAULTS,
+    device: str = "auto",
 ) -> TrainResult:
     """Train as `config` says on the photographs under `photos`; write checkpoint, log and state into `run_dir`.
 
@@ -93,15 +96,18 @@ def train(
         How many train together, on this machine. Where torchrun has started some, 1.
     pictures
         Which photographs are refused, and how colours and transparency are shown.
+    device
+        `--device`.
 
     Raises
     ------
     ConfigError
-        There are too few photographs, or the run folder holds another recipe's training.
+        The device cannot be used, there are too few photographs, or the run folder holds another recipe's training.
     TrainingError
         The loss is no longer a number, no photograph can be read, or another process failed.
     """
-    return together(processes, functools.partial(_train, config, photos, run_dir, max_steps, pictures))
+    gpus = devices.place(device, say=os.environ.get("LOCAL_RANK", "0") == "0").gpus
+    return together(processes, functools.partial(_train, config, photos, run_dir, max_steps, pictures), gpus)
 
 
 def _train(

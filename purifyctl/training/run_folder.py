@@ -192,7 +192,16 @@ class RunFolder:
         total = state.seconds + seconds
         for phase in self.phases:
             if phase.name == state.best.get("phase"):
-                write_card(self.path / "card.md", self._recipe, phase, self._source, state, self.weights, total)
+                write_card(
+                    self.path / "card.md",
+                    self._recipe,
+                    phase,
+                    self._source,
+                    state,
+                    self.weights,
+                    total,
+                    trainer.workers.device,
+                )
         if self._board:
             self._board.flush()
         temporary = self.path / f".{STATE}.part"

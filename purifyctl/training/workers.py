@@ -14,7 +14,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +118,8 @@ class Workers:
         torch.set_num_threads(before)
 
 
-def processes_that_pay(config: TrainConfig) -> int:
-    """How many processes train fastest here: one for each GPU; on a CPU one for each core, with images for each.
+def processes_that_pay(config: TrainConfig, gpus: Sequence[int] = ()) -> int:
+    """How many processes train fastest: one for each of these GPUs; on a CPU one for each core, with images for each.
 
     A batch norm of the purifier or the discriminator would see less of the batch on a CPU, so there it is one.
     """
@@ -127,48 +127,53 @@ def processes_that_pay(config: TrainConfig) -> int:
         return 1
     gan = any(weights.get("gan") for weights in ({"gan": config.objective.gan}, *(p.objective for p in config.phases)))
     normalised = gan or config.network.kind == "unet"
-    if torch.cuda.is_available():
-        most = torch.cuda.device_count()
-    else:
-        most = 1 if normalised else min(_cores(), config.batch_size // LEAST_IMAGES)
+    on_cpu = 1 if normalised else min(_cores(), config.batch_size // LEAST_IMAGES)
+    most = len(gpus) or on_cpu
     return max((n for n in range(1, most + 1) if config.batch_size % n == 0), default=1)
 
 
-def together(processes: int, function: Callable[[Workers], T]) -> T:
+def together(processes: int, function: Callable[[Workers], T], gpus: Sequence[int] = ()) -> T:
     """Call `function` in this many processes; returns what it returns in this one, which leads.
 
     Where torchrun started this process, it is one of torchrun's, and no other is started.
 
+    Parameters
+    ----------
+    gpus
+        The GPUs to train on, one for each process; none: the CPU.
+
     Raises
     ------
     ConfigError
-        Both torchrun and the caller ask for several processes.
+        Both torchrun and the caller ask for several processes, or there are more of them than GPUs.
     TrainingError
         Another process failed.
     """
-    on_gpu = torch.cuda.is_available()
     if "LOCAL_RANK" in os.environ:  # torchrun sets it
         if processes > 1:
             raise ConfigError("torchrun has started the processes already.", hint="leave out --processes")
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=LONGEST_WAIT)
+        device = _device(int(os.environ["LOCAL_RANK"]), gpus)
+        dist.init_process_group(_exchange(device), timeout=LONGEST_WAIT)
         if dist.get_rank():
             console.hush()
         return _work(Workers(device, dist.get_rank(), dist.get_world_size()), function)
+    device = _device(processes - 1, gpus)
     if processes == 1:
-        return function(Workers(torch.device("cuda" if on_gpu else "cpu")))
+        if gpus:
+            torch.cuda.set_device(device)
+        return function(Workers(device))
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="purifyctl-") as folder:  # a file that only this user can read, not a port
         meeting = Path(folder)
         # starts them at once; they import torch, which takes seconds, before they write that they are ready
         others: Any = start_processes(  # type: ignore[no-untyped-call]
-            _other, (processes, meeting, function), processes - 1, join=False, daemon=True, start_method="spawn"
+            _other, (processes, meeting, function, gpus), processes - 1, join=False, daemon=True, start_method="spawn"
         )
         try:
             while len(list(meeting.glob("ready-*"))) < processes - 1:
                 others.join(0)  # raises if one has failed
                 time.sleep(0.05)
-            result = _work(_join(0, processes, meeting), function)
+            result = _work(_join(0, processes, meeting, gpus), function)
             others.join(grace_period=60)
             return result
         except (RuntimeError, *_FAILURES) as error:
@@ -183,7 +188,7 @@ def together(processes: int, function: Callable[[Workers], T]) -> T:
             torch.set_num_threads(threads)
 
 
-def _other(number: int, processes: int, meeting: Path, function: Callable[[Workers], Any]) -> None:
+def _other(number: int, processes: int, meeting: Path, function: Callable[[Workers], Any], gpus: Sequence[int]) -> None:
     """One of the processes that `together` starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them all; the first one decides what follows
     keep_freed_memory()
@@ -194,21 +199,33 @@ def _other(number: int, processes: int, meeting: Path, function: Callable[[Worke
         if os.getppid() != leader:
             return
         time.sleep(0.05)
-    _work(_join(number + 1, processes, meeting), function)
+    _work(_join(number + 1, processes, meeting, gpus), function)
 
 
-def _join(rank: int, processes: int, meeting: Path) -> Workers:
+def _device(rank: int, gpus: Sequence[int]) -> torch.device:
+    """What one of the processes computes on. Raises ConfigError if there is no GPU for it."""
+    if gpus and rank >= len(gpus):
+        raise ConfigError(
+            f"{rank + 1} processes cannot train on {len(gpus)} GPU{'s' * (len(gpus) > 1)}: each one needs its own.",
+            hint=f"--processes {len(gpus)}",
+        )
+    return torch.device("cuda", gpus[rank]) if gpus else torch.device("cpu")
+
+
+def _exchange(device: torch.device) -> str:
+    """The backend of torch.distributed for a device."""
+    return "nccl" if device.type == "cuda" else "gloo"
+
+
+def _join(rank: int, processes: int, meeting: Path, gpus: Sequence[int]) -> Workers:
     """Meet the other processes. They talk over this machine's loopback device only."""
     if rank == 0:
         (meeting / "begin").touch()
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(max(1, _cores() // processes))
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    device = _device(rank, gpus)
     store = dist.FileStore(str(meeting / "store"), processes)  # type: ignore[attr-defined]
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=processes, timeout=LONGEST_WAIT
-    )
+    dist.init_process_group(_exchange(device), store=store, rank=rank, world_size=processes, timeout=LONGEST_WAIT)
     return Workers(device, rank, processes, started_here=True)
 
 

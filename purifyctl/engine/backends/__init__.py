@@ -1,7 +1,8 @@
 """Libraries that run a network, behind one small protocol.
 
 `purifyctl.config.BACKENDS` lists them; each record names the module here that implements it. A library is imported by
-its own module, and only when it is used. `torch.py` is no backend: it is the reference that engines are compared with.
+its own module, and only when it is used. `torch.py` also holds the reference that engines are compared with; `cuda.py`
+is what the backends for GPUs share.
 """
 
 import functools

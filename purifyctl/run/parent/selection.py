@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from purifyctl import devices
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.files import file_sha256
@@ -38,7 +39,7 @@ def open_devices(setup: Setup, plan: Plan, marker: Path, command: tuple[str, ...
     """
     options = setup.options
     if options.ray is None:
-        yield [Supervisor(setup, gpu=gpu, command=command) for gpu in gpus(setup.bundle)]
+        yield [Supervisor(setup, gpu=gpu, command=command) for gpu in gpus(setup.bundle, options.device)]
         return
     from purifyctl.run.parent.cluster import ray_devices  # Ray is an extra
 
@@ -59,13 +60,14 @@ def open_devices(setup: Setup, plan: Plan, marker: Path, command: tuple[str, ...
         yield devices
 
 
-def gpus(bundle: Bundle) -> list[int | None]:
-    """The devices of this machine to work on: every GPU that this process sees, or the CPU."""
+def gpus(bundle: Bundle, asked: str) -> list[int | None]:
+    """The devices of this machine to work on: the GPUs that `--device` names, or the CPU.
+
+    Without a GPU, the worker says what the engine lacks.
+    """
     if bundle.device == "cpu":
         return [None]
-    import torch
-
-    return list(range(torch.cuda.device_count())) or [None]
+    return list(devices.place(asked, say=False).gpus) or [None]
 
 
 def _readable(plan: Plan, source: Source) -> ImageFile | None:

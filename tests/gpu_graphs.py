@@ -1,4 +1,4 @@
-"""The graphs that the tests of TensorRT build and run."""
+"""The graphs that the tests of the backends for GPUs build and run."""
 
 from collections.abc import Sequence
 from pathlib import Path
