@@ -119,8 +119,8 @@ def test_changing_any_option_that_is_not_marked_otherwise_changes_the_identity(d
 def test_resuming_may_only_change_how_a_run_is_done() -> None:
     free = {f.name for f in fields(RunOptions) if about(f) and about(f).may_change}
     assert free == {
-        "compression", "csv", "jsonl", "max_errors", "on_existing", "retry_failed", "shard", "image_timeout", "ray",
-        "workers",
+        "compression", "csv", "device", "jsonl", "max_errors", "on_existing", "retry_failed", "shard", "image_timeout",
+        "ray", "workers",
     }  # fmt: skip
     elsewhere = {f.name for f in fields(RunOptions) if about(f) and about(f).recorded_as}
     assert elsewhere == {"images_to", "gated", "gate_fpr", "unflagged", "files_from", "size", "truth"}

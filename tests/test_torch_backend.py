@@ -37,7 +37,7 @@ def test_a_program_is_its_torch_reference_at_every_batch(network: str, programs:
     images = natural_images(BATCH, tiny.SIZE)
     reference = TorchRunner(graph(network, "fp32")).infer(images)
     options = {"precision": "fp16", "image_size": tiny.SIZE, "batch_size": BATCH}
-    with open_runner("torch", programs[network], **options) as runner:
+    with open_runner("torch-cpu", programs[network], **options) as runner:
         full = runner.infer(images)
         check(full, reference)
         for n in (1, BATCH - 1):
@@ -64,7 +64,7 @@ def test_a_file_that_is_no_program_is_refused_with_the_next_step(tmp_path: Path)
     file = tmp_path / "bad.pt2"
     file.write_bytes(b"not a program")
     with pytest.raises(BackendError, match=r"torch .* cannot read .*bad\.pt2") as caught:
-        open_runner("torch", file, precision="fp32", image_size=tiny.SIZE, batch_size=1)
+        open_runner("torch-cpu", file, precision="fp32", image_size=tiny.SIZE, batch_size=1)
     assert "build-engine" in caught.value.hint
 
 
@@ -78,7 +78,7 @@ def test_without_a_gpu_its_runner_says_what_to_build_instead(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def torch_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """As `tiny_bundle`. Read only."""
-    return tiny.bundle(tmp_path_factory.mktemp("torch"), "torch")
+    return tiny.bundle(tmp_path_factory.mktemp("torch"), "torch-cpu")
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_an_engine_for_gpus_builds_without_one_and_its_programs_are_compared_on_
     )
     bundle = build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle")
     parity = bundle.manifest.parity
-    assert parity.measured_with.startswith("torch ")
+    assert parity.measured_with.startswith("torch-cpu ")
     assert parity.covers.startswith("the graph only, on a CPU: there is no GPU here")
     assert set(parity.chains) == {"purifier, classifier", "fused"}
     assert bundle.device == "cuda"
@@ -121,7 +121,7 @@ def test_an_engine_for_gpus_builds_without_one_and_its_programs_are_compared_on_
 
 
 def test_explain_and_a_classifier_in_onnx_are_refused_before_anything_is_built(tmp_path: Path) -> None:
-    config = EngineConfig(backend="torch", image_size=tiny.SIZE, batch_size=BATCH)
+    config = EngineConfig(backend="torch-cpu", image_size=tiny.SIZE, batch_size=BATCH)
     with pytest.raises(ConfigError, match="--explain compares the layers of ONNX graphs"):
         build_engine(config, tiny.checkpoint(tmp_path / "run"), tmp_path / "bundle", explain=True)
     assert not (tmp_path / "bundle").exists()

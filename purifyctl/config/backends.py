@@ -7,7 +7,7 @@ else (what recipes accept, what the command line offers, what doctor looks for) 
 from dataclasses import dataclass
 from typing import Literal
 
-BackendName = Literal["openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt", "tensorrt-rtx"]
+BackendName = Literal["openvino", "onnxruntime", "torch-cpu", "torch-cuda", "tensorrt", "tensorrt-rtx"]
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
 GraphKind = Literal["onnx", "torch"]  # an ONNX file, or a program of torch.export
 
@@ -53,7 +53,7 @@ _RECORDS = (
         imported_as="onnxruntime",
     ),
     Backend(
-        name="torch",
+        name="torch-cpu",
         module="purifyctl.engine.backends.torch",
         device="cpu",
         precisions=("fp32", "fp16"),
@@ -103,7 +103,7 @@ DEFAULT_BACKEND: BackendName = "openvino"  # for recipes, and for the engine tha
 # The fastest first: the engine that is built on a GPU is of the first one that is installed and has the card.
 GPU_BACKENDS: tuple[BackendName, ...] = ("tensorrt-rtx", "tensorrt", "torch-cuda")
 # Runs any graph of its kind on any machine; where a graph's own backend cannot run, this one runs it.
-REFERENCE_BACKENDS: dict[GraphKind, BackendName] = {"onnx": "onnxruntime", "torch": "torch"}
+REFERENCE_BACKENDS: dict[GraphKind, BackendName] = {"onnx": "onnxruntime", "torch": "torch-cpu"}
 AHEAD_OF_TIME = tuple(
     backend.name for backend in _RECORDS if backend.plans == "ahead"
 )  # the backends that take targets

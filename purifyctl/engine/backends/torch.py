@@ -62,8 +62,8 @@ class TorchRunner:
     Parameters
     ----------
     batch_size
-        Smaller batches are filled up to this size: an image's result never depends on how many came with it. None: they
-        are run as they are.
+        Smaller batches are filled up to this size: an image's result never depends on how many came with it. None: no
+        batch is filled up.
     """
 
     device_id: int | None = None
