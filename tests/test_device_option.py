@@ -223,7 +223,8 @@ def test_the_default_engine_of_a_gpu_is_built_once_in_fp16_and_kept(
     """Both build without a GPU: what they hold is compared with torch on the CPU."""
     for name in has:
         pytest.importorskip(BACKENDS[name].imported_as)
-    monkeypatch.setattr(default, "shipped_checkpoint", lambda: tiny.checkpoint(tmp_path / "run"))
+    checkpoint = tiny.checkpoint(tmp_path / "run")
+    monkeypatch.setattr(default, "shipped_checkpoint", lambda: checkpoint)
     monkeypatch.setattr(default, "GPU_BATCH", 8)
     monkeypatch.setenv("PURIFYCTL_CACHE", str(tmp_path / "cache"))
     stand_in(*cards, has=has)
