@@ -6,7 +6,8 @@
 Recovery is the share of photographs that are right with the purifier, under attack and when clean, divided by the share
 that is right when clean without a purifier; with a 95 % bootstrap interval over the photographs. Attacks move away from
 the true label, know the classifier and not the purifier (gray-box), and leave whole grey levels. `--minutes 0` measures
-the shipped purifier.
+the shipped purifier. `--square 256` measures squares of 256 pixels instead of the classifier's own: the classifier then
+resizes what was purified.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--classifier", required=True)
     parser.add_argument("--weights", default="", help="FILE, or NAME=FILE")
+    parser.add_argument("--square", type=int, default=0, help="pixels; 0: the classifier's own")
     parser.add_argument("--n", type=int, default=256, help="photographs to measure on, evenly spaced")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -62,17 +64,17 @@ def main() -> None:
         facts |= {"steps": done.steps, "photographs": len(list_images(given.photos))}
     chosen = options.config(recipe).classifiers[0]
     purifier = given.out if given.minutes else shipped_checkpoint()
-    facts |= measure(purifier, chosen, given.val, given.n)
+    facts |= measure(purifier, chosen, given.val, given.n, given.square)
     print(json.dumps(facts, indent=1))
     if given.json:
         given.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def measure(purifier: Path, chosen: ClassifierConfig, val: Path, most: int) -> dict[str, Any]:
+def measure(purifier: Path, chosen: ClassifierConfig, val: Path, most: int, square: int = 0) -> dict[str, Any]:
     """The figures of one purifier in front of one classifier, on photographs of the folder `val`."""
     checkpoint = load_purifier(purifier)
     classifier = load_classifier(chosen).to(memory_format=torch.channels_last)
-    side = own_square(classifier, checkpoint.network.size_multiple)
+    side = square or own_square(classifier, checkpoint.network.size_multiple)
     truth_of = TruthFromFolder(classifier.labels)
     files = [file for file in list_images(val) if truth_of(file.path) is not None]
     files = [files[i * len(files) // most] for i in range(most)] if len(files) > most else files
