@@ -18,6 +18,7 @@ EVERY_ATTACK = {
     "mi-fgsm": AttackConfig("mi-fgsm", steps=2),
     "dim": AttackConfig("dim", steps=3),
     "square": AttackConfig("square", steps=20),
+    "noise": AttackConfig("noise"),
     "deepfool": AttackConfig("deepfool", steps=5),
     "jsma": AttackConfig("jsma", steps=2),
     "universal": AttackConfig("universal", steps=1),

@@ -61,7 +61,7 @@ def test_every_attack_keeps_its_budget_and_its_seed_and_leaves_global_random_sta
 
 @settings(deadline=None, max_examples=25)
 @given(
-    kind=st.sampled_from(["bim", "least-likely", "mi-fgsm", "dim", "square"]),
+    kind=st.sampled_from(["bim", "least-likely", "mi-fgsm", "dim", "square", "noise"]),
     seed=st.integers(0, 1000),
     eps=st.floats(0.001, 0.5),
 )
@@ -148,3 +148,23 @@ def test_gradients_reach_through_a_purifier_in_front_of_the_classifier() -> None
     x_adv = make_attack(AttackConfig("pgd"), both, x, y, 16 * GREY, generator=torch.Generator().manual_seed(0))
     loss = torch.nn.functional.cross_entropy
     assert loss(both(x_adv), y) > loss(both(x), y)
+
+
+def test_noise_asks_no_model_and_shows_each_of_its_patterns() -> None:
+    def refuses(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("noise asked the model")
+
+    x = torch.full((200, 3, 16, 16), 0.5)
+    eps = torch.full((200, 1, 1, 1), 8 * GREY)
+    eps[100:] = 16 * GREY
+    y = torch.zeros(200, dtype=torch.int64)
+    moved = make_attack(
+        AttackConfig("noise"), refuses, x, y, eps, generator=torch.Generator().manual_seed(0), eight_bit=False
+    )
+    pattern = (moved - x) / eps
+    assert pattern.abs().max() <= 1 + 1e-4
+    of_one_colour = pattern.flatten(2).std(2).amax(1) < 1e-4
+    of_columns = (pattern - pattern[:, :, :1]).abs().amax((1, 2, 3)) < 1e-4
+    whole_budget = (pattern.abs() > 1 - 1e-4).flatten(1).all(1)
+    for kind in (of_one_colour, of_columns & ~of_one_colour, whole_budget & ~of_columns, ~whole_budget):
+        assert 20 <= kind.sum() <= 110

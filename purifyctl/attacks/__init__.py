@@ -8,6 +8,7 @@ The list of attacks is `purifyctl.config.attacks.ATTACKS`; each record there nam
 make.py              `make_attack` finds an attack's function and calls it; how every attack is called
 gradient.py          attacks that step along the gradient's sign
 square.py            an attack by queries
+noise.py             random patterns, without a model
 *_attacks.py, autoattack.py, library.py   attacks of libraries, and what they share: they need the extra "attacks"
 model.py, budget.py  what is attacked, and how far its images may move
 best.py              the best of several starts
@@ -18,6 +19,7 @@ from purifyctl.attacks.budget import Budget, project, within_budget
 from purifyctl.attacks.gradient import ascent, bim, dim, fgsm, least_likely, mi_fgsm, pgd
 from purifyctl.attacks.make import AttackFunction, check_installed, function_of, make_attack
 from purifyctl.attacks.model import Model, behind, round_straight_through
+from purifyctl.attacks.noise import noise
 from purifyctl.attacks.square import square
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "least_likely",
     "make_attack",
     "mi_fgsm",
+    "noise",
     "pgd",
     "project",
     "round_straight_through",
