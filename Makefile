@@ -1,6 +1,6 @@
 # purifyctl: `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu dist man demo-weights ladder reproduce-small lock clean
+.PHONY: help setup setup-dev demo fmt check test test-fast test-gpu docs bench bench-gpu gpu-wheels gpu-trial dist man demo-weights ladder reproduce-small lock clean
 SHELL := /bin/bash
 
 # The newest supported Python on the machine; PYTHON=/path/to/python3 overrides it.
@@ -102,6 +102,13 @@ bench: setup ## Compare the shipped engine and `run` with other libraries (PHOTO
 
 bench-gpu: setup-dev ## Run test-gpu, and add a dated table to docs/benchmarks.md (PHOTOS=folder).
 	$(BIN)/python -m tests.benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+gpu-wheels: setup-dev ## Gather what a machine with a GPU, torch and no network needs, in small parts (HAVE=names of its packages).
+	$(BIN)/python -m tests.trial.wheels gather wheels $(if $(HAVE),--have "$(HAVE)")
+
+# It needs Python alone: the machine may have no .venv.
+gpu-trial: ## Try everything that needs a GPU, in eight minutes (WHEELS=folder of gpu-wheels; DEVICE=cpu: to try the script).
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.trial $(if $(DEVICE),--device $(DEVICE)) $(if $(WHEELS),--wheels "$(WHEELS)")
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	pyproject.toml requirements/build.in --extra demo

@@ -24,12 +24,13 @@ from unittest import mock
 import pyarrow.parquet as pq
 
 from purifyctl.config import EngineConfig
+from purifyctl.config.run import PLAN
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.run import RunOptions, RunResult, plan, run
 from purifyctl.run.parent.worker_process import COMMAND
-from purifyctl.run.plan import PLAN, Plan
+from purifyctl.run.plan import Plan
 from tests import hostile, tiny
 from tests.kills import children
 
