@@ -68,6 +68,7 @@ NAVIGATION = {
         "docs/extending",
         "docs/adr/README",
         "docs/benchmarks",
+        "docs/scaling",
         "engines/README",
         "CHANGELOG",
         "SECURITY",

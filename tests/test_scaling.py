@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from purifyctl.engine.bundle import Bundle
 from tests.benchmarks import scaling
-from tests.benchmarks.pipeline_model import Need, Stage, simulate, speeds
-from tests.benchmarks.scaling_here import Cost, Rest, predict
+from tests.benchmarks.pipeline_model import Cost, Need, Rest, Stage, predict, simulate, speeds
 
 MANY = 400  # batches: so many that filling and emptying the pipeline hardly counts
 
@@ -107,6 +107,16 @@ def test_the_rooflines_are_those_of_the_networks() -> None:
     assert found == pytest.approx(scaling.ROOFLINE_S, rel=0.01)
 
 
+def test_the_simulation_gives_what_was_measured_on_an_idle_machine_within_a_tenth() -> None:
+    assert scaling.predicted_here() == pytest.approx(scaling.RUN_HERE, rel=0.1)
+
+
 @pytest.mark.slow
-def test_the_simulation_predicts_what_run_does_here(tmp_path: Path) -> None:
-    """Roughly: other tests run at the same time. `python -m tests.benchmarks.scaling_here` measures it properly."""
+def test_the_simulation_is_compared_with_a_run_here(tmp_path: Path, tiny_bundle: Bundle, many: Path) -> None:
+    """Roughly, because other tests run at the same time: `python -m tests.benchmarks.scaling_here` measures it."""
+    from tests.benchmarks.scaling_here import measure
+
+    ((costs, rate),) = measure(tiny_bundle, many, "png", 1)
+    assert all(cost.core_s > 0 and cost.cores > 0 for cost in costs.values())
+    found = predict(costs, Rest(0.0002, 0.0002), requests=2, batch=4, images=28)
+    assert 0.1 < found.images_per_s / rate < 20

@@ -130,3 +130,45 @@ def speeds(steps: tuple[tuple[Need, ...], ...], capacity: tuple[tuple[str, float
                 left[need.resource] -= need.per_image * found[i]
         growing -= fixed
     return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor time of one stage, by itself."""
+
+    core_s: float  # per image
+    cores: float  # that it kept busy
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Processor time for each image beside decode, engine and encode, in seconds."""
+
+    worker: float
+    parent: float
+
+
+def on_cores(costs: Mapping[str, Cost], rest: Rest, *, requests: int) -> list[Stage]:
+    """The stages of a run on a CPU. `requests`: batches that the engine works on at once."""
+
+    def core(seconds: float, most: float) -> tuple[Need, ...]:
+        return (Need("cores", seconds, most),)
+
+    def one_thread(process: str, seconds: float) -> tuple[Need, ...]:  # a process's Python code runs in one thread
+        return (Need("cores", seconds, 1), Need(process, seconds, 1))
+
+    decode, engine, encode = costs["decode"], costs["engine"], costs["encode"]
+    return [
+        Stage("decode", (core(decode.core_s, decode.cores),)),
+        Stage("infer", (core(engine.core_s, max(1.0, engine.cores / requests)),), at_once=requests),
+        Stage("write", (core(encode.core_s, encode.cores), one_thread("worker", rest.worker))),
+        Stage("commit", (one_thread("parent", rest.parent),)),
+    ]
+
+
+def predict(costs: Mapping[str, Cost], rest: Rest, *, requests: int, batch: int, images: int) -> Outcome:
+    """A run over `images` photographs on the machine that these costs were measured on."""
+    cores = max(cost.cores for cost in costs.values())
+    found = on_cores(costs, rest, requests=requests)
+    capacity = {"cores": cores, "worker": 1.0, "parent": 1.0}
+    return simulate(found, capacity, batch=batch, window=requests + 4, batches=images // batch)

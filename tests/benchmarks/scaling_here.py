@@ -14,8 +14,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from purifyctl.bench.stages import STAGES, stages
@@ -26,53 +26,11 @@ from purifyctl.images.pillow import check_damage, open_picture
 from purifyctl.run import RunOptions, run
 from purifyctl.sources import list_images, read_file
 from tests import tiny
-from tests.benchmarks.pipeline_model import Need, Outcome, Stage, simulate
+from tests.benchmarks.pipeline_model import Cost, Rest, predict
 from tests.benchmarks.runs import tiny_engine
 
 SHORT, LONG = 500, 2500  # pictures of the runs that show what a run costs beside its stages
 FILES = 64  # that are opened and checked for damage
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Processor time of one stage, by itself."""
-
-    core_s: float  # per image
-    cores: float  # that it kept busy
-
-
-@dataclass(frozen=True)
-class Rest:
-    """Processor time for each image beside decode, engine and encode, in seconds."""
-
-    worker: float
-    parent: float
-
-
-def on_cores(costs: Mapping[str, Cost], rest: Rest, *, requests: int) -> list[Stage]:
-    """The stages of a run on a CPU. `requests`: batches that the engine works on at once."""
-
-    def core(seconds: float, most: float) -> tuple[Need, ...]:
-        return (Need("cores", seconds, most),)
-
-    def one_thread(process: str, seconds: float) -> tuple[Need, ...]:  # a process's Python code runs in one thread
-        return (Need("cores", seconds, 1), Need(process, seconds, 1))
-
-    decode, engine, encode = (costs[name] for name in STAGES)
-    return [
-        Stage("decode", (core(decode.core_s, decode.cores),)),
-        Stage("infer", (core(engine.core_s, max(1.0, engine.cores / requests)),), at_once=requests),
-        Stage("write", (core(encode.core_s, encode.cores), one_thread("worker", rest.worker))),
-        Stage("commit", (one_thread("parent", rest.parent),)),
-    ]
-
-
-def predict(costs: Mapping[str, Cost], rest: Rest, *, requests: int, batch: int, images: int) -> Outcome:
-    """A run over `images` photographs on the machine that these costs were measured on."""
-    cores = max(cost.cores for cost in costs.values())
-    found = on_cores(costs, rest, requests=requests)
-    capacity = {"cores": cores, "worker": 1.0, "parent": 1.0}
-    return simulate(found, capacity, batch=batch, window=requests + 4, batches=images // batch)
 
 
 def measure(bundle: Bundle, folder: Path, image_format: str, rounds: int) -> list[tuple[dict[str, Cost], float]]:

@@ -3,24 +3,19 @@
 python -m tests.trial.measures STEP --device cuda --out gpu-trial
 """
 
-import argparse
 import io
 import os
 import statistics
-import subprocess
-import sys
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from purifyctl.bench.engine import matrix_product, on_device
 from purifyctl.bench.peers import networks_of, peer
@@ -34,104 +29,17 @@ from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.chain import open_chain
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder
-from purifyctl.machine import gpu_capability, machine
-from purifyctl.samples import copy_samples
+from purifyctl.machine import gpu_capability
 from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images, read_file
+from tests.trial.before import PHOTOGRAPHS, perform_step
 from tests.trial.report import Figures
 
-ROOT = Path(__file__).parents[2]
-PHOTOGRAPHS, ENGINES = "photographs", "engines"  # folders of the trial
-NUMBER = {"cuda": 3000, "cpu": 96}  # photographs that are made
+ENGINES = "engines"  # a folder of the trial
+LEFT_OUT = ("onnxruntime",)  # on a CPU two engines are enough to try the script
 BATCH = {"cuda": 64, "cpu": 16}
 COPIES = {"cuda": (1, 2, 3), "cpu": (1, 2)}  # of one engine, at once
 ROUNDS = {"cuda": 2, "cpu": 1}
-GPU_TESTS = ("needs_gpu", "tiny.GPU")  # what the files say that hold tests of GPUs
-NOT_RUN = "not run"
-
-
-def measure_machine(figures: Figures, device: str, out: Path) -> None:
-    here = machine()
-    if device == "cuda":
-        figures.add("device", torch.cuda.get_device_name(), "", gpu_capability())
-        figures.add("memory of the GPU", torch.cuda.mem_get_info()[1] / 2**30, "GiB")
-        asked = [
-            "nvidia-smi",
-            "--query-gpu=driver_version,pcie.link.gen.max,pcie.link.width.max",
-            "--format=csv,noheader",
-        ]
-        said = subprocess.run(asked, capture_output=True, text=True, check=False)
-        figures.add("driver, PCIe generation and lanes", said.stdout.strip() or said.stderr.strip() or NOT_RUN)
-    else:
-        figures.add("device", f"CPU: {here['processor']}")
-    figures.add("cores", here["cores"], "", here["processor"])
-    figures.add("Python, torch", f"{here['python']}, {torch.__version__}", "", f"CUDA {torch.version.cuda}")
-    for backend in BACKENDS:
-        try:
-            figures.add(backend, implementation(backend).version())
-        except PurifyctlError as error:
-            figures.add(backend, "not installed", "", str(error))
-
-
-def measure_photographs(figures: Figures, device: str, out: Path) -> None:
-    """Crops of the photographs inside packages, in folders of their classes: as many bytes as real ones have."""
-    samples, made, n = out / "samples", out / PHOTOGRAPHS, NUMBER[device]
-    copy_samples(samples, labelled_only=True)
-    originals = sorted(samples.rglob("*.jpg"))
-    began = time.perf_counter()
-    with ProcessPoolExecutor() as pool:
-        sizes = list(
-            pool.map(partial(_crop, made), (originals[i % len(originals)] for i in range(n)), range(n), chunksize=32)
-        )
-    figures.add("photographs", n, "JPEG, 500x375 pixels", f"{time.perf_counter() - began:.1f} s")
-    figures.add("size of a file", statistics.mean(sizes) / 1000, "kB", "mean")
-
-
-def _crop(folder: Path, original: Path, number: int) -> int:
-    """Write one crop of a photograph, in other colours. Returns its size in bytes."""
-    rng = np.random.default_rng(number)
-    with Image.open(original) as image:
-        width, height = image.size
-        share = rng.uniform(0.7, 1.0)
-        left, top = (rng.uniform(0, side * (1 - share)) for side in (width, height))
-        part = image.convert("RGB").resize(
-            (500, 375), Image.Resampling.BICUBIC, (left, top, left + width * share, top + height * share)
-        )
-    part = ImageEnhance.Color(ImageEnhance.Brightness(part).enhance(rng.uniform(0.8, 1.2))).enhance(
-        rng.uniform(0.7, 1.3)
-    )
-    grain = rng.normal(0, 6, (375, 500, 1))  # enlarged photographs are too smooth
-    pixels = np.clip(np.asarray(part) + grain, 0, 255).astype(np.uint8)
-    file = folder / original.parent.name / f"{number:05}.jpg"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(file, "JPEG", quality=90)
-    return file.stat().st_size
-
-
-def measure_tests(figures: Figures, device: str, out: Path) -> None:
-    """Without a GPU every test is skipped: that shows that they can be collected."""
-    files = [
-        file for file in sorted((ROOT / "tests").glob("test_*.py")) if any(w in file.read_text() for w in GPU_TESTS)
-    ]
-    found = out / "tests.xml"
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", f"--junitxml={found}", "-p", "no:cacheprovider"]
-    code = subprocess.run([*words, *map(str, files)], cwd=ROOT, check=False).returncode
-    suite = ET.parse(found).getroot().find("testsuite")
-    assert suite is not None
-    total, failed, skipped = (int(suite.get(key, "0")) for key in ("tests", "failures", "skipped"))
-    failed += int(suite.get("errors", "0"))
-    figures.add("tests", total, "", f"in {len(files)} files")
-    figures.add("passed", total - failed - skipped)
-    figures.add("failed", failed, "", "; ".join(_reasons(suite, "failure", "error")))
-    figures.add("skipped", skipped, "", "; ".join(_reasons(suite, "skipped")))
-    if code or not total or (device == "cuda" and total == skipped):
-        raise SystemExit(1)
-
-
-def _reasons(suite: ET.Element, *kinds: str) -> list[str]:
-    """Why tests failed or were skipped, each reason once."""
-    found = {str(each.get("message", ""))[:160] for kind in kinds for each in suite.iter(kind)}
-    return sorted(found)
 
 
 def measure_engines(figures: Figures, device: str, out: Path) -> None:
@@ -140,7 +48,7 @@ def measure_engines(figures: Figures, device: str, out: Path) -> None:
     """
     built = 0
     for backend, record in BACKENDS.items():
-        if record.device != device:
+        if record.device != device or backend in LEFT_OUT:
             continue
         began = time.perf_counter()
         try:
@@ -271,9 +179,6 @@ def _squares(out: Path, device: str) -> Any:
 
 
 STEPS = {
-    "machine": measure_machine,
-    "photographs": measure_photographs,
-    "tests": measure_tests,
     "engines": measure_engines,
     "decoding": measure_decoding,
     "alone": measure_alone,
@@ -282,14 +187,5 @@ STEPS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--device", choices=("cuda", "cpu"), required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    STEPS[given.step](Figures(given.out, given.step), given.device, given.out)
-
-
 if __name__ == "__main__":
-    main()
+    perform_step(STEPS)

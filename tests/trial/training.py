@@ -20,7 +20,7 @@ from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.config.folders import TRAINING, TRAINING_LOG
 from purifyctl.config.recipes import find_recipe
 from purifyctl.training.run_folder import STATE
-from tests.trial.measures import PHOTOGRAPHS
+from tests.trial.before import PHOTOGRAPHS
 from tests.trial.report import Figures
 
 RECIPE, TRAINED = "shipped.toml", "trained"

@@ -37,8 +37,7 @@ def gather(folder: Path, have: Sequence[str], part_mib: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     left_out = {_plain(name) for name in have} | set(with_torch())
     pinned = [_pinned(name) for name in sorted(needed() - left_out)]
-    for requirement in pinned:
-        _download(folder, requirement)
+    _download(folder, pinned)
     (folder / REQUIREMENTS).write_text("".join(f"{requirement}\n" for requirement in pinned))
     files = [*sorted(folder.glob("*.whl")), folder / REQUIREMENTS]
     parts = cut(files, folder / "parts", part_mib * MIB)
@@ -56,15 +55,15 @@ def _pinned(name: str) -> str:
         return name
 
 
-def _download(folder: Path, requirement: str) -> None:
+def _download(folder: Path, pinned: Sequence[str]) -> None:
+    """Download wheels for that machine; of what has none, its source, and build that: it is Python alone."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    target = ["--python-version", PYTHON, "--implementation", "cp", "--only-binary=:all:"]
+    target = ["--python-version", PYTHON, "--implementation", "cp", "--prefer-binary"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    words = [*pip, "download", "--no-deps", "-d", str(folder), *target, requirement]
-    if subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode == 0:
-        return
-    print(f"{requirement}: there is no wheel; building it")
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), requirement], check=True)
+    subprocess.run([*pip, "download", "--no-deps", "-d", folder, *target, *pinned], check=True)
+    for source in folder.glob("*.tar.gz"):
+        subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, source], check=True)
+        source.unlink()
 
 
 def needed() -> set[str]:
