@@ -166,9 +166,9 @@ def on_cores(costs: Mapping[str, Cost], rest: Rest, *, requests: int) -> list[St
     ]
 
 
-def predict(costs: Mapping[str, Cost], rest: Rest, *, requests: int, batch: int, images: int) -> Outcome:
-    """A run over `images` photographs on the machine that these costs were measured on."""
-    cores = max(cost.cores for cost in costs.values())
-    found = on_cores(costs, rest, requests=requests)
+def predict(costs: Mapping[str, Cost], rest: Rest, *, requests: int, batch: int, images: int, cores: float) -> Outcome:
+    """A run over `images` photographs on this many cores."""
+    scale = cores / max(cost.cores for cost in costs.values())  # the machine may have been busier then
+    found = on_cores({name: Cost(c.core_s, c.cores * scale) for name, c in costs.items()}, rest, requests=requests)
     capacity = {"cores": cores, "worker": 1.0, "parent": 1.0}
     return simulate(found, capacity, batch=batch, window=requests + 4, batches=images // batch)

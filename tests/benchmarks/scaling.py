@@ -96,11 +96,14 @@ def capacity(setting: Setting) -> dict[str, float]:
 
 def stages(setting: Setting) -> list[Stage]:
     """The stages of one worker, as `purifyctl/run/worker` has them with a GPU."""
-    made = OUT_BYTES[setting.output]
+    made, threads = (
+        OUT_BYTES[setting.output],
+        min(CORES, BATCH),
+    )  # a worker starts as many threads as the node has cores
     read: list[tuple[Need, ...]] = [(Need("network", FILE_BYTES),)]
     write: list[tuple[Need, ...]] = [_python(WORKER_S * setting.python)]
     if setting.output == "png":
-        write.insert(0, (Need("host's cores", PNG_S, CORES),))
+        write.insert(0, (Need("host's cores", PNG_S, threads),))
     if made:
         write.append((Need("network", made),))
     if setting.store:
@@ -109,7 +112,7 @@ def stages(setting: Setting) -> list[Stage]:
             write.append((Need("connections that write", LATENCY_S), Need("PUT", 1.0)))
     decode: list[tuple[Need, ...]] = [
         _python(OPEN_S * setting.python),
-        (Need("host's cores", CHECK_S, CORES),),
+        (Need("host's cores", CHECK_S, threads),),
         (Need("PCIe in", FILE_BYTES), Need("JPEG decoder", 1 / setting.decoded_per_s)),
     ]
     infer: list[tuple[Need, ...]] = [(Need("GPU", ROOFLINE_S[setting.chain] / setting.of_roofline),)]
@@ -142,7 +145,7 @@ def total(setting: Setting) -> float:
 def predicted_here() -> float:
     """Images/s of the run that was measured as `RUN_HERE`, from its stages alone."""
     costs = {name: Cost(2 / rate, 2.0) for name, rate in STAGES_HERE.items()}
-    return predict(costs, Rest(WORKER_S, PARENT_S), requests=2, batch=16, images=512).images_per_s
+    return predict(costs, Rest(WORKER_S, PARENT_S), requests=2, batch=16, images=512, cores=2).images_per_s
 
 
 ONE, NODE, TEN = Setting(), Setting(GPUS, GPUS), Setting(10 * GPUS, 10 * GPUS)
@@ -205,7 +208,6 @@ def what_if() -> Iterator[Sequence[str]]:
         "the engine reaches a quarter of the roofline": {"of_roofline": 0.25},
         "it reaches all of it": {"of_roofline": 1.0},
         "two calls with `--shard` on each GPU": {"interpreters": 2},
-        "four calls": {"interpreters": 4},
         "half as much Python for each image": {"python": 0.5},
     }
     yield ("one H100", *WORK)

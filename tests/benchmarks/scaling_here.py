@@ -3,9 +3,9 @@
     python -m tests.benchmarks.scaling_here --photos DIR [--limit 256] [--rounds 5] [--format png]
 
 In turns: decode, engine and encode alone, then `run`, over the same photographs, on the CPU. Of each stage it takes the
-processor time and how many cores it kept busy; of the machine, how many cores the engine's threads got. What a run does
-beside these stages (reading, rows, messages, writing, committing) is measured with the tests' small networks and
-pictures, from the difference of a long and a short run. It prints these parts, and how far the simulation is off.
+processor time, and how many cores its threads kept busy; of `run`, images/s, and how many cores it got, because other
+programs may take some. What a run does beside these stages (reading, rows, messages, writing, committing) is measured
+with the tests' small networks and pictures. It prints these parts, and how far the simulation is off.
 """
 
 import argparse
@@ -15,11 +15,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from purifyctl.bench.stages import STAGES, stages
-from purifyctl.bench.timing import in_turns
+from purifyctl.config.formats import ImageFormat
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.default import default_engine
 from purifyctl.images.pillow import check_damage, open_picture
@@ -33,30 +33,46 @@ SHORT, LONG = 500, 2500  # pictures of the runs that show what a run costs besid
 FILES = 64  # that are opened and checked for damage
 
 
-def measure(bundle: Bundle, folder: Path, image_format: str, rounds: int) -> list[tuple[dict[str, Cost], float]]:
-    """For each round: the cost of each stage alone, and images/s of `run`."""
-    n = len(list_images(folder))
-    costs: dict[str, list[Cost]] = {name: [] for name in STAGES}
+@dataclass(frozen=True)
+class Round:
+    """What one round measured."""
 
-    def timed(name: str, call: Callable[[], float]) -> float:
-        before = time.process_time()
-        rate = call()
-        used = time.process_time() - before
-        if name in costs:
-            costs[name].append(Cost(used / n, used * rate / n))
-        return rate
+    costs: dict[str, Cost]  # of each stage alone
+    images_per_s: float  # of `run`
+    cores: float  # that `run` got
 
-    with stages(bundle, folder, image_format) as calls:  # type: ignore[arg-type]
-        turns = {name: lambda name=name, call=call: timed(name, call) for name, call in calls.items()}  # type: ignore[misc]
-        rates = in_turns(turns, rounds)
-    return [({name: costs[name][i] for name in STAGES}, rate) for i, rate in enumerate(rates["run"])]
+
+def measure(bundle: Bundle, folder: Path, image_format: ImageFormat, rounds: int) -> list[Round]:
+    """Each stage alone and `run`, in turns."""
+    n, found = len(list_images(folder)), []
+    with stages(bundle, folder, image_format) as calls:
+        for _ in range(rounds):
+            costs = {}
+            for name in STAGES:
+                before = time.process_time()
+                rate = calls[name]()
+                used = time.process_time() - before
+                costs[name] = Cost(used / n, used * rate / n)
+            first = bundle.manifest.batch_size  # a short run, for what starting costs
+            (short, _), (long, rate) = (_run(bundle, folder, image_format, limit) for limit in (first, n))
+            found.append(Round(costs, rate, max(long - short, 0.0) / (n - first) * rate))
+    return found
+
+
+def _run(bundle: Bundle, folder: Path, image_format: ImageFormat, limit: int) -> tuple[float, float]:
+    """Processor time of both processes of a run, and images/s once it was ready."""
+    before = sum(_processor_s())
+    with tempfile.TemporaryDirectory() as out:
+        options = RunOptions(image_format=image_format, compare=False, limit=limit)
+        summary = run(folder, bundle, Path(out) / "run", options).summary
+    return sum(_processor_s()) - before, float(summary["this_call"]["images_per_s"])
 
 
 def measure_rest(folder: Path, rounds: int) -> Rest:
     """What a run costs beside its stages: small networks, small pictures, a long run less a short one."""
     bundle = tiny_engine(folder / "tiny", batch_size=16)
     pictures = tiny.photographs(folder / "few", 32)
-    of_stages = sum(cost.core_s for cost in measure(bundle, pictures, "png", 1)[0][0].values())
+    of_stages = sum(cost.core_s for cost in measure(bundle, pictures, "png", 1)[0].costs.values())
     found = []
     for i in range(rounds):
         used = {}
@@ -125,11 +141,12 @@ def main() -> None:
         with bundle.open(bundle.chain()[0]) as runner:
             requests = runner.concurrency
         n, ratios = len(list_images(photos)), []
-        for costs, rate in measure(bundle, photos, given.format, given.rounds):
-            predicted = predict(costs, rest, requests=requests, batch=batch, images=n).images_per_s
-            ratios.append(predicted / rate)
-            each = ", ".join(f"{stage} {1e3 * cost.core_s:.2f} ms on {cost.cores:.2f}" for stage, cost in costs.items())
-            print(f"{each}; predicted {predicted:.1f}, run {rate:.1f} images/s: {ratios[-1]:.3f}", flush=True)
+        for one in measure(bundle, photos, given.format, given.rounds):
+            predicted = predict(one.costs, rest, requests=requests, batch=batch, images=n, cores=one.cores).images_per_s
+            ratios.append(predicted / one.images_per_s)
+            each = (f"{stage} {1e3 * cost.core_s:.2f} ms on {cost.cores:.2f}" for stage, cost in one.costs.items())
+            print(f"{', '.join(each)}; on {one.cores:.2f} cores predicted {predicted:.1f}, ", end="")
+            print(f"run {one.images_per_s:.1f} images/s: {ratios[-1]:.3f}", flush=True)
     print(f"predicted by measured: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 

@@ -40,10 +40,10 @@ def recipe(out: Path) -> Path:
 def call(out: Path, file: Path, minutes: float, *, interrupted: bool) -> tuple[int, dict[str, Any], float]:
     """One call of `purifyctl train`; interrupted: Ctrl-C in the middle. Exit code, its result, seconds."""
     words = ["train", file, "--photos", out / PHOTOGRAPHS, "--out", out / TRAINED, "--minutes", f"{minutes:g}"]
-    words += ["--classifier", CLASSIFIER, "--weights", WEIGHTS, "--processes", "1"]
+    words += ["--classifier", CLASSIFIER, "--weights", WEIGHTS, "--processes", "1", "--json"]
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "purifyctl", "--json", *map(str, words)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "purifyctl", *map(str, words)], stdout=subprocess.PIPE, text=True
     )
     if interrupted:
         threading.Thread(target=_interrupt, args=(process, out, minutes * 60 / 2), daemon=True).start()
