@@ -10,7 +10,7 @@ from purifyctl.engine.bundle import Bundle
 from tests.benchmarks import scaling
 from tests.benchmarks.pipeline_model import Cost, Need, Rest, Stage, predict, simulate, speeds
 
-MANY = 400  # batches: so many that filling and emptying the pipeline hardly counts
+MANY = 400  # batches: enough that filling and emptying the pipeline hardly count
 
 
 def step(seconds: float, resource: str = "cores", most: float = 1) -> tuple[Need, ...]:

@@ -42,9 +42,7 @@ def call(out: Path, file: Path, minutes: float, *, interrupted: bool) -> tuple[i
     words = ["train", file, "--photos", out / PHOTOGRAPHS, "--out", out / TRAINED, "--minutes", f"{minutes:g}"]
     words += ["--classifier", CLASSIFIER, "--weights", WEIGHTS, "--processes", "1", "--json"]
     began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "purifyctl", *map(str, words)], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "purifyctl", *map(str, words)], stdout=subprocess.PIPE, text=True)
     if interrupted:
         threading.Thread(target=_interrupt, args=(process, out, minutes * 60 / 2), daemon=True).start()
     said, _ = process.communicate()
