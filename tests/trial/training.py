@@ -37,10 +37,11 @@ def recipe(out: Path) -> Path:
     return file
 
 
-def call(out: Path, file: Path, minutes: float, *, interrupted: bool) -> tuple[int, dict[str, Any], float]:
+def call(out: Path, file: Path, device: str, *, interrupted: bool) -> tuple[int, dict[str, Any], float]:
     """One call of `purifyctl train`; interrupted: Ctrl-C in the middle. Exit code, its result, seconds."""
+    minutes = MINUTES[device]
     words = ["train", file, "--photos", out / PHOTOGRAPHS, "--out", out / TRAINED, "--minutes", f"{minutes:g}"]
-    words += ["--classifier", CLASSIFIER, "--weights", WEIGHTS, "--processes", "1", "--json"]
+    words += ["--classifier", CLASSIFIER, "--weights", WEIGHTS, "--processes", "1", "--device", device, "--json"]
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "purifyctl", *map(str, words)], stdout=subprocess.PIPE, text=True)
     if interrupted:
@@ -73,12 +74,12 @@ def main() -> int:
     given = parser.parse_args()
     out, minutes = given.out, MINUTES[given.device]
     figures, file = Figures(out, "training"), recipe(out)
-    first, result, seconds = call(out, file, minutes, interrupted=True)
+    first, result, seconds = call(out, file, given.device, interrupted=True)
     stopped_at = int(result.get("steps", 0))
     figures.add(
         "first call, interrupted", first, "is its exit code; 130 is right", f"{seconds:.0f} s, step {stopped_at}"
     )
-    second, result, seconds = call(out, file, minutes, interrupted=False)
+    second, result, seconds = call(out, file, given.device, interrupted=False)
     ended_at = int(result.get("steps", 0))
     figures.add("second call, which resumes", second, "is its exit code", f"{seconds:.0f} s, step {ended_at}")
     if (first, second) != (130, 0) or not 0 < stopped_at < ended_at:

@@ -25,7 +25,7 @@ DEFAULT_FOLDER = Path("wheels")
 PYTHON = "3.12"
 PLATFORMS = (*(f"manylinux_2_{n}_x86_64" for n in range(39, 16, -1)), "manylinux2014_x86_64", "manylinux1_x86_64")
 # What the trial needs beside purifyctl's own needs: TensorRT for RTX, networks and photographs inside packages, tests.
-EXTRAS = ("demo", "gpu", "rtx")  # those that there are
+EXTRAS = ("demo", "gpu")
 FOR_TESTS = ("pytest", "hypothesis", "aiohttp", "s3fs", "grimp")
 BROUGHT_BY_TORCH = ("torch", "torchvision", "triton")
 SUMS, REQUIREMENTS = "SHA256SUMS", "requirements.txt"
@@ -175,7 +175,7 @@ def install(wheels: Path, out: Path) -> None:
 def _asked_for() -> dict[str, str]:
     """Which versions purifyctl asks for, by package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = (project["optional-dependencies"].get(extra, ()) for extra in EXTRAS)
+    extras = (project["optional-dependencies"][extra] for extra in EXTRAS)
     needs = [*project["dependencies"], *(need for extra in extras for need in extra)]
     return {_plain(need): need.split(";")[0] for need in needs}
 
