@@ -42,8 +42,8 @@ check: setup-dev ## Check format, lint, types and import layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The tests of one file run in one process, because they share fixtures that are slow to make.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# The tests of one file run in one process, because they share fixtures that are slow to make; the order is tests/conftest.py's.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## Run the whole test suite.
 	$(PYTEST)

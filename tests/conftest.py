@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from purifyctl import console
-from purifyctl.engine.bundle import Bundle
+from purifyctl.engine.bundle import Bundle, load_bundle
+from purifyctl.engine.staging import one_at_a_time
 from purifyctl.samples import copy_samples
 from tests import tiny
+from tests.exports import shared_in
 from tests.web_server import Server, serving
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -24,10 +26,31 @@ if workers := int(
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share what their parent made: engines are built once for all
-    shared = Path(tempfile.mkdtemp(prefix="purifyctl-tests-"))
-    atexit.register(shutil.rmtree, shared, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix="purifyctl-tests-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
     # what the tests build, keep and trust must not reach the user's folders
-    os.environ |= {"PURIFYCTL_STATE": str(shared / "state"), "PURIFYCTL_CACHE": str(shared / "cache")}
+    os.environ |= {"PURIFYCTL_STATE": str(made / "state"), "PURIFYCTL_CACHE": str(made / "cache")}
+SHARED = Path(os.environ["PURIFYCTL_CACHE"]).parent  # by all processes of this test session, which ends with it
+
+# Files whose tests take longest come first, so that no worker is left alone with one of them at the end.
+LONGEST = (
+    *("documented_commands", "cluster", "cli", "engine", "evaluation", "extending", "run_faults", "training_recipes"),
+    *("wheel", "run_rows", "gradient_attacks", "cluster_fresh", "training_resume", "training_phases", "training_runs"),
+    *("fit", "doctor", "docs", "tensorrt_build", "run_whole", "run", "web", "run_grows"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:  # pytest's word
+    """The longest files first."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda test: place.get(test.path.name, len(place)))  # pytest's word
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports() -> Iterator[None]:
+    """A network that some test has exported is not exported again."""
+    with shared_in(SHARED / "exports"):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +60,11 @@ def console_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Read only."""
-    return tiny.bundle(tmp_path_factory.mktemp("tiny"))
+def tiny_bundle() -> Bundle:
+    """Built once for all processes of the session. Read only."""
+    folder = SHARED / "tiny"
+    with one_at_a_time(folder / "bundle"):
+        return load_bundle(folder / "bundle") if (folder / "bundle").exists() else tiny.bundle(folder)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +75,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny networks lose more to threads that wait for each other than they gain."""
     before = torch.get_num_threads()

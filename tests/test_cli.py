@@ -196,7 +196,8 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code() -> None:
 @pytest.mark.slow
 def test_run_without_an_engine_builds_the_shipped_one_once_and_says_so(photos: Path, tmp_path: Path) -> None:
     cache = {"PURIFYCTL_CACHE": str(tmp_path / "cache")}
-    words = ("run", photos, "--classifier", "none", "--out")  # built sooner than with the classifier
+    # small and without a classifier: built sooner
+    words = ("run", photos, "--classifier", "none", "--size", 64, "--out")
     first = purifyctl(*words, tmp_path / "one", **cache)
     assert first.returncode == 0, first.stderr
     assert "Building the shipped purifier" in first.stderr

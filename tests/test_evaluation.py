@@ -11,7 +11,7 @@ from purifyctl.checkpoint import save_purifier
 from purifyctl.config import AttackConfig
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.errors import ConfigError, MissingDependencyError, WeightsError
-from purifyctl.evaluation import EvaluateOptions, evaluate, loop
+from purifyctl.evaluation import EvaluateOptions, EvaluateResult, evaluate, loop
 from purifyctl.evaluation.chunk import Chunk, climb
 from purifyctl.evaluation.defences import GATED, NONE, PURIFIER
 from purifyctl.evaluation.ladder import Rung
@@ -31,10 +31,10 @@ from tests.evaluating import ALL, FGSM, PGD, SIZE
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> EvaluateOptions:
+def options_for(checkpoint: Path) -> EvaluateOptions:
+    """Every threat model, on tiny networks."""
     return EvaluateOptions(
-        checkpoint=tiny.checkpoint(tmp_path / "run"),
+        checkpoint=checkpoint,
         classifier="tests.tiny:animals",
         surrogates=(("tests.tiny:birds", ""),),
         attacks=(FGSM, PGD, AttackConfig("square", steps=5)),
@@ -44,6 +44,24 @@ def options(tmp_path: Path) -> EvaluateOptions:
         batch_size=4,
         expensive_limit=6,
     )
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> EvaluateOptions:
+    return options_for(tiny.checkpoint(tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten photographs in two folders. Read only."""
+    return tiny.photographs(tmp_path_factory.mktemp("ten"), 10, labelled=True)
+
+
+@pytest.fixture(scope="module")
+def whole(ten: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EvaluateResult]:
+    """An evaluation of `ten` on every rung, and its folder. Read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "out", evaluate(ten, folder / "out", options_for(tiny.checkpoint(folder / "run")))
 
 
 def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
@@ -72,8 +90,8 @@ def test_photographs_are_spread_evenly_over_the_classes(photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_rung_and_defence_is_reported(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:
-    result = evaluate(photos, tmp_path / "out", options)
+def test_every_rung_and_defence_is_reported(whole: tuple[Path, EvaluateResult]) -> None:
+    result = whole[1]
     assert result.exit_code == 0
     cells = result.document["cells"]
     found = {(c["threat_model"], c["attack"], c["eps_text"], c["defence"]) for c in cells}
@@ -123,18 +141,22 @@ class _Interrupt:
 
 @pytest.mark.slow
 def test_an_interrupted_evaluation_continues_to_the_same_rows(
-    photos: Path, options: EvaluateOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ten: Path,
+    whole: tuple[Path, EvaluateResult],
+    options: EvaluateOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = evaluate(photos, tmp_path / "whole", options)
+    out, uninterrupted = whole
     for after in (3, 4):
         monkeypatch.setattr(loop, "climb", _Interrupt(after))
-        stopped = evaluate(photos, tmp_path / "parts", options)
+        stopped = evaluate(ten, tmp_path / "parts", options)
         assert (stopped.exit_code, stopped.document["finished"]) == (130, False)
     monkeypatch.setattr(loop, "climb", climb)
-    resumed = evaluate(photos, tmp_path / "parts", options)
+    resumed = evaluate(ten, tmp_path / "parts", options)
     assert resumed.exit_code == 0
-    assert resumed.document["cells"] == whole.document["cells"]
-    files = [sorted((tmp_path / name / "records").rglob("*.parquet")) for name in ("whole", "parts")]
+    assert resumed.document["cells"] == uninterrupted.document["cells"]
+    files = [sorted((folder / "records").rglob("*.parquet")) for folder in (out, tmp_path / "parts")]
     assert len(files[0]) == len(files[1]) > 20
     for one, two in zip(*files, strict=True):
         assert one.read_bytes() == two.read_bytes()
@@ -238,9 +260,8 @@ def test_a_surrogate_with_the_classifiers_own_weights_is_refused(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_an_honest_purifier_raises_no_alarm(photos: Path, options: EvaluateOptions, tmp_path: Path) -> None:
-    document = evaluate(photos, tmp_path / "out", options).document
-    raised = {warning["check"] for cell in document["cells"] for warning in cell["warnings"]}
+def test_an_honest_purifier_raises_no_alarm(whole: tuple[Path, EvaluateResult]) -> None:
+    raised = {warning["check"] for cell in whole[1].document["cells"] for warning in cell["warnings"]}
     assert not raised & {"randomness", "softmax", "zero gradients"}
 
 

@@ -246,11 +246,13 @@ def test_processes_work_together_and_the_failure_of_one_is_said_by_name() -> Non
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_after_ctrl_c_and_the_same_command_continues(tmp_path: Path) -> None:
+def test_two_processes_stop_together_after_ctrl_c_and_the_same_command_continues(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     photos = tiny.photographs(tmp_path / "photos", 20)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        'classifiers = []\nclassifier_sees = "in_use"\nresize = 0\nimage_size = 32\nbatch_size = 4\nminutes = 0.3\n'
+        'classifiers = []\nclassifier_sees = "in_use"\nresize = 0\nimage_size = 32\nbatch_size = 4\nminutes = 0.2\n'
         'precision = "auto"\n[network]\nkind = "residual"\nwidth = 8\ndepth = 2\n'
         '[[attacks]]\nkind = "fgsm"\neps = ["4/255", "8/255"]\n'
     )
@@ -259,9 +261,11 @@ def test_two_processes_stop_together_after_ctrl_c_and_the_same_command_continues
     command = [sys.executable, "-m", "purifyctl", *map(str, words), "--processes", "2", "--json"]
 
     def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        started = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        request.addfinalizer(started.kill)  # if the test fails
+        return started
 
     process = start()
     log = run / "log.jsonl"
@@ -274,9 +278,9 @@ def test_two_processes_stop_together_after_ctrl_c_and_the_same_command_continues
     assert "Traceback" not in stderr
     assert stderr.count("Interrupted") == 1
     stopped = torch.load(run / "state.pt", weights_only=True)
-    assert 0 < stopped["trained_s"] < 18
+    assert 0 < stopped["trained_s"] < 12
     process = start()
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    assert f"from step {stopped['step']}, to minute 0.3" in stderr
+    assert f"from step {stopped['step']}, to minute 0.2" in stderr
     assert json.loads(stdout)["steps"] == load_purifier(run / "last.safetensors").about["step"] > stopped["step"]

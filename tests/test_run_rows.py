@@ -14,11 +14,10 @@ import torch
 from PIL import Image, ImageOps
 
 from purifyctl.classifiers import load_classifier
-from purifyctl.config import EngineConfig
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
-from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import Chain
+from purifyctl.engine.default import default_engine
 from purifyctl.engine.graphs import classifier_graph, purifier_graph
 from purifyctl.run import RunOptions, plan, run
 from purifyctl.run.messages import Setup
@@ -143,9 +142,7 @@ def test_run_classifies_imagenet_photographs_as_torch_does_on_the_same_files(ima
     from purifyctl.checkpoint import load_purifier
     from purifyctl.shipped import shipped_checkpoint
 
-    bundle = build_engine(
-        EngineConfig(classifier=CLASSIFIER, weights=WEIGHTS), shipped_checkpoint(), tmp_path / "bundle"
-    )
+    bundle = default_engine()  # which other tests use, too
     limit = int(os.environ.get("PURIFYCTL_LIMIT", "200"))
     result = run(imagenet / "imagenet-samples", bundle, tmp_path / "out", RunOptions(image_format=None, limit=limit))
     rows = rows_of(tmp_path / "out")

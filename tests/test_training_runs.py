@@ -94,7 +94,9 @@ def test_a_training_leaves_plots_pictures_and_a_card(photos: Path, tmp_path: Pat
     train(config(epochs=2), photos, run)
     board = EventAccumulator(str(run / "tensorboard")).Reload()
     assert {"loss/gan", "loss/discriminator", "loss/l1", "held_out/score"} <= set(board.Tags()["scalars"])
-    assert len(list((run / "pictures").glob("*.png"))) == 2
+    pictures = [file.read_bytes() for file in sorted((run / "pictures").glob("*.png"))]
+    assert [image.encoded_image_string for image in board.Images("held_out")] == pictures
+    assert len(pictures) == 2
     card = (run / "card.md").read_text()
     assert "tests.tiny:classifier" in card
     assert "95 % Wilson" in card

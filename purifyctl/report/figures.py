@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from purifyctl.config.evaluate import THREAT_MODELS
 from purifyctl.evaluation.defences import NONE, PIX2PIX, PURIFIER
 from purifyctl.evaluation.examples import Examples
+from purifyctl.images import encode
 from purifyctl.strip import draw_strip
 
 Cell = Mapping[str, Any]
@@ -43,7 +44,8 @@ def write_figures(cells: Sequence[Cell], examples: Examples | None, out: Path) -
     )
     for name, shown, title in kinds:
         if shown:
-            draw_strip(shown, title, PIX2PIX if shown[0].baseline else "").save(out / name)
+            strip = draw_strip(shown, title, PIX2PIX if shown[0].baseline else "")
+            (out / name).write_bytes(encode(np.asarray(strip), "png"))
             names.append(name)
     return names
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ from purifyctl.config import TrainConfig, from_dict, to_dict
 from purifyctl.config.folders import PURIFIER, TRAINING, TRAINING_LOG
 from purifyctl.errors import ConfigError, TrainingError
 from purifyctl.files import write_atomically, write_json
+from purifyctl.images import encode
 from purifyctl.settings import differences, read_settings
 from purifyctl.sources import ImageFile
 from purifyctl.strip import Line, draw_strip
@@ -229,12 +231,16 @@ class RunFolder:
     def _draw(self, step: int, lines: list[Line]) -> None:
         folder = self.path / "pictures"
         folder.mkdir(exist_ok=True)
-        picture = draw_strip(lines, f"Held-out photographs at step {step}")
-        picture.save(folder / f"step-{step:07d}.png")
+        picture = np.asarray(draw_strip(lines, f"Held-out photographs at step {step}"))
+        file = bytes(encode(picture, "png"))
+        (folder / f"step-{step:07d}.png").write_bytes(file)
         if self._board:
-            import numpy as np
+            from tensorboard.compat.proto.summary_pb2 import Summary
 
-            self._board.add_image("held_out", np.asarray(picture), step, dataformats="HWC")
+            height, width, _ = picture.shape
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file)
+            # not add_image, which would encode the picture a second time, slowly
+            self._board.file_writer.add_summary(Summary(value=[Summary.Value(tag="held_out", image=image)]), step)
 
     @cached_property
     def _sketch(self) -> str | None:
