@@ -65,5 +65,11 @@ def changed(bundle: Bundle, folder: Path, damage: Damage) -> Path:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with every network. Read only."""
     folder = tmp_path_factory.mktemp("whole")
-    config = EngineConfig(image_size=tiny.SIZE, batch_size=2, classifier="tests.tiny:classifier", fused=True)
+    config = EngineConfig(
+        backend=tiny.BACKEND,  # type: ignore[arg-type]
+        image_size=tiny.SIZE,
+        batch_size=2,
+        classifier="tests.tiny:classifier",
+        fused=True,
+    )
     return build_engine(config, tiny.checkpoint(folder / "run"), folder / "bundle")

@@ -10,13 +10,16 @@ from purifyctl.engine import trust
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.errors import BundleError
 from purifyctl.files import file_sha256
+from tests import tiny
 from tests.damage import Damage, cut, edit, flip, whole, write
 
 __all__ = ["whole"]  # a fixture
 
+PURIFIER, CLASSIFIER, FUSED = (f"{network}.{tiny.ENDING}" for network in ("purifier", "classifier", "fused"))
+
 
 def swap(bundle: Path) -> None:
-    one, two = bundle / "purifier.onnx", bundle / "classifier.onnx"
+    one, two = bundle / PURIFIER, bundle / CLASSIFIER
     first = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(first)
@@ -24,13 +27,13 @@ def swap(bundle: Path) -> None:
 
 def link(bundle: Path) -> None:
     real = bundle.parent / "elsewhere.onnx"
-    (bundle / "purifier.onnx").rename(real)
-    (bundle / "purifier.onnx").symlink_to(real)
+    (bundle / PURIFIER).rename(real)
+    (bundle / PURIFIER).symlink_to(real)
 
 
 def folder_in_place(bundle: Path) -> None:
-    (bundle / "purifier.onnx").unlink()
-    (bundle / "purifier.onnx").mkdir()
+    (bundle / PURIFIER).unlink()
+    (bundle / PURIFIER).mkdir()
 
 
 def pipe(name: str) -> Damage:
@@ -58,28 +61,28 @@ def recoded(encoding: str) -> Damage:
 
 
 DAMAGE: dict[str, tuple[Damage, str]] = {
-    "a bit at a graph's start": (flip("purifier.onnx", 0), "SHA-256 differs"),
-    "a bit in its middle": (flip("purifier.onnx", 0.5), "SHA-256 differs"),
-    "a bit at its end": (flip("purifier.onnx", 1), "SHA-256 differs"),
-    "a bit of the classifier": (flip("classifier.onnx", 0.3), "SHA-256 differs"),
-    "a bit of the fused graph": (flip("fused.onnx", 0.7), "SHA-256 differs"),
-    "a byte short": (cut("purifier.onnx", 1), "SHA-256 differs"),
-    "cut in half": (cut("classifier.onnx", 0.5), "SHA-256 differs"),
-    "emptied": (cut("purifier.onnx", 0), "SHA-256 differs"),
+    "a bit at a graph's start": (flip(PURIFIER, 0), "SHA-256 differs"),
+    "a bit in its middle": (flip(PURIFIER, 0.5), "SHA-256 differs"),
+    "a bit at its end": (flip(PURIFIER, 1), "SHA-256 differs"),
+    "a bit of the classifier": (flip(CLASSIFIER, 0.3), "SHA-256 differs"),
+    "a bit of the fused graph": (flip(FUSED, 0.7), "SHA-256 differs"),
+    "a byte short": (cut(PURIFIER, 1), "SHA-256 differs"),
+    "cut in half": (cut(CLASSIFIER, 0.5), "SHA-256 differs"),
+    "emptied": (cut(PURIFIER, 0), "SHA-256 differs"),
     "a byte more": (
-        lambda b: (b / "purifier.onnx").write_bytes((b / "purifier.onnx").read_bytes() + b"\0"),
+        lambda b: (b / PURIFIER).write_bytes((b / PURIFIER).read_bytes() + b"\0"),
         "SHA-256 differs",
     ),
     "swapped files": (swap, "SHA-256 differs"),
     "another bundle's graph": (
-        lambda b: shutil.copyfile(b / "purifier.onnx", b / "fused.onnx"),
+        lambda b: shutil.copyfile(b / PURIFIER, b / FUSED),
         "SHA-256 differs",
     ),
-    "missing graph": (lambda b: (b / "classifier.onnx").unlink(), "lacks its file"),
-    "missing fused graph": (lambda b: (b / "fused.onnx").unlink(), "lacks its file"),
+    "missing graph": (lambda b: (b / CLASSIFIER).unlink(), "lacks its file"),
+    "missing fused graph": (lambda b: (b / FUSED).unlink(), "lacks its file"),
     "a folder in a file's place": (folder_in_place, "lacks its file"),
     "a link in a file's place": (link, "is a link"),
-    "added file": (write("purifier.onnx.data", b""), "does not know"),
+    "added file": (write(f"{PURIFIER}.data", b""), "does not know"),
     "added hidden file": (write(".hidden", b"x"), "does not know"),
     "added plan": (write("plans/local.plan", b"x"), "does not know"),
     "no manifest": (lambda b: (b / "manifest.json").unlink(), r"no manifest\.json"),
@@ -92,7 +95,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "manifest nested more deeply than any": (write("manifest.json", b"[" * 90 + b"]" * 90), "nested too deeply"),
     "manifest that is a pipe": (pipe("manifest.json"), "pipe|no manifest"),
     "manifest in UTF-16": (recoded("utf-16"), "not in UTF-8"),
-    "a pipe among the files": (pipe("purifier.onnx"), "a pipe, a socket or a device"),
+    "a pipe among the files": (pipe(PURIFIER), "a pipe, a socket or a device"),
     "a key that stands twice": (replaced(b'"schema": 3', b'"schema": 3, "schema": 3'), "stands twice"),
     "a number of 21 digits": (replaced(b'"image_size": ', b'"image_size": 1' + b"0" * 20), "is too large"),
     "a number of 5,000 digits": (replaced(b'"image_size": ', b'"image_size": ' + b"1" * 5000), "is too large"),
@@ -111,8 +114,8 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "unknown backend": (edit(lambda m: m.update(backend="abacus")), "backend"),
     "unknown precision": (edit(lambda m: m.update(precision="int4")), "precision"),
     "list of files as a list": (edit(lambda m: m.update(files=[])), "damaged"),
-    "hash that is a number": (edit(lambda m: m["files"].update({"purifier.onnx": 7})), "damaged"),
-    "wrong hash": (edit(lambda m: m["files"].update({"purifier.onnx": "0" * 64})), "SHA-256 differs"),
+    "hash that is a number": (edit(lambda m: m["files"].update({PURIFIER: 7})), "damaged"),
+    "wrong hash": (edit(lambda m: m["files"].update({PURIFIER: "0" * 64})), "SHA-256 differs"),
     "no hashes": (edit(lambda m: m["files"].clear()), "does not know"),
     "unhashed graph": (edit(lambda m: m["networks"]["purifier"].update(onnx="other.onnx")), r"no hash for other\.onnx"),
     "graph outside": (
@@ -165,7 +168,7 @@ def test_a_copy_of_what_was_built_here_is_as_good(whole: Bundle, tmp_path: Path)
 def test_a_file_that_changes_after_the_bundle_was_read_is_not_loaded(whole: Bundle, tmp_path: Path) -> None:
     shutil.copytree(whole.path, tmp_path / "copy")
     bundle = load_bundle(tmp_path / "copy")
-    flip("purifier.onnx", 0.5)(bundle.path)
+    flip(PURIFIER, 0.5)(bundle.path)
     with pytest.raises(BundleError, match="SHA-256 differs"):
         bundle.open("purifier")
 

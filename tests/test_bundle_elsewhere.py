@@ -129,7 +129,7 @@ def test_inspect_says_what_a_bundle_is_and_runs_nothing(whole: Bundle, tmp_path:
     done = purifyctl("inspect", whole.path, "--json")
     facts = json.loads(done.stdout)
     assert facts["trusted"]
-    assert facts["manifest"]["networks"]["fused"]["onnx"] == "fused.onnx"
+    assert facts["manifest"]["networks"]["fused"]["onnx"] == f"fused.{tiny.ENDING}"
 
 
 @pytest.mark.slow

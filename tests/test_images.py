@@ -8,7 +8,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from purifyctl.engine.backends import to_host
+from purifyctl.errors import BackendError
 from purifyctl.images import Decoder, GpuJpegEncoder, encode
+from purifyctl.images.dali import Squares
 from purifyctl.images.decode import Decoded
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
@@ -60,6 +62,16 @@ def test_a_gpu_decodes_to_the_pixels_of_a_cpu_except_for_rounding(decoder: Decod
         for device in (None, 0)
     )
     assert np.abs(here - there).mean() < 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_pipelines_for_a_gpu_build_up_to_the_missing_driver() -> None:
+    """DALI checks names and parameters of all operators before it looks for a GPU."""
+    squares = Squares(size=32, batch_size=2, threads=1, device_id=0)
+    with pytest.raises(BackendError, match="CUDA is not available"):
+        squares.of_files([(0, as_bytes(tiny.encoded(tiny.photograph(), "JPEG")))])
+    with pytest.raises(BackendError, match="CUDA is not available"):  # what another library decoded
+        squares.of_pixels([(0, np.zeros((40, 50, 3), np.uint8))])
 
 
 def test_exif_rotation_is_applied_to_the_picture_and_to_its_size(decoder: Decoder) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import purifyctl
 from purifyctl.checkpoint import save_purifier
 from purifyctl.classifiers import Classifier
-from purifyctl.config import EngineConfig, NetworkConfig
+from purifyctl.config import BACKENDS, EngineConfig, NetworkConfig
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
 from purifyctl.gate import save_gate
@@ -28,6 +28,7 @@ from purifyctl.photographs import to_tensor
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here"))
 NETWORK = NetworkConfig(kind="residual", width=8, depth=2)
 BACKEND = os.environ.get("PURIFYCTL_TEST_BACKEND", "openvino")  # what the tests' engines run on
+ENDING = {"onnx": "onnx", "torch": "pt2"}[BACKENDS[BACKEND].graph]  # of its graphs' files
 SIZE = 64  # pixels; of everything the tiny engine does
 
 

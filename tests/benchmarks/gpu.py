@@ -4,7 +4,7 @@
     make bench-gpu PHOTOS=DIR                      that, and a dated table in docs/benchmarks.md
     python -m tests.benchmarks.gpu --backend openvino    the table's lines alone, to try this script without a GPU
 
-For each flavour of TensorRT it takes the shipped purifier and the paper's U-Net at width 64 (untrained, because only
+For each backend for GPUs it takes the shipped purifier and the paper's U-Net at width 64 (untrained, because only
 its speed counts), each with the default classifier, in FP16, as two graphs and fused. It builds them for the GPU here,
 compares them with torch FP32, and measures them beside torch on the same GPU and beside the plain loop. If something is
 not possible here (a flavour is not installed, or does not build for this GPU, or an engine does not agree), the table
