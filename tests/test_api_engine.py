@@ -26,7 +26,6 @@ from purifyctl.errors import (
 from purifyctl.gate import load_gate
 from purifyctl.images import Decoder
 from purifyctl.images.synthetic import natural_images
-from purifyctl.machine import gpu_capability
 from purifyctl.photographs import to_pixels, to_tensor
 from purifyctl.run import run
 from tests import tiny
@@ -209,14 +208,9 @@ def test_an_engine_without_a_classifier_purifies_and_says_that_it_cannot_classif
 
 @tiny.needs_gpu
 def test_an_engine_on_a_gpu_takes_and_gives_arrays_in_host_memory(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
     config = EngineConfig(
-        backend="tensorrt-rtx",
-        image_size=tiny.SIZE,
-        batch_size=4,
-        targets=(gpu_capability(),),
-        classifier="tests.tiny:classifier",
-    )
+        backend="torch-cuda", image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier"
+    )  # it runs on every GPU
     bundle = build_engine(config, tiny.checkpoint(tmp_path), tmp_path / "bundle")
     images = natural_images(11, tiny.SIZE)
     for batch_size in (None, 1):

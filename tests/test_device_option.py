@@ -14,11 +14,11 @@ from purifyctl.config.backends import AHEAD_OF_TIME
 from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.config.devices import Card, Here, choose_place
 from purifyctl.config.run import RunOptions
-from purifyctl.engine import default
+from purifyctl.engine import build, default
 from purifyctl.engine.backends import implementation, plan_builder
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.manifest import MANIFEST
-from purifyctl.errors import ConfigError
+from purifyctl.errors import BackendError, ConfigError
 from purifyctl.run import run
 from purifyctl.run.parent.selection import gpus
 from purifyctl.training.workers import Workers, together
@@ -242,6 +242,20 @@ def test_the_default_engine_of_a_gpu_is_built_once_in_fp16_and_kept(
     assert "Building" not in capsys.readouterr().err
     assert default.default_engine(nothing, 64, "cpu").manifest.backend == "openvino"
     assert load_bundle(bundle.path).manifest.backend_version == implementation(backend).version()
+
+
+def test_an_engine_for_a_gpu_that_does_not_build_is_not_replaced_by_another(
+    stand_in: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> Bundle:
+        raise BackendError("it refuses.", hint="nvidia-smi")
+
+    monkeypatch.setattr(build, "build_engine", fails)
+    monkeypatch.setenv("PURIFYCTL_CACHE", str(tmp_path / "cache"))
+    stand_in(H100)
+    with pytest.raises(BackendError, match="it refuses") as caught:
+        default.default_engine(ClassifierOptions(classifier="none"), 64)
+    assert caught.value.hint == "nvidia-smi; or use the CPU: --device cpu"
 
 
 def test_the_same_place_is_chosen_with_and_without_an_engine() -> None:

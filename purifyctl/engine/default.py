@@ -17,7 +17,7 @@ from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
-from purifyctl.errors import BundleError, ConfigError
+from purifyctl.errors import BackendError, BundleError, ConfigError, ParityError
 from purifyctl.files import file_sha256, why_not_writable
 from purifyctl.machine import cache_folder, gpu_name, installed, state_folder
 from purifyctl.shipped import shipped_checkpoint, shipped_gate
@@ -43,6 +43,8 @@ def default_engine(
     ------
     ConfigError
         A device is asked for by name that cannot be used.
+    BackendError, ParityError
+        The engine for the GPU cannot be built, or does not agree with torch. Nothing else is taken in its place.
     """
     chosen = (classifier or ClassifierOptions()).choice
     choice = devices.chosen(device, onnx_classifier=chosen.name.lower().endswith(".onnx"))
@@ -54,8 +56,14 @@ def default_engine(
         image_size=image_size or EngineConfig.image_size,
         classifier="" if chosen.name == "none" else chosen,
     )
-    with devices.current(choice.place):
-        return _built_once(config)
+    try:
+        with devices.current(choice.place):
+            return _built_once(config)
+    except (BackendError, ParityError) as error:
+        if not choice.place.gpus:
+            raise
+        hint = f"{error.hint}; or use the CPU: --device cpu" if error.hint else "use the CPU: --device cpu"
+        raise type(error)(error.message, hint=hint) from None
 
 
 def _built_once(config: EngineConfig) -> Bundle:

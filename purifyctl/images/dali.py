@@ -111,8 +111,12 @@ class Squares:
         def pipeline() -> Any:
             if of == "files":
                 files = fn.external_source(name="given", device="cpu", dtype=types.UINT8, ndim=1, no_copy=True)
-                device = "cpu" if self._device_id is None else "mixed"
-                images = fn.decoders.image(files, device=device, output_type=types.RGB)
+                if self._device_id is None:
+                    images = fn.decoders.image(files, device="cpu", output_type=types.RGB)
+                else:  # as on a CPU, and the same whichever batch a file is in: DALI would share a batch among decoders
+                    images = fn.decoders.image(
+                        files, device="mixed", output_type=types.RGB, jpeg_fancy_upsampling=True, hw_decoder_load=1.0
+                    )
             else:
                 images = fn.external_source(name="given", device="cpu", dtype=types.UINT8, layout="HWC", no_copy=True)
                 images = images if self._device_id is None else images.gpu()
