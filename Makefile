@@ -108,7 +108,7 @@ gpu-wheels: setup-dev ## Gather what a machine with a GPU, torch and no network 
 
 # It needs Python alone: the machine may have no .venv.
 gpu-trial: ## Try everything that needs a GPU, in eight minutes (WHEELS=folder of gpu-wheels; DEVICE=cpu: to try the script).
-	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.trial $(if $(DEVICE),--device $(DEVICE)) $(if $(WHEELS),--wheels "$(WHEELS)")
+	@$(or $(wildcard $(BIN)/python),python3) -m tests.trial $(if $(DEVICE),--device $(DEVICE)) $(if $(WHEELS),--wheels "$(WHEELS)")
 
 COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	pyproject.toml requirements/build.in --extra demo

@@ -30,10 +30,10 @@ PIXELS = 500 * 375.0  # of it, median
 SQUARE_BYTES = 3.0 * 256 * 256
 OUT_BYTES: dict[Output, float] = {"png": 112_200.0, "jpeg": 27_300.0, "rows only": 0.0}
 OPEN_S = 0.047e-3  # to read a file's header, in the decoding thread
-CHECK_S = 0.84e-3  # to see whether its data is sound
+CHECK_S = 0.83e-3  # to see whether its data is sound
 PNG_S = 0.74e-3  # to encode a square
 WORKER_S = 0.18e-3  # everything else in the worker: reading, rows, messages, writing
-PARENT_S = 0.16e-3  # in the parent: batches, rows, commits
+PARENT_S = 0.15e-3  # in the parent: batches, rows, commits
 
 # --- measured: `make bench` over 512 photographs, on an idle machine of 2 cores (docs/benchmarks.md): images/s
 STAGES_HERE, RUN_HERE = {"decode": 830.0, "engine": 84.0, "encode": 332.0}, 57.6

@@ -51,15 +51,15 @@ def _step(name: str, what: str, limit_s: int, module: str) -> Step:
 # The limits add up to the whole time.
 STEPS = (
     Step("install", "installed from the wheels", ("-m", "tests.trial.wheels", "install", "{wheels}", "{out}"), 45),
-    _step("machine", "what is here", 20, "before"),
-    _step("tests", "the tests that need a GPU", 70, "before"),
+    _step("machine", "what is here", 35, "before"),
+    _step("tests", "the tests that need a GPU", 60, "before"),
     _step("photographs", "photographs made on the spot", 20, "before"),
     _step("engines", "engines built, and compared with torch on the CPU", 55, "measures"),
     _step("decoding", "decoding and encoding alone", 15, "measures"),
     _step("alone", "each engine alone", 20, "measures"),
-    _step("side", "engines side by side", 15, "measures"),
+    _step("side", "engines side by side", 20, "measures"),
     _step("run", "end to end", 35, "measures"),
-    Step("training", "the shipped recipe, interrupted and resumed", ("-m", "tests.trial.training", *GIVEN), 185),
+    Step("training", "the shipped recipe, interrupted and resumed", ("-m", "tests.trial.training", *GIVEN), 175),
 )
 
 

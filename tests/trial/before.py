@@ -100,7 +100,7 @@ def measure_tests(figures: Figures, device: str, out: Path) -> None:
         file for file in sorted((ROOT / "tests").glob("test_*.py")) if any(w in file.read_text() for w in GPU_TESTS)
     ]
     found = out / "tests.xml"
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", f"--junitxml={found}", "-p", "no:cacheprovider"]
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rs", f"--junitxml={found}", "-p", "no:cacheprovider"]
     code = subprocess.run([*words, *map(str, files)], cwd=ROOT, check=False).returncode
     suite = ET.parse(found).getroot().find("testsuite")
     assert suite is not None

@@ -27,6 +27,7 @@ from purifyctl.engine.backends import implementation, to_host
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.chain import open_chain
+from purifyctl.engine.parity import LEAST
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder
 from purifyctl.machine import gpu_capability
@@ -39,21 +40,23 @@ ENGINES = "engines"  # a folder of the trial
 LEFT_OUT = ("onnxruntime",)  # on a CPU two engines are enough to try the script
 BATCH = {"cuda": 64, "cpu": 16}
 COPIES = {"cuda": (1, 2, 3), "cpu": (1, 2)}  # of one engine, at once
-ROUNDS = {"cuda": 2, "cpu": 1}
+ROUNDS = {"cuda": 2, "cpu": 1}  # of the engines side by side
 
 
 def measure_engines(figures: Figures, device: str, out: Path) -> None:
     """The shipped purifier and its classifier for each backend of this device. A build compares itself with torch FP32
     on the CPU, and leaves no bundle if it differs.
     """
-    built = 0
+    built, photos = 0, _few(out) if device == "cpu" else None
     for backend, record in BACKENDS.items():
         if record.device != device or backend in LEFT_OUT:
             continue
         began = time.perf_counter()
         try:
             config = _config(backend, device)
-            bundle = build_engine(config, shipped_checkpoint(), out / ENGINES / backend, overwrite=True)
+            bundle = build_engine(
+                config, shipped_checkpoint(), out / ENGINES / backend, parity_photos=photos, overwrite=True
+            )
         except PurifyctlError as error:
             figures.add(backend, "not built", "", str(error))
             continue
@@ -63,6 +66,17 @@ def measure_engines(figures: Figures, device: str, out: Path) -> None:
         figures.add(f"{backend}, top-1 as torch", f"{chain['top1_agreement']:.1%}", f"of {chain['images']:.0f}")
     if not built:
         raise SystemExit("No engine was built.")
+
+
+def _few(out: Path) -> Path:
+    """As few photographs as a build compares: enough to try the script."""
+    folder = out / "few"
+    folder.mkdir(exist_ok=True)
+    for image in list_images(out / PHOTOGRAPHS)[:LEAST]:
+        link = folder / Path(image.file).name
+        link.unlink(missing_ok=True)
+        link.symlink_to(image.file)
+    return folder
 
 
 def _config(backend: BackendName, device: str) -> EngineConfig:
@@ -115,7 +129,7 @@ def measure_decoding(figures: Figures, device: str, out: Path) -> None:
 
 
 def measure_alone(figures: Figures, device: str, out: Path) -> None:
-    images = _squares(out, device)
+    images, products = _squares(out, device), {}
     for backend, bundle in bundles(out).items():
         with open_chain(bundle) as chain:
             batch = on_device(images, bundle.device)
@@ -124,7 +138,9 @@ def measure_alone(figures: Figures, device: str, out: Path) -> None:
             figures.add(backend, rate, "images/s", bundle.manifest.precision.upper())
             figures.add(f"{backend}, one batch", 1e3 / per_second(call), "ms", f"of {len(images)}, one after another")
             adds = sum(bundle.manifest.networks[name].multiply_adds for name in bundle.chain())
-            product, peak = matrix_product(bundle)
+            if (precision := bundle.manifest.precision) not in products:
+                products[precision] = matrix_product(bundle)
+            product, peak = products[precision]
             share = 2 * adds * rate / peak
             figures.add(f"{backend}, of a matrix product", f"{share:.1%}", "", f"{product}: {peak / 1e12:.1f} TFLOP/s")
 
@@ -163,7 +179,7 @@ def measure_run(figures: Figures, device: str, out: Path) -> None:
     bundle = bundles(out)[best]
     for image_format in ("png", "jpeg"):
         with stages(bundle, out / PHOTOGRAPHS, image_format) as calls:
-            found = ceiling(bundle, in_turns(calls, ROUNDS[device]))
+            found = ceiling(bundle, in_turns(calls, 1))
         for name, rate in found["images_per_s"].items():
             figures.add(f"{image_format}: {name}", rate, "images/s", "end to end" if name == "run" else "alone")
         figures.add(f"{image_format}: ceiling", found["ceiling_images_per_s"], "images/s", f"with {best}")
