@@ -142,7 +142,7 @@ def measure_alone(figures: Figures, device: str, out: Path) -> None:
                 products[precision] = matrix_product(bundle)
             product, peak = products[precision]
             share = 2 * adds * rate / peak
-            figures.add(f"{backend}, of a matrix product", f"{share:.1%}", "", f"{product}: {peak / 1e12:.1f} TFLOP/s")
+            figures.add(f"{backend}, of a matrix product", f"{share:.1%}", "", f"{product}: {peak / 1e12:.3g} TFLOP/s")
 
 
 def measure_side(figures: Figures, device: str, out: Path) -> None:

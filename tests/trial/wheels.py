@@ -167,8 +167,8 @@ def install(wheels: Path, out: Path) -> None:
     missing = [each for each in pinned if not _is_here(each.split("==")[0], asked_for)]
     if missing:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--quiet"]
-        words = ["--no-deps", "--no-compile", "--upgrade", "--find-links", wheels, "--target", out / "site"]
-        subprocess.run([*pip, *words, *missing], check=True)
+        words = ["--root-user-action=ignore", "--no-deps", "--no-compile", "--upgrade", "--find-links", wheels]
+        subprocess.run([*pip, *words, "--target", out / "site", *missing], check=True)
     print(f"{len(missing)} of {len(pinned)} packages were missing and are installed: {', '.join(missing)}")
 
 
