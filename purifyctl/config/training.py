@@ -16,7 +16,7 @@ LOSS_TERMS: tuple[LossTerm, ...] = ("gan", "l1", "l2", "perceptual", "classifier
 Schedule = Literal["constant", "cosine"]
 Learns = Literal["all", "draw", "read"]
 # What a classifier sees of a training image. in_use: all of it, resized where an engine would resize what it shows the
-# classifier; held-out photographs are then whole squares of `resize` pixels, of which it takes its own crop.
+# classifier; held-out photographs are then whole squares of `resize` pixels; it takes its own crop of them.
 ClassifierSees = Literal["all", "centre", "in_use"]
 Precision = Literal["fp32", "bf16", "bf16-purifier"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "bf16-purifier")

@@ -99,7 +99,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     size = own_square(loaded, multiple) if options.image_size in (0, "original") else int(options.image_size)
 
     def placed(net: Any) -> Any:
-        """A network that classifies or scores, on its device. Of whole pictures it sees the square."""
+        """A network that classifies or scores, on its device. It sees the square of a whole picture."""
         net = _placed(net, device)
         if whole:
             show_square(net, size)

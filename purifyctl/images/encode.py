@@ -19,8 +19,8 @@ def encode(
 ) -> bytes | memoryview:
     """Encode RGB uint8 [height, width, 3].
 
-    `kept`: what the file that the image was made from said about it. Of the same height and width, and written if the
-    format can hold it.
+    `kept`: what the file that the image was made from said about it. It has the image's height and width, and is
+    written if the format can hold it.
     """
     record = FORMAT[image_format]
     if kept.alpha is not None and record.alpha:

@@ -132,7 +132,7 @@ def decode_opened(opened: Opened, damaged: str | None = None, options: PictureOp
 
 
 def has_several_frames(opened: Opened) -> bool:
-    """Whether the file holds several frames or pages, of which viewers show the first."""
+    """Whether the file holds several frames or pages. Viewers show the first."""
     try:
         return opened.kind.several and bool(getattr(opened.image, "is_animated", False))
     except Exception:  # damaged behind the first frame, which is the one that counts

@@ -127,7 +127,7 @@ def _about_pictures(pictures: Mapping[str, Any]) -> str:
     said = {
         "damaged": "{:,} damaged, used as far as they are there",
         "converted": "{:,} with another colour profile, converted to sRGB",
-        "first_frames": "{:,} with several frames or pages, of which the first was taken",
+        "first_frames": "{:,} with several frames or pages; the first was taken",
     }
     parts = [text.format(n) for key, text in said.items() if (n := pictures.get(key))]
     return f"Pictures: {'; '.join(parts)}." if parts else ""

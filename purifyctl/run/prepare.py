@@ -107,7 +107,7 @@ def _sample(found: Iterable[Found], n: int) -> list[Found]:
 
 
 def _compares(bundle: Bundle, out: Path, options: RunOptions, found: Iterable[Found]) -> tuple[bool, Iterable[Found]]:
-    """Whether the unpurified images are classified, too; and all inputs, the first of which were perhaps looked at.
+    """Whether the unpurified images are classified, too; and all inputs. It may read the first of them.
 
     Without --compare and --no-compare, a run that is resumed stays what it was, and a new one compares if it is small.
     """

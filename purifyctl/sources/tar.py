@@ -207,7 +207,7 @@ def _member(header: _Header, said: dict[bytes, bytes], start: int, problem: str,
     elif size != header.size and size < 8**11:  # the largest size of a plain header
         problem = problem or "Its headers give it two sizes."
     elif header.has_data and start + size > length:
-        problem = problem or f"It has {size:,} bytes, of which its archive holds {length - start:,}."
+        problem = problem or f"It has {size:,} bytes, and its archive holds {length - start:,} of them."
     if is_sparse:
         problem = problem or "It is stored without its zeros (tar --sparse), which is not read."
     if b"\0" in name:
