@@ -170,6 +170,16 @@ def harass(
     return done
 
 
+def pictures(folder: Path, n: int, *, pillow: bool) -> Path:
+    """`folder` with n pictures of three sizes, JPEG; `pillow`: every second one is a GIF."""
+    folder.mkdir()
+    for i in range(n):
+        kind = "GIF" if pillow and i % 2 else "JPEG"
+        photo = tiny.photograph(((90, 60), (64, 64), (150, 101))[i % 3], seed=i)
+        (folder / f"{i:05}.{kind.lower()}").write_bytes(tiny.encoded(photo, kind))
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
@@ -178,13 +188,16 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--tar", action="store_true", help="runs that put their images into archives")
     kind.add_argument("--gate", action="store_true", help="runs that purify about half of them")
-    kind.add_argument("--grow", action="store_true", help="half of the images come later")
+    parser.add_argument("--grow", action="store_true", help="half of the images come later")
+    parser.add_argument("--original", action="store_true", help="pictures of several sizes keep theirs")
+    parser.add_argument("--pillow", action="store_true", help="every second file is a GIF, which Pillow decodes")
     arguments = parser.parse_args()
     more = ["--tar"] if arguments.tar else ["--gate"] if arguments.gate else []
+    more += ["--size", "original"] if arguments.original else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = tiny.bundle(folder)
-        source = tiny.photographs(folder / "photographs", arguments.images)
+        source = pictures(folder / "pictures", arguments.images, pillow=arguments.pillow)
         undisturbed = folder / "undisturbed"
         subprocess.run(command(source, bundle, undisturbed, *more), cwd=ROOT, check=True)
         done = harass(

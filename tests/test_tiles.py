@@ -1,6 +1,7 @@
 """Pictures cut into tiles and joined again."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from purifyctl.api.purifier import Purifier
 from purifyctl.checkpoint import load_purifier
 from purifyctl.config import NetworkConfig
 from purifyctl.engine.overlap import measured_tiling
-from purifyctl.engine.tiles import Grid, Pixels, Tiling, purify_whole, wide_tiling
+from purifyctl.engine.tiles import Grid, Pixels, Tiling, _along, purify_whole, wide_tiling
 from purifyctl.images.synthetic import natural_images
 from purifyctl.photographs import read_pixels, to_pixels, to_tensor
 from purifyctl.samples import installed_samples
@@ -25,7 +27,7 @@ TILINGS = st.sampled_from(
         Tiling(64, 4, 12, 3),
         Tiling(64, 16, 16, 4),
         Tiling(64, 16, 16, 0),  # cut hard
-        Tiling(64, 32, 32, 32),
+        Tiling(64, 16, 16, 16),
         wide_tiling(64, 4),
         wide_tiling(64, 64),  # a purifier that takes no smaller square
         wide_tiling(32, 16),
@@ -67,20 +69,40 @@ def test_a_joined_value_lies_between_those_of_the_tiles(height: int, width: int,
 @given(length=st.integers(1, 3000), tiling=TILINGS)
 @settings(max_examples=100, deadline=None)
 def test_tiles_lie_on_the_networks_blocks_and_overlap_enough(length: int, tiling: Tiling) -> None:
-    starts = [across.start for _, across in Grid(1, length, tiling)._tiles]
-    assert all(start % tiling.multiple == 0 for start in starts)
-    assert starts[0] == 0
-    assert 0 <= starts[-1] + tiling.side - length < max(tiling.multiple, tiling.side - length + 1)
-    assert all(one + tiling.side - other >= tiling.overlap for one, other in itertools.pairwise(starts))
+    tiles = _along(length, tiling, fits=False)
+    assert all((tile.start - tiles[0].start) % tiling.multiple == 0 for tile in tiles)
+    assert all(one.start + one.extent - other.start >= tiling.overlap for one, other in itertools.pairwise(tiles))
+    for square in Grid(length, 2 * tiling.side, tiling)._squares:
+        assert all(tile.top % tiling.multiple == tile.left % tiling.multiple == 0 for tile in square)
 
 
-def test_what_a_tile_needs_beyond_the_picture_is_its_mirror_image() -> None:
+@given(length=st.integers(1, 3000), tiling=TILINGS)
+@settings(max_examples=100, deadline=None)
+def test_tiles_reach_beyond_all_edges_of_a_picture_unless_it_fits_into_one(length: int, tiling: Tiling) -> None:
+    tiles = _along(length, tiling, fits=False)
+    assert tiles[0].start == -(tiling.overlap // 2)
+    assert tiles[-1].start + tiles[-1].extent - length >= 3 * tiling.overlap // 8
+    if length <= tiling.side:
+        (tile,) = _along(length, tiling, fits=True)
+        assert tile.start == -min(tiling.overlap // 2, (tiling.side - length) // 2)
+        assert tile.extent == tiling.side
+
+
+def test_beyond_the_picture_a_tile_shows_its_mirror_image() -> None:
     picture = picture_of(70, 3, 0)
-    tile = Grid(70, 3, Tiling(64, 4, 8, 2)).cut(picture, 1)
-    start = 72 - 64
-    assert np.array_equal(tile[: 70 - start, :3], picture[start:])
-    assert np.array_equal(tile[70 - start :, :3], picture[[68, 67]])
-    assert np.array_equal(tile[:, :7], tile[:, [0, 1, 2, 1, 0, 1, 2]])
+    grid = Grid(70, 3, Tiling(64, 4, 8, 0))
+    assert len(grid) == 2
+    rows = np.pad(np.arange(70), (4, 6), mode="reflect")
+    full, thin = (grid.cut(picture, number)[:, 4] for number in (1, 0))
+    assert np.array_equal(full, picture[rows[:64], 0])
+    assert np.array_equal(thin[:20], picture[rows[56:76], 0])
+    columns = np.pad(np.arange(3), (4, 5), mode="reflect")
+    assert np.array_equal(grid.cut(picture, 1)[4, :12], picture[0, columns])
+
+
+def test_thin_tiles_of_a_picture_share_squares() -> None:
+    for (height, width), squares in (((375, 500), 5), ((321, 481), 3), ((480, 640), 6), ((256, 256), 1)):
+        assert len(Grid(height, width, Tiling(256, 16, 16, 4))) == squares
 
 
 @torch.inference_mode()
@@ -89,21 +111,39 @@ def by_torch(net: torch.nn.Module, pictures: Pixels) -> Pixels:
 
 
 def test_the_shipped_purifier_purifies_tiles_as_it_does_the_whole_picture() -> None:
-    checkpoint = load_purifier(shipped_checkpoint())
-    multiple = checkpoint.network.size_multiple
-    photographs = read_pixels(installed_samples(), 512)[0]
-    tiling = measured_tiling(checkpoint.net, multiple, photographs[:4, :256, :256])
+    purifier = Purifier.from_checkpoint()
+    tiling = shipped_tiling()
     assert tiling.overlap <= 32  # else it would cost more than a quarter
-    for picture in (*photographs[-2:], np.full((512, 512, 3), 128, np.uint8), _gradient(512)):
-        joined = purify_whole(picture, tiling, 4, lambda tiles: by_torch(checkpoint.net, tiles))
-        whole = by_torch(checkpoint.net, picture[None].copy())[0]
+    photographs = read_pixels(installed_samples(), 512)[0]
+    for picture in (*photographs[-2:], photographs[0, :375, :500], np.full((512, 512, 3), 128, np.uint8)):
+        joined = purify_whole(picture, tiling, 4, lambda tiles: by_torch(purifier.net, tiles))
+        whole = by_torch(purifier, picture[None].copy())[0]
         differs = np.abs(joined.astype(int) - whole).max(2)
         assert (differs > 1).mean() < 0.001
 
 
-def _gradient(side: int) -> Pixels:
-    ramp = np.linspace(0, 255, side)
-    return np.stack(np.broadcast_arrays(ramp, ramp[:, None], (ramp + ramp[:, None]) / 2), 2).round().astype(np.uint8)
+@pytest.mark.parametrize("size", [(512, 512), (375, 500), (257, 224)])
+def test_a_purified_picture_has_no_rim(size: tuple[int, int]) -> None:
+    """A network that reads zeros beyond the edge changes a smooth gradient by up to 67 grey levels there."""
+    purifier, tiling = Purifier.from_checkpoint(), shipped_tiling()
+    for picture in (np.full((*size, 3), 128, np.uint8), _gradient(*size)):
+        joined = purify_whole(picture, tiling, 4, lambda tiles: by_torch(purifier.net, tiles))
+        for purified in (joined, by_torch(purifier, picture[None].copy())[0]):
+            changed = np.abs(purified.astype(int) - picture).max(2)
+            inside = changed[16:-16, 16:-16].max()
+            assert changed.max() <= inside + 1
+
+
+@cache
+def shipped_tiling() -> Tiling:
+    checkpoint = load_purifier(shipped_checkpoint())
+    photographs = read_pixels(installed_samples(), 256)[0]
+    return measured_tiling(checkpoint.net, checkpoint.network.size_multiple, photographs[:4])
+
+
+def _gradient(height: int, width: int) -> Pixels:
+    across, down = np.linspace(0, 255, width), np.linspace(0, 255, height)[:, None]
+    return np.stack(np.broadcast_arrays(across, down, (across + down) / 2), 2).round().astype(np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ OVERSHOOT = 0.5
 class Purifier(AnySize):
     """RGB NCHW float in [0, 1] -> the purified images: same shape, range and type. Differentiable.
 
-    Images may have any height and width. If a side is not a multiple of `multiple`, the mirror image is added to the
-    right or below, and cut off again from the result. Otherwise the result is exactly the network's.
+    Images may have any height and width. Squares of an engine, up to 256 pixels and a multiple of `multiple`, give
+    exactly the network's result. Around other pictures the mirror image is added, and cut off again from the result:
+    the network would leave a rim at their edges.
 
     It is frozen and in eval mode. As long as no parameter requires gradients, it stays in eval mode even if `train()`
     is called on a module that contains it: no dropout, and no batch statistics. To train it, call `requires_grad_()`

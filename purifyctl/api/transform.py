@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -87,14 +87,14 @@ class PurifyTransform(v2.Transform):  # type: ignore[misc]
     def _pixels(self, picture: Pixels) -> Pixels:
         """Purify RGB uint8 [height, width, 3], in tiles if it is large and tiles agree."""
         if max(picture.shape[:2]) > SIDE and (tiling := self._tiling) is not None:
-            return purify_whole(picture, tiling, TILES, self._rounded)
-        purified: Pixels = self._rounded(picture[None])[0]
+            return purify_whole(picture, tiling, TILES, partial(self._rounded, self.purifier.net))
+        purified: Pixels = self._rounded(self.purifier, picture[None])[0]
         return purified
 
     @torch.no_grad()
-    def _rounded(self, pictures: Pixels) -> Pixels:
+    def _rounded(self, net: nn.Module, pictures: Pixels) -> Pixels:
         device = next(self.purifier.parameters(), torch.empty(0)).device
-        return to_pixels(self._purify(to_tensor(np.ascontiguousarray(pictures)).to(device)))
+        return to_pixels(net(to_tensor(np.ascontiguousarray(pictures)).to(device, self.purifier.dtype)))
 
     @cached_property
     def _tiling(self) -> Tiling | None:

@@ -2,11 +2,15 @@
 are joined.
 
 A network sees less near the edges of what it gets: beyond them it reads zeros. So tiles overlap, and only the middle of
-each tile is used. In the middle of an overlap one tile fades into the next over a few pixels.
+each tile is used. In the middle of an overlap one tile fades into the next over a few pixels. At the edges of the
+picture, tiles reach beyond it, and see its mirror image there. A picture that fits into one tile is one tile.
+
+The last tile of a row or column may be thin. Thin tiles of one picture share a square: what lies beside a tile matters
+as little as what lies beyond it. Those of other pictures do not, so that a result depends on its own picture alone.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +30,16 @@ class Tiling:
     blend: int  # width of the strip in the middle of an overlap in which one tile fades into the next
 
     @property
+    def border(self) -> int:
+        """How far tiles reach beyond the upper and the left edge of a picture that is larger than a tile."""
+        return self.overlap // 2
+
+    @property
+    def least_border(self) -> int:
+        """How far they reach beyond its lower and its right edge, at least."""
+        return 3 * self.overlap // 8
+
+    @property
     def is_wide(self) -> bool:
         """Whether tiles fade into each other over the whole overlap, because they never quite agree."""
         return self.blend == self.overlap
@@ -41,57 +55,67 @@ def wide_tiling(side: int, multiple: int = 16) -> Tiling:
 class _Along(NamedTuple):
     """A tile along one side of a picture."""
 
-    start: int  # where it begins
+    start: int  # where it begins; before the picture: negative
+    extent: int  # its length: the side of a square, or less
     first: int  # where its used part begins
     end: int  # where its used part ends
     fades_in: bool  # there is a tile before it
     fades_out: bool  # there is a tile after it
 
 
+class _Tile(NamedTuple):
+    """A tile, and its place in a square."""
+
+    down: _Along
+    across: _Along
+    top: int
+    left: int
+
+
 class Grid:
-    """The tiles of one picture. Threads may share a grid.
+    """The squares that hold the tiles of one picture: one tile each, or several thin ones. Threads may share a grid.
 
     Parameters
     ----------
     height, width
-        Of the picture, in pixels; at least 1. What tiles need beyond its right and lower edge is its mirror image.
+        Of the picture, in pixels; at least 1.
     """
 
     def __init__(self, height: int, width: int, tiling: Tiling) -> None:
         self.height, self.width = height, width
         self._tiling = tiling
-        along = (_along(length, tiling) for length in (height, width))
-        self._tiles = tuple(itertools.product(*along))
+        fits = max(height, width) <= tiling.side
+        down, across = (_along(length, tiling, fits=fits) for length in (height, width))
+        self._squares = tuple(_in_squares(itertools.product(down, across), tiling.side))
         ramp = (2 * np.arange(tiling.blend, dtype=np.uint16) + 1) * 128 // max(tiling.blend, 1)
         self._ramp = ramp.astype(np.uint16)[:, None, None]  # [blend, 1, 1], rises from 0 to 256
 
     def __len__(self) -> int:
-        return len(self._tiles)
+        return len(self._squares)
 
     def cut(self, picture: Pixels, number: int) -> Pixels:
-        """One tile of a picture: [side, side, 3], perhaps a view."""
-        down, across = self._tiles[number]
-        bottom, right = down.start + self._tiling.side, across.start + self._tiling.side
-        rows, columns = slice(down.start, bottom), slice(across.start, right)
-        part = picture[rows, columns]
-        if bottom > self.height:
-            part = picture[_mirrored(down.start, bottom, self.height), columns]
-        if right > self.width:
-            part = part[:, _mirrored(across.start, right, self.width) - across.start]
-        return part
+        """One square of a picture: [side, side, 3]. Beyond the picture's edges it shows the mirror image."""
+        square = np.zeros((self._tiling.side, self._tiling.side, 3), np.uint8)
+        for tile in self._squares[number]:
+            _copy(
+                picture,
+                tile,
+                square[tile.top : tile.top + tile.down.extent, tile.left : tile.left + tile.across.extent],
+            )
+        return square
 
-    def join(self, picture: Pixels, number: int, tile: Pixels) -> None:
-        """Add one tile to a picture that was all zeros at first. Tiles may come in any order, one at a time.
+    def join(self, picture: Pixels, number: int, square: Pixels) -> None:
+        """Add one square to a picture that was all zeros at first. Squares may come in any order, one at a time.
 
         Weights are whole numbers, and what a tile gives away is what its neighbour takes. So tiles that agree are
         joined without any rounding, and no value exceeds 255.
         """
-        down, across = self._tiles[number]
-        rows = slice(down.first - down.start, down.end - down.start)
-        part = tile[rows, across.first - across.start : across.end - across.start].copy()
-        self._fade(part, down)
-        self._fade(part.swapaxes(0, 1), across)
-        picture[down.first : down.end, across.first : across.end] += part
+        for down, across, top, left in self._squares[number]:
+            top, left = top - down.start, left - across.start
+            part = square[top + down.first : top + down.end, left + across.first : left + across.end].copy()
+            self._fade(part, down)
+            self._fade(part.swapaxes(0, 1), across)
+            picture[down.first : down.end, across.first : across.end] += part
 
     def _fade(self, part: Pixels, along: _Along) -> None:
         width = self._tiling.blend
@@ -117,30 +141,70 @@ def purify_whole(picture: Pixels, tiling: Tiling, at_once: int, purify: Callable
     grid, joined = Grid(height, width, tiling), np.zeros_like(picture)
     for start in range(0, len(grid), at_once):
         numbers = range(start, min(start + at_once, len(grid)))
-        tiles = purify(np.stack([grid.cut(picture, number) for number in numbers]))
-        for number, tile in zip(numbers, tiles, strict=True):
-            grid.join(joined, number, tile)
+        squares = purify(np.stack([grid.cut(picture, number) for number in numbers]))
+        for number, square in zip(numbers, squares, strict=True):
+            grid.join(joined, number, square)
     return joined
 
 
-def _along(length: int, tiling: Tiling) -> list[_Along]:
-    """The tiles along a side of a picture. The last one ends with the picture, rounded up to a multiple."""
-    side, multiple, overlap = tiling.side, tiling.multiple, tiling.overlap
-    padded = max(side, -(-length // multiple) * multiple)
-    steps = -(-(padded - side) // (side - overlap))  # from one tile to the next
-    spread = (padded - side) // multiple  # whole multiples, shared out evenly
-    starts = [multiple * (i * spread // max(steps, 1)) for i in range(steps)] + [padded - side]
+def _along(length: int, tiling: Tiling, *, fits: bool) -> list[_Along]:
+    """The tiles along a side of a picture. `fits`: the whole picture fits into one."""
+    side, multiple, step, before = tiling.side, tiling.multiple, tiling.side - tiling.overlap, tiling.border
+    if fits:
+        return [_Along(-min(before, (side - length) // 2), side, 0, length, False, False)]
+    needed = before + length + tiling.least_border
+    steps = max(-(-(needed - side) // step), 0)  # from one tile to the next
+    # of the last tile, with others of its kind beside it in a square; each begins at the network's blocks
+    several = side // (-(-(needed - steps * step) // multiple) * multiple)
+    extent = side // several // multiple * multiple
+    if tiling.is_wide or several == 1:
+        extent = side
+        spread = -(-(needed - side) // multiple)  # whole multiples, shared out evenly
+        starts = [multiple * (i * spread // max(steps, 1)) - before for i in range(steps + 1)]
+    else:
+        starts = [i * step - before for i in range(steps + 1)]
     # the middle of each overlap
-    middles = [(before + side + after) // 2 for before, after in itertools.pairwise(starts)]
+    middles = [(one + side + other) // 2 for one, other in itertools.pairwise(starts)]
     half = tiling.blend // 2
     firsts = [0, *(middle - half for middle in middles)]
     ends = [*(middle - half + tiling.blend for middle in middles), length]
-    last = len(starts) - 1
-    return [_Along(*tile, i > 0, i < last) for i, tile in enumerate(zip(starts, firsts, ends, strict=True))]
+    extents = [*(side for _ in range(steps)), extent]
+    return [_Along(*tile, i > 0, i < steps) for i, tile in enumerate(zip(starts, extents, firsts, ends, strict=True))]
 
 
-def _mirrored(start: int, end: int, length: int) -> NDArray[np.intp]:
-    """Indices from `start` to `end`; those from `length` on go back, and forth again: n-2, n-3 ... 0, 1 ..."""
-    period = max(2 * (length - 1), 1)
-    index = np.arange(start, end) % period
-    return np.minimum(index, period - index) if length > 1 else np.zeros(end - start, np.intp)
+def _in_squares(tiles: Iterable[tuple[_Along, _Along]], side: int) -> Iterator[list[_Tile]]:
+    """Squares with as many tiles of one shape as fit."""
+
+    def shape(tile: tuple[_Along, _Along]) -> tuple[int, int]:
+        return tile[0].extent, tile[1].extent
+
+    for (height, width), alike in itertools.groupby(sorted(tiles, key=shape), shape):
+        places = [(row * height, column * width) for row, column in np.ndindex(side // height, side // width)]
+        while square := [_Tile(*tile, *place) for place, tile in zip(places, alike, strict=False)]:
+            yield square
+
+
+def _copy(picture: Pixels, of: _Tile, tile: Pixels) -> None:
+    """Fill in a tile from its picture."""
+    top, left = of.down.start, of.across.start
+    rows, columns = _inside(of.down, len(picture)), _inside(of.across, len(picture[0]))
+    tile[rows, columns] = picture[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+    for beyond in (slice(0, columns.start), slice(columns.stop, of.across.extent)):
+        tile[rows, beyond] = tile[rows, _mirrored(beyond, columns)]
+    for beyond in (slice(0, rows.start), slice(rows.stop, of.down.extent)):
+        tile[beyond] = tile[_mirrored(beyond, rows)]
+
+
+def _inside(tile: _Along, length: int) -> slice:
+    """The part of a tile that lies in a picture of this length."""
+    return slice(max(-tile.start, 0), min(length - tile.start, tile.extent))
+
+
+def _mirrored(beyond: slice, inside: slice) -> NDArray[np.intp]:
+    """Where a tile shows, in the part that lies `inside` the picture, what it has `beyond`: 2 1, 0 1 ... n-1, n-2 n-3,
+    and forth again.
+    """
+    period = max(2 * (inside.stop - inside.start - 1), 1)
+    index = np.arange(beyond.start - inside.start, beyond.stop - inside.start) % period
+    mirrored: NDArray[np.intp] = inside.start + np.minimum(index, period - index)
+    return mirrored

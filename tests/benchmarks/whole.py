@@ -1,6 +1,6 @@
-"""Whole pictures beside squares: speed, memory, exactness, and which overlap is needed.
+"""Whole pictures beside squares: speed, memory, exactness, which overlap is needed, and the rim at a picture's edge.
 
-    python -m tests.benchmarks.whole --photos DIR [--engine BUNDLE] [--rounds 3]
+    python -m tests.benchmarks.whole --photos DIR [--engine BUNDLE] [--rounds 3] [--parts speed memory overlap rim]
 
 Speed is measured in turns: other programs slow both down. A megapixel is one of the purified images.
 """
@@ -29,7 +29,9 @@ from purifyctl.run.rows import read_rows
 from purifyctl.shipped import shipped_checkpoint
 from purifyctl.sources import list_images
 
+PARTS = ("speed", "memory", "overlap", "rim")
 LARGE = (3000, 4000)  # height and width of the large picture, in pixels
+RIM = 4  # pixels
 OVERLAPS = (0, 16, 32, 48, 64)
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--engine", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=64, help="photographs of each run")
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS)
     asked = parser.parse_args()
     files = list_images(asked.photos)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,9 +51,15 @@ def main() -> None:
         (work / "large").mkdir()
         Image.fromarray(large).save(work / "large" / "large.jpg", quality=92)
         engine = ["--engine", str(asked.engine)] if asked.engine else []
-        _speed(work, photos, engine, asked.rounds)
-        _memory(work, engine)
-        _overlaps(large[:1008, :1504], [decode_picture(file.read_bytes()).pixels for file in sorted(photos.iterdir())])
+        pictures = [decode_picture(file.read_bytes()).pixels for file in sorted(photos.iterdir())]
+        if "speed" in asked.parts:
+            _speed(work, photos, engine, asked.rounds)
+        if "memory" in asked.parts:
+            _memory(work, engine)
+        if "overlap" in asked.parts:
+            _overlaps(large[:1008, :1504], pictures)
+        if "rim" in asked.parts:
+            _rim(pictures)
 
 
 def _copy(paths: Sequence[object], source: Path, into: Path) -> Path:
@@ -141,6 +150,36 @@ def _overlaps(large: Pixels, photographs: Sequence[Pixels]) -> None:
         worst = max(int(each.max()) for each in found)
         share = LARGE[0] * LARGE[1] / 256**2 / tiles
         print(f"  {overlap:3}: {differ:.4%}, {worst:3}, {tiles} tiles, {share:.0%} of their pixels used")
+
+
+def _rim(photographs: Sequence[Pixels]) -> None:
+    """How far the outermost pixels differ from those of a picture with 64 pixels of its mirror image around it."""
+    net = Purifier.from_checkpoint().net
+    tiling = Tiling(256, 16, 16, 4)
+
+    @torch.inference_mode()
+    def purify(tiles: Pixels) -> Pixels:
+        return to_pixels(net(to_tensor(tiles)))
+
+    ramp = np.linspace(0, 255, 512)
+    smooth = np.stack(np.broadcast_arrays(ramp, ramp[:, None], (ramp + ramp[:, None]) / 2), 2).round().astype(np.uint8)
+    kinds = {
+        "flat grey": [np.full((512, 512, 3), 128, np.uint8)],
+        "smooth gradient": [smooth],
+        "photographs": [picture[:320, :320] for picture in photographs if min(picture.shape[:2]) >= 320],
+    }
+    print(f"\ngrey levels at the edge, mean and largest in the outermost {RIM} pixels: the network alone, and in tiles")
+    for kind, pictures in kinds.items():
+        found: list[list[Pixels]] = [[], []]
+        for picture in pictures:
+            around = np.pad(picture, ((64, 64), (64, 64), (0, 0)), mode="reflect")
+            expected = purify(around[None])[0, 64:-64, 64:-64].astype(np.int16)
+            for i, made in enumerate((purify(picture[None].copy())[0], purify_whole(picture, tiling, 16, purify))):
+                differs = np.abs(made - expected).max(2)
+                differs[RIM:-RIM, RIM:-RIM] = -1
+                found[i].append(differs[differs >= 0])
+        levels = "   ".join(f"{each.mean():5.2f} {each.max():3}" for each in map(np.concatenate, found))
+        print(f"  {kind:16} {levels}   n = {len(pictures)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Memory is bounded by pixels: a picture is decoded when there is room for it.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack
@@ -74,6 +75,7 @@ class WholePictures:
         self._resources, self._engines, self._encoders = resources, engines, encoders
         self._tiling = resources.setup.bundle.tiling
         self._room, self._files = Room(ROOM_PIXELS), Room(ROOM_BYTES)
+        self._lock = threading.Lock()  # of what waits for an engine
         size = resources.setup.bundle.manifest.batch_size
         self._to_score = Gatherer[_Picture](size, NO_LIMIT, self._in_engine(self._score, _itself))
         self._to_purify = Gatherer[tuple[_Picture, int]](
@@ -86,9 +88,17 @@ class WholePictures:
     ) -> Callable[[list[T]], None]:
         """`process` on a thread of the engines, where an error becomes that of the pictures. `last`: then they are
         settled.
-        """
 
-        def call(gathered: list[T]) -> None:
+        What waits for such a thread is gathered again: most engines take as long for half a batch as for a full one.
+        """
+        waiting: deque[T] = deque()
+        size = self._resources.setup.bundle.manifest.batch_size
+
+        def call() -> None:
+            with self._lock:
+                gathered = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+            if not gathered:  # an earlier call took them
+                return
             pictures = list(dict.fromkeys(map(picture_of, gathered)))
             try:
                 with ExitStack() as stack:
@@ -103,7 +113,8 @@ class WholePictures:
                         _settled(picture).set_exception(error)
 
         def submit(gathered: list[T]) -> None:
-            self._engines.submit(call, gathered)
+            waiting.extend(gathered)
+            self._engines.submit(call)
 
         return submit
 
