@@ -69,7 +69,7 @@ def test_a_joined_value_lies_between_those_of_the_tiles(height: int, width: int,
 @given(length=st.integers(1, 3000), tiling=TILINGS)
 @settings(max_examples=100, deadline=None)
 def test_tiles_lie_on_the_networks_blocks_and_overlap_enough(length: int, tiling: Tiling) -> None:
-    tiles = _along(length, tiling, fits=False)
+    tiles = _along(length, tiling.side, tiling)
     assert all((tile.start - tiles[0].start) % tiling.multiple == 0 for tile in tiles)
     assert all(one.start + one.extent - other.start >= tiling.overlap for one, other in itertools.pairwise(tiles))
     for square in Grid(length, 2 * tiling.side, tiling)._squares:
@@ -79,29 +79,41 @@ def test_tiles_lie_on_the_networks_blocks_and_overlap_enough(length: int, tiling
 @given(length=st.integers(1, 3000), tiling=TILINGS)
 @settings(max_examples=100, deadline=None)
 def test_tiles_reach_beyond_all_edges_of_a_picture_unless_it_fits_into_one(length: int, tiling: Tiling) -> None:
-    tiles = _along(length, tiling, fits=False)
+    tiles = _along(length, tiling.side, tiling)
     assert tiles[0].start == -(tiling.overlap // 2)
     assert tiles[-1].start + tiles[-1].extent - length >= 3 * tiling.overlap // 8
     if length <= tiling.side:
-        (tile,) = _along(length, tiling, fits=True)
+        (((tile, *_),),) = Grid(length, 1, tiling)._squares
         assert tile.start == -min(tiling.overlap // 2, (tiling.side - length) // 2)
         assert tile.extent == tiling.side
 
 
-def test_beyond_the_picture_a_tile_shows_its_mirror_image() -> None:
-    picture = picture_of(70, 3, 0)
-    grid = Grid(70, 3, Tiling(64, 4, 8, 0))
-    assert len(grid) == 2
-    rows = np.pad(np.arange(70), (4, 6), mode="reflect")
-    full, thin = (grid.cut(picture, number)[:, 4] for number in (1, 0))
-    assert np.array_equal(full, picture[rows[:64], 0])
-    assert np.array_equal(thin[:20], picture[rows[56:76], 0])
-    columns = np.pad(np.arange(3), (4, 5), mode="reflect")
-    assert np.array_equal(grid.cut(picture, 1)[4, :12], picture[0, columns])
+@pytest.mark.parametrize("size", [(70, 30), (64, 65), (130, 75), (40, 40)])
+def test_beyond_the_picture_a_tile_shows_its_mirror_image(size: tuple[int, int]) -> None:
+    tiling = Tiling(64, 4, 8, 2)
+    picture, grid = picture_of(*size, 0), Grid(*size, tiling)
+    around = np.pad(picture, ((16, 16), (16, 16), (0, 0)), mode="reflect")
+    for number, square in enumerate(grid._squares):
+        shown = grid.cut(picture, number)
+        for tile in square:
+            high, wide = (
+                min(along.extent, along.end + tiling.least_border - along.start) for along in (tile.down, tile.across)
+            )
+            top, left = tile.down.start + 16, tile.across.start + 16
+            expected = around[top : top + high, left : left + wide]
+            assert np.array_equal(shown[tile.top : tile.top + high, tile.left : tile.left + wide], expected)
 
 
 def test_thin_tiles_of_a_picture_share_squares() -> None:
-    for (height, width), squares in (((375, 500), 5), ((321, 481), 3), ((480, 640), 6), ((256, 256), 1)):
+    for (height, width), squares in (
+        ((375, 500), 4),
+        ((500, 375), 4),
+        ((321, 481), 3),
+        ((299, 299), 2),
+        ((480, 640), 6),
+        ((256, 256), 1),
+        ((3000, 4000), 221),
+    ):
         assert len(Grid(height, width, Tiling(256, 16, 16, 4))) == squares
 
 

@@ -5,12 +5,12 @@ A network sees less near the edges of what it gets: beyond them it reads zeros. 
 each tile is used. In the middle of an overlap one tile fades into the next over a few pixels. At the edges of the
 picture, tiles reach beyond it, and see its mirror image there. A picture that fits into one tile is one tile.
 
-The last tile of a row or column may be thin. Thin tiles of one picture share a square: what lies beside a tile matters
-as little as what lies beyond it. Those of other pictures do not, so that a result depends on its own picture alone.
+The last tiles of a picture are only as large as needed. They share squares: what lies beside a tile matters as little
+as what lies beyond it. Those of other pictures do not, so that a result depends on its own picture alone.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,9 +84,11 @@ class Grid:
     def __init__(self, height: int, width: int, tiling: Tiling) -> None:
         self.height, self.width = height, width
         self._tiling = tiling
-        fits = max(height, width) <= tiling.side
-        down, across = (_along(length, tiling, fits=fits) for length in (height, width))
-        self._squares = tuple(_in_squares(itertools.product(down, across), tiling.side))
+        by_column, by_row = _in_squares(height, width, tiling), _in_squares(width, height, tiling)
+        self._by_row = len(by_row) < len(by_column)  # whether the picture is cut into rows first
+        self._squares = by_column
+        if self._by_row:
+            self._squares = [[_Tile(down, across, top, left) for across, down, left, top in each] for each in by_row]
         ramp = (2 * np.arange(tiling.blend, dtype=np.uint16) + 1) * 128 // max(tiling.blend, 1)
         self._ramp = ramp.astype(np.uint16)[:, None, None]  # [blend, 1, 1], rises from 0 to 256
 
@@ -108,13 +110,14 @@ class Grid:
         """Add one square to a picture that was all zeros at first. Squares may come in any order, one at a time.
 
         Weights are whole numbers, and what a tile gives away is what its neighbour takes. So tiles that agree are
-        joined without any rounding, and no value exceeds 255.
+        joined without any rounding, and no value exceeds 255. The order counts: columns are cut into rows of their own.
         """
         for down, across, top, left in self._squares[number]:
             top, left = top - down.start, left - across.start
             part = square[top + down.first : top + down.end, left + across.first : left + across.end].copy()
-            self._fade(part, down)
-            self._fade(part.swapaxes(0, 1), across)
+            faded = [(part.swapaxes(0, 1), across), (part, down)]
+            for along, how in reversed(faded) if self._by_row else faded:  # what was cut first
+                self._fade(along, how)
             picture[down.first : down.end, across.first : across.end] += part
 
     def _fade(self, part: Pixels, along: _Along) -> None:
@@ -147,41 +150,76 @@ def purify_whole(picture: Pixels, tiling: Tiling, at_once: int, purify: Callable
     return joined
 
 
-def _along(length: int, tiling: Tiling, *, fits: bool) -> list[_Along]:
-    """The tiles along a side of a picture. `fits`: the whole picture fits into one."""
-    side, multiple, step, before = tiling.side, tiling.multiple, tiling.side - tiling.overlap, tiling.border
-    if fits:
-        return [_Along(-min(before, (side - length) // 2), side, 0, length, False, False)]
+def _along(length: int, extent: int, tiling: Tiling) -> list[_Along]:
+    """Tiles of `extent` pixels along a side of a picture. The last one is only as long as needed, unless it is wide."""
+    multiple, overlap, before = tiling.multiple, tiling.overlap, tiling.border
     needed = before + length + tiling.least_border
-    steps = max(-(-(needed - side) // step), 0)  # from one tile to the next
-    # of the last tile, with others of its kind beside it in a square; each begins at the network's blocks
-    several = side // (-(-(needed - steps * step) // multiple) * multiple)
-    extent = side // several // multiple * multiple
-    if tiling.is_wide or several == 1:
-        extent = side
-        spread = -(-(needed - side) // multiple)  # whole multiples, shared out evenly
-        starts = [multiple * (i * spread // max(steps, 1)) - before for i in range(steps + 1)]
-    else:
-        starts = [i * step - before for i in range(steps + 1)]
+    steps = max(-(-(needed - extent) // (extent - overlap)), 0)  # from one tile to the next
+    starts, last = [i * (extent - overlap) - before for i in range(steps + 1)], extent
+    if not tiling.is_wide:
+        last = _rounded_up(needed - steps * (extent - overlap), multiple)
+    elif steps:
+        spread = _rounded_up(needed - extent, multiple) // multiple  # whole multiples, shared out evenly
+        starts = [multiple * (i * spread // steps) - before for i in range(steps + 1)]
     # the middle of each overlap
-    middles = [(one + side + other) // 2 for one, other in itertools.pairwise(starts)]
+    middles = [(one + extent + other) // 2 for one, other in itertools.pairwise(starts)]
     half = tiling.blend // 2
     firsts = [0, *(middle - half for middle in middles)]
     ends = [*(middle - half + tiling.blend for middle in middles), length]
-    extents = [*(side for _ in range(steps)), extent]
+    extents = [*itertools.repeat(extent, steps), last]
     return [_Along(*tile, i > 0, i < steps) for i, tile in enumerate(zip(starts, extents, firsts, ends, strict=True))]
 
 
-def _in_squares(tiles: Iterable[tuple[_Along, _Along]], side: int) -> Iterator[list[_Tile]]:
-    """Squares with as many tiles of one shape as fit."""
+def _in_squares(height: int, width: int, tiling: Tiling) -> list[list[_Tile]]:
+    """The tiles of a picture that is cut into columns first, in as few squares as a simple rule finds: the highest
+    shelf first, into the first square that has room for it.
+    """
+    side = tiling.side
+    if max(height, width) <= side:
+        down, across = (
+            _Along(-min(tiling.border, (side - length) // 2), side, 0, length, False, False)
+            for length in (height, width)
+        )
+        return [[_Tile(down, across, 0, 0)]]
+    squares: list[list[_Tile]] = []
+    with_room: dict[int, int] = {}  # by square: where its free part begins
+    for shelf in sorted(_shelves(height, width, tiling), key=lambda shelf: -shelf[0][0].extent):
+        high = shelf[0][0].extent
+        number = next((n for n, top in with_room.items() if top + high <= side), len(squares))
+        if number == len(squares):
+            squares.append([])
+        top = with_room.pop(number, 0)
+        squares[number] += [_Tile(down, across, top, i * across.extent) for i, (down, across) in enumerate(shelf)]
+        if top + high < side:
+            with_room[number] = top + high
+    return squares
 
-    def shape(tile: tuple[_Along, _Along]) -> tuple[int, int]:
-        return tile[0].extent, tile[1].extent
 
-    for (height, width), alike in itertools.groupby(sorted(tiles, key=shape), shape):
-        places = [(row * height, column * width) for row, column in np.ndindex(side // height, side // width)]
-        while square := [_Tile(*tile, *place) for place, tile in zip(places, alike, strict=False)]:
-            yield square
+def _shelves(height: int, width: int, tiling: Tiling) -> Iterator[list[tuple[_Along, _Along]]]:
+    """The tiles of a picture, (down, across), in rows that a square has room for. A thin column at the right is cut
+    into so many tiles that they fill such rows.
+    """
+    side = tiling.side
+    *columns, thin = _along(width, side, tiling)
+    several = side // thin.extent
+    if several == 1:
+        columns.append(thin)
+    for across in columns:
+        for down in _along(height, side, tiling):
+            yield [(down, across)]
+    if several > 1:
+        overlap, needed = tiling.overlap, tiling.border + height + tiling.least_border - tiling.overlap
+        extents = (
+            _rounded_up(max(-(-needed // (several * shelves)), overlap) + overlap, tiling.multiple)
+            for shelves in itertools.count(1)
+        )
+        tiles = iter([(down, thin) for down in _along(height, next(n for n in extents if n <= side), tiling)])
+        while shelf := list(itertools.islice(tiles, several)):
+            yield shelf
+
+
+def _rounded_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _copy(picture: Pixels, of: _Tile, tile: Pixels) -> None:
