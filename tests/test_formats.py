@@ -120,10 +120,11 @@ HEADERS = {
     "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "PDF": b"%PDF-1.7\n",
     "video": b"\0\0\0\x18ftypisom" + bytes(20),
+    "IPTC": b"\x1c\x03\x3c\0\x02" + bytes(20),
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(20),
     "Canon CR2": b"II*\0\x10\0\0\0CR\x02\0" + bytes(20),
     "Canon CR3": b"\0\0\0\x18ftypcrx " + bytes(20),
     "Fujifilm RAF": b"FUJIFILMCCD-RAW 0201" + bytes(20),
-    "PAM": b"P7\nWIDTH 1\n",
 }
 
 
@@ -152,6 +153,59 @@ def test_text_is_no_picture(text: bytes) -> None:
     with pytest.raises(ImageError) as refused:
         decode_picture(text)
     assert refused.value.status in ("empty", "not_an_image")
+
+
+def pam(values: np.ndarray, most: int, tuple_type: str = "") -> bytes:
+    height, width, depth = values.shape
+    kind = f"TUPLTYPE {tuple_type}\n" if tuple_type else ""
+    head = f"P7\n# a comment\nWIDTH {width}\nHEIGHT {height}\nDEPTH {depth}\nMAXVAL {most}\n{kind}ENDHDR\n"
+    return head.encode() + values.astype(np.uint8 if most < 256 else ">u2").tobytes()
+
+
+def test_pam_is_decoded_at_every_depth_and_largest_value() -> None:
+    grey, rgb = pictures.GREY[..., None], pictures.RGB
+    shown = pictures.grey_rgb(pictures.GREY)
+    assert difference(pam(grey, 255, "GRAYSCALE"), shown) == 0
+    assert difference(pam(rgb, 255, "RGB"), rgb) == 0
+    assert difference(pam(rgb.astype(np.uint16) * 257, 65535), rgb) == 0
+    assert difference(pam(rgb.astype(np.uint16) * 16, 4080), rgb) == 0
+    assert difference(pam(grey // 128, 1, "BLACKANDWHITE"), pictures.grey_rgb(pictures.GREY // 128 * 255)) == 0
+    alpha = np.asarray(pictures.ALPHA)[..., None]
+    truth = pictures.shown(pictures.encoded(pictures.in_mode("RGBA"), "PNG"))
+    assert truth is not None
+    assert difference(pam(np.concatenate([rgb, alpha], 2), 255, "RGB_ALPHA"), truth) <= 1
+    assert decode_picture(pam(rgb, 255)).decoder == "netpbm"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_pfm_in_three_colours_is_decoded(order: str, white: int) -> None:
+    values = (pictures.RGB / 255 * white).astype(f"{order}f4")
+    scale = {"<": "-1.0", ">": "1.0"}[order]
+    data = f"PF\n{pictures.BASE.width} {pictures.BASE.height}\n{scale}\n".encode() + values[::-1].tobytes()
+    assert difference(data, pictures.RGB) <= 1
+    with pytest.raises(ImageError, match=r"ends early: 5\d%") as refused:
+        decode_picture(data[: len(data) // 2 - 500])
+    assert refused.value.status == "decode_failed"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (pam(np.zeros((2, 2, 5)), 255), "unsupported_format"),
+        (pam(np.zeros((2, 2, 3)), 255)[:-1], "decode_failed"),
+        (pam(np.zeros((2, 2, 3)), 255).replace(b"ENDHDR", b"END"), "not_an_image"),
+        (pam(np.zeros((2, 2, 3)), 255).replace(b"MAXVAL 255", b"MAXVAL 0"), "not_an_image"),
+        (pam(np.zeros((2, 2, 3)), 255).replace(b"WIDTH 2", b"WIDTH 0"), "not_an_image"),
+        (pam(np.zeros((2, 2, 3)), 255).replace(b"WIDTH 2", b"WIDTH 99999999"), "too_large"),
+        (b"PF\n3 3\n0\n" + bytes(108), "not_an_image"),
+        (b"PF\n3 3\n-1.e.e\n" + bytes(108), "not_an_image"),
+    ],
+)
+def test_a_damaged_pam_or_pfm_says_what_is_wrong(data: bytes, status: str) -> None:
+    with pytest.raises(ImageError) as refused:
+        decode_picture(data)
+    assert refused.value.status == status
 
 
 def test_each_kind_has_a_name_and_endings_of_its_own() -> None:

@@ -34,6 +34,7 @@ def _iso(*brands: bytes) -> bytes:
     return rb"\0\0..ftyp(?:.{4}){0,8}?(?:" + b"|".join(brands) + rb")"
 
 
+NETPBM = ("purifyctl's own",)  # the reader of kinds that Pillow does not read: images/netpbm.py
 RAW = "It is a camera's raw file ({}): develop it first, and use the JPEG or TIFF that comes out."
 _DRAWING = "It is a drawing ({}), not pixels: export it as PNG first."
 _OTHER = "It is {}, which is not read here: convert it to PNG first."
@@ -54,7 +55,7 @@ KINDS = (
     _raw("Canon CR3", _iso(b"crx "), ".cr3"),
     Kind("HEIC", _iso(b"hei[cxms]", b"hev[cxms]", b"mif1", b"msf1"), (".heic", ".heif", ".hif"), ("HEIF",),
          package="pillow_heif"),
-    Kind("video", rb"\0\0..ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ", (), shown_by="nothing",
+    Kind("video", rb"\0\0..ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xb3\xba]", (), shown_by="nothing",
          instead="It is a video: take pictures from it first."),
     _raw("Canon CR2", rb"II\*\0.{4}CR\x02", ".cr2"),
     _raw("Canon CRW", rb"II.{4}HEAPCCDR", ".crw"),
@@ -68,6 +69,8 @@ KINDS = (
     Kind("JPEG 2000", rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
          (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jph", ".jpt"), ("JPEG2000",)),
     Kind("PPM", rb"P[1-6f]\s[\s#\d]|P0CMYK\s|Py(?:P|RGBA|CMYK)\s", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), ("PPM",)),
+    Kind("colour PFM", rb"PF\s+\d", (), NETPBM),
+    Kind("PAM", rb"P7\s*\n", (".pam",), NETPBM),
     Kind("XV thumbnail", rb"P7 332", (), ("XVTHUMB",), shown_by="ending"),
     Kind("DDS", rb"DDS ", (".dds",), ("DDS",)),
     Kind("ICO", rb"\0\0\x01\0[^\0]", (".ico",), ("ICO",), shown_by="ending"),
@@ -108,9 +111,11 @@ KINDS = (
     Kind("OpenEXR", rb"v/1\x01", (".exr",), instead=_OTHER.format("OpenEXR")),
     Kind("Radiance HDR", rb"#\?RADIANCE|#\?RGBE", (".hdr", ".rgbe"), instead=_OTHER.format("Radiance HDR")),
     Kind("PSB", rb"8BPS\0\x02", (".psb",), instead=_OTHER.format("a large Photoshop file, PSB")),
-    Kind("PFM", rb"PF\s", (), instead=_OTHER.format("PFM in three colours")),
-    Kind("PAM", rb"P7\s", (".pam",), instead=_OTHER.format("PAM")),
     Kind("XCF", rb"gimp xcf", (".xcf",), instead=_OTHER.format("GIMP's XCF")),
+    Kind("IPTC", rb"\x1c[\x01-\x09].\0", (), shown_by="nothing",
+         instead="It is an IPTC record, which describes a picture: convert the picture itself to PNG first."),
+    Kind("BUFR, GRIB or HDF5", rb"BUFR|GRIB|\x89HDF\r\n\x1a\n", (), shown_by="nothing",
+         instead="It holds data of weather or science (BUFR, GRIB or HDF5): convert it to PNG first."),
     Kind("DjVu", rb"AT&TFORM", (".djvu",), shown_by="nothing", instead=_OTHER.format("DjVu")),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from purifyctl.errors import ConfigError
 
 Colour = Literal["srgb", "raw"]
 Damaged = Literal["fail", "keep"]
-DecoderName = Literal["dali", "pillow", "tifffile"]  # who decoded a picture
+DecoderName = Literal["dali", "pillow", "tifffile", "netpbm"]  # who decoded a picture; netpbm: images/netpbm.py
 
 
 def parse_colour(text: str) -> str:

@@ -9,17 +9,19 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from purifyctl.config.kinds import HEADER_BYTES, NOT_ASKED, UNMARKED, Kind, kind_of
+from purifyctl.config.kinds import HEADER_BYTES, NETPBM, NOT_ASKED, UNMARKED, Kind, kind_of
 from purifyctl.config.picture_options import DEFAULTS, DecoderName, PictureOptions
 from purifyctl.errors import ImageError
 from purifyctl.images import metadata, profiles
 from purifyctl.images.damage import damage
 from purifyctl.images.levels import DEEP, to_eight_bits
+from purifyctl.images.netpbm import read_netpbm
 from purifyctl.images.raw import not_the_picture
 from purifyctl.images.tiff import pillow_is_wrong, read_tiff, size_of_tiff
 
@@ -82,6 +84,8 @@ def open_picture(data: NDArray[np.uint8], options: PictureOptions = DEFAULTS) ->
         raise ImageError("unsupported_format", kind.instead)
     if kind.name == "TIFF" and (why := not_the_picture(data.data)):
         raise ImageError("unsupported_format", why)
+    if kind.readers == NETPBM:  # there are few, so that their pixels are read now
+        return Opened(data, kind, read_netpbm(data, partial(_check_size, options=options)), "netpbm")
     try:
         image = _open(kind, data)
         if not (kind.name == "TIFF" and pillow_is_wrong(image)):
