@@ -78,6 +78,19 @@ def test_two_workers_on_ray_make_the_same_rows_and_images_as_a_plain_run(
 
 
 @pytest.mark.slow
+def test_whole_pictures_on_ray_are_those_of_a_plain_run(
+    on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    for name, options in (
+        ("here", RunOptions(size="original")),
+        ("ray", RunOptions(size="original", ray="", workers=2)),
+    ):
+        result = run(many, tiny_bundle, tmp_path / name, options)
+        assert result.summary["statuses"] == {"ok": N, "not_an_image": 1}
+    assert_same(tmp_path / "ray", tmp_path / "here")
+
+
+@pytest.mark.slow
 def test_an_actor_that_is_killed_during_its_work_changes_nothing(
     on_ray: Cluster, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

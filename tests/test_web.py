@@ -46,6 +46,20 @@ def test_a_web_servers_folder_gives_the_rows_and_images_of_the_folder(
     assert there.summary["source"] == server.url
 
 
+@pytest.mark.slow
+def test_whole_pictures_of_a_web_server_are_those_of_the_folder(
+    photos: Path, server: Server, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    tiny.photograph((200, 130)).save(photos / "large.png")
+    options = RunOptions(size="original")
+    here, there = (
+        run(source, tiny_bundle, tmp_path / name, options) for source, name in ((photos, "here"), (server.url, "there"))
+    )
+    assert here.exit_code == there.exit_code
+    assert rows_of(tmp_path / "there") == rows_of(tmp_path / "here")
+    assert images_of(tmp_path / "there") == images_of(tmp_path / "here")
+
+
 @pytest.mark.parametrize(
     ("page", "children"),
     [

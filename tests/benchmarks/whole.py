@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.whole --photos DIR [--engine BUNDLE] [--rounds 3] [--parts speed memory overlap rim]
 
-Speed is measured in turns: other programs slow both down. A megapixel is one of the purified images.
+Speed is measured in turns, by the clock and in processor time, because other programs slow both down. Starting does not
+count. A megapixel is one of the purified images.
 """
 
 import argparse
 import itertools
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +33,7 @@ from purifyctl.sources import list_images
 
 PARTS = ("speed", "memory", "overlap", "rim")
 LARGE = (3000, 4000)  # height and width of the large picture, in pixels
+SEVERAL = 3  # large pictures
 RIM = 4  # pixels
 OVERLAPS = (0, 16, 32, 48, 64)
 
@@ -50,6 +53,9 @@ def main() -> None:
         large = _large([decode_picture((asked.photos / file.path).read_bytes()).pixels for file in files[:60]])
         (work / "large").mkdir()
         Image.fromarray(large).save(work / "large" / "large.jpg", quality=92)
+        (work / "several").mkdir()
+        for i in range(SEVERAL):
+            (work / "several" / f"{i}.jpg").write_bytes((work / "large" / "large.jpg").read_bytes())
         engine = ["--engine", str(asked.engine)] if asked.engine else []
         pictures = [decode_picture(file.read_bytes()).pixels for file in sorted(photos.iterdir())]
         if "speed" in asked.parts:
@@ -78,13 +84,25 @@ def _large(pictures: Sequence[Pixels]) -> Pixels:
     return np.asarray(canvas)
 
 
-def _run(source: Path, out: Path, *options: str) -> tuple[float, float]:
-    """Megapixels of purified images, and the seconds that the devices took for them."""
+def _one_of(source: Path, work: Path) -> Path:
+    """A folder with the first of the pictures."""
+    folder = work / f"one-of-{source.name}"
+    folder.mkdir(exist_ok=True)
+    first = min(source.iterdir())
+    (folder / first.name).write_bytes(first.read_bytes())
+    return folder
+
+
+def _run(source: Path, out: Path, *options: str) -> tuple[float, float, float]:
+    """Megapixels of purified images, the seconds that the devices took for them, and all seconds of the processor."""
     command = [sys.executable, "-m", "purifyctl", "run", str(source), "--out", str(out), "--on-existing", "overwrite"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*command, "--json", *options], check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = [row for part in sorted((out / "rows").glob("part-*")) for row in read_rows(part)]
     pixels = sum(row["purified_height"] * row["purified_width"] for row in rows)
-    return pixels / 1e6, json.loads(done.stdout)["this_call"]["seconds"]
+    return pixels / 1e6, json.loads(done.stdout)["this_call"]["seconds"], processor
 
 
 def _speed(work: Path, photos: Path, engine: Sequence[str], rounds: int) -> None:
@@ -92,18 +110,24 @@ def _speed(work: Path, photos: Path, engine: Sequence[str], rounds: int) -> None
         kinds = {
             "squares": (photos, ()),
             "whole photographs": (photos, ("--size", "original")),
-            "4000x3000": (work / "large", ("--size", "original")),
+            "4000x3000": (work / "several", ("--size", "original")),
         }
-        rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+        rates: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
         for _ in range(rounds):
             for kind, (source, options) in kinds.items():
-                megapixels, seconds = _run(source, work / "out", *engine, *classifier, *options)
-                rates[kind].append(megapixels / seconds)
+                command = (work / "out", *engine, *classifier, *options, "--no-compare")
+                one, _, starting = _run(_one_of(source, work), *command)
+                megapixels, seconds, processor = _run(source, *command)
+                # one picture's own share of `starting` is left out on both sides
+                rates[kind].append((megapixels / seconds, (megapixels - one) / max(processor - starting, 1e-3)))
         base = rates["squares"]
         print(f"\nmegapixels/s {' '.join(classifier) or 'with the classifier'}, {rounds} rounds in turns")
         for kind, found in rates.items():
-            ratio = statistics.median(one / other for one, other in zip(found, base, strict=True))
-            print(f"  {kind:18} {statistics.median(found):6.2f}   of that of squares: {ratio:.2f}")
+            clock, processor = (
+                statistics.median(one[i] / other[i] for one, other in zip(found, base, strict=True)) for i in (0, 1)
+            )
+            rate = statistics.median(one for one, _ in found)
+            print(f"  {kind:18} {rate:6.2f}   of that of squares: {clock:.2f}, in processor time {processor:.2f}")
 
 
 def _memory(work: Path, engine: Sequence[str]) -> None:
@@ -111,15 +135,15 @@ def _memory(work: Path, engine: Sequence[str]) -> None:
     small = work / "small"
     small.mkdir()
     Image.new("RGB", (256, 256), "grey").save(small / "small.png")
-    several = work / "several"
-    several.mkdir()
-    for i in range(6):
-        (several / f"{i}.jpg").write_bytes((work / "large" / "large.jpg").read_bytes())
     code = "import sys, resource, subprocess; subprocess.run(sys.argv[1:], check=True, capture_output=True)"
     code += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     print("\nMiB of the largest process")
     base = 0.0
-    for name, source in (("256x256", small), ("one of 4000x3000", work / "large"), ("six of 4000x3000", several)):
+    for name, source in (
+        ("256x256", small),
+        ("one of 4000x3000", work / "large"),
+        (f"{SEVERAL} of 4000x3000", work / "several"),
+    ):
         command = [sys.executable, "-c", code, sys.executable, "-m", "purifyctl", "run", str(source)]
         command += ["--out", str(work / f"out-{source.name}"), "--size", "original", *engine]
         most = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
