@@ -159,12 +159,14 @@ def harass(
             if what.startswith("nothing"):
                 break
             done[what] += 1
+            print(f"{done.total()}: {what}", file=sys.stderr)
             if code == 0:  # only the worker was hit, and the run continued to its end
                 break
         if grows:
             grow(source, complete, sys.maxsize)
         assert subprocess.run(words, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
         assert_same(out, undisturbed)
+        print(f"run {runs} ended as the undisturbed one", file=sys.stderr)
         source = complete
     done["runs"] = runs
     return done
