@@ -28,7 +28,7 @@ class Row:
     its number of images (amortised), and `*_batch_ms` is the time of the whole batch. If one engine both purifies and
     classifies, the time of purifying includes that of classifying. With a gate, an image is purified and classified in
     another batch than it was decoded in. With --size original, images are decoded one by one, and `purify_ms` is the
-    sum over the image's tiles; `decode_batch_ms`, `purify_batch_ms` and `batch_size` are missing.
+    sum over the image's squares; `decode_batch_ms`, `purify_batch_ms` and `batch_size` are missing.
     """
 
     path: str  # relative to the source; bytes that are not UTF-8 are written as \\xNN
@@ -42,7 +42,7 @@ class Row:
     first_frame: bool | None = None  # it holds several frames or pages, and this is the first
     purified_height: int | None = None  # of the purified image: the engine's size, or with --size original its own
     purified_width: int | None = None  # of the same
-    tiles: int | None = None  # with --size original: how many tiles it was purified in
+    tiles: int | None = None  # with --size original: how many squares of the engine it was purified in
     output: str | None = None  # relative to the run folder
     true_index: int | None = None  # from the folder's name
     true_label: str | None = None  # the name of that class
