@@ -197,7 +197,7 @@ def _in_squares(height: int, width: int, tiling: Tiling) -> list[list[_Tile]]:
 
 def _shelves(height: int, width: int, tiling: Tiling) -> Iterator[list[tuple[_Along, _Along]]]:
     """The tiles of a picture, (down, across), in rows that a square has room for. A thin column at the right is cut
-    into so many tiles that they fill such rows.
+    into tiles that fill such rows.
     """
     side = tiling.side
     *columns, thin = _along(width, side, tiling)

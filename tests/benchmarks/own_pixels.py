@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.own_pixels --photos DIR --work DIR [--sizes 224 299] [--images 257] [--attack fgsm]
 
-The photographs lie in folders named after classes of ImageNet; every n-th is taken, so that there are at most so many.
+The photographs lie in folders named after classes of ImageNet; every n-th is taken, at most as many as asked for.
 `attack --size N` makes the sets against EfficientNet-Lite0; what lies in the work folder already is used again. It
 prints top-1 accuracy in percent, with the number of right ones: of the attacked images without a purifier, and of both
 ways to purify them; and the same of the clean photographs at these sizes.
