@@ -146,4 +146,4 @@ def test_only_small_runs_compare_without_being_asked_and_a_run_stays_what_it_was
     assert "changed" not in large
     assert "run --compare" in verdict(large)
     assert run(photos, tiny_bundle, tmp_path / "asked", RunOptions(compare=True)).summary["changed"]["of"] == 10
-    assert options_of_run.COMPARED == 1000  # as the documentation says
+    assert options_of_run.COMPARED == 2000  # as the documentation says

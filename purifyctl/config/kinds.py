@@ -113,7 +113,7 @@ KINDS = (
     Kind("PSB", rb"8BPS\0\x02", (".psb",), instead=_OTHER.format("a large Photoshop file, PSB")),
     Kind("XCF", rb"gimp xcf", (".xcf",), instead=_OTHER.format("GIMP's XCF")),
     Kind("IPTC", rb"\x1c[\x01-\x09].\0", (), shown_by="nothing",
-         instead="It is an IPTC record, which describes a picture: convert the picture itself to PNG first."),
+         instead="It is an IPTC record, not a picture: convert it to PNG first."),
     Kind("BUFR, GRIB or HDF5", rb"BUFR|GRIB|\x89HDF\r\n\x1a\n", (), shown_by="nothing",
          instead="It holds data of weather or science (BUFR, GRIB or HDF5): convert it to PNG first."),
     Kind("DjVu", rb"AT&TFORM", (".djvu",), shown_by="nothing", instead=_OTHER.format("DjVu")),

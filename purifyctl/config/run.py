@@ -23,7 +23,7 @@ from purifyctl.errors import ConfigError
 SETTINGS, PLAN = "run.json", "plan.parquet"
 RUN_FILES = (SETTINGS, PLAN)  # a folder that holds both is a run's
 IMAGE_TIMEOUT_S = 60.0
-COMPARED = 1000  # inputs; a run that has no more compares predictions without being asked
+COMPARED = 2000  # inputs; a run that has no more compares predictions without being asked
 OnExisting = Literal["resume", "overwrite", "error"]
 Unflagged = Literal["copy", "link", "leave"]  # what becomes of a file that the gate does not flag
 
