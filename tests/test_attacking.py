@@ -14,6 +14,7 @@ from PIL import Image
 from purifyctl.attacking import AttackOptions, attack_folder, batch
 from purifyctl.attacks import make
 from purifyctl.classifiers import Classifier
+from purifyctl.cli import app
 from purifyctl.errors import ConfigError, MissingDependencyError
 from purifyctl.labels import Labels
 from purifyctl.photographs import read_all
@@ -243,3 +244,15 @@ def test_an_image_that_cannot_be_written_is_a_row_that_says_so(
     assert result.exit_code == 3
     assert result.manifest["statuses"] == {"write_failed": 10}
     assert all("No space left" in row["error"] and row["output"] is None for row in rows(tmp_path / "out"))
+
+
+def test_inputs_that_failed_are_named_even_if_it_is_quiet(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "text.jpg").write_text("no picture")
+    words = ["attack", str(photos), "--out", str(tmp_path / "out"), "-q", "--classifier", "tests.tiny:classifier"]
+    with pytest.raises(SystemExit) as ended:
+        app([*words, "--steps", "1", "--size", str(tiny.SIZE)])
+    assert ended.value.code == 3
+    said = " ".join(capfd.readouterr().err.split())
+    assert "inputs failed: text.jpg: not_an_image." in said

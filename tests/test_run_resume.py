@@ -89,8 +89,11 @@ def test_what_a_call_left_that_was_killed_between_two_steps_is_cleaned_up(
     shutil.copy(undisturbed / "rows" / kept.name.replace("kept", "part"), out / "rows")
     (out / "images" / ".0-of-1.partial").mkdir()
     (out / "images" / ".0-of-1.partial" / ".1-2.part").write_bytes(b"half an image")
+    for half_written in (f"rows/.{kept.name}.123.part", "rows/.part-00000.parquet.123.part", ".plan.parquet.123.part"):
+        (out / half_written).write_bytes(b"half of some rows")
     assert run(many, tiny_bundle, out).exit_code == 0
     assert_same(out, undisturbed)
+    assert not list(out.glob(".*.part"))
 
 
 @pytest.mark.slow

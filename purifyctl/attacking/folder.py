@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import purifyctl
-from purifyctl.attacking.batch import Input, Setup, attack_batch
+from purifyctl.attacking.batch import Input, Row, Setup, attack_batch
 from purifyctl.attacking.success import count, success
 from purifyctl.attacks import Model, behind, check_installed
 from purifyctl.checkpoint import Checkpoint, load_purifier
@@ -48,6 +48,7 @@ from purifyctl.truth import TruthFromFile, recorded_truth, truth_as_asked
 from purifyctl.waiting import progress
 
 DECODE_THREADS = 2
+NAMED = 10  # failed inputs that a result names
 
 _THREAT_MODELS = {
     "gray_box": "the attacker knows the classifier, and no purifier",
@@ -61,6 +62,7 @@ _THREAT_MODELS = {
 class AttackResult:
     manifest: dict[str, Any]
     exit_code: int  # 0 ok, 3 some inputs failed, 130 interrupted
+    failed: tuple[Row, ...]  # the first inputs that failed, up to `NAMED`
 
 
 def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResult:
@@ -107,6 +109,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     )
     tally: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
+    failed: list[Row] = []
     worst = 0
     at_once = 1 if whole else options.batch_size
     batches = [inputs[i : i + at_once] for i in range(0, len(inputs), at_once)]
@@ -140,6 +143,7 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
             for row in rows:
                 count(row, tally)
             statuses.update(row.status for row in rows)
+            failed += [row for row in rows if row.status != "ok"][: NAMED - len(failed)]
             worst = max(worst, *(row.max_delta_255 or 0 for row in rows))
             bar.advance(len(rows), errors=sum(row.status != "ok" for row in rows), text=doing)
     manifest = {
@@ -155,8 +159,8 @@ def attack_folder(source: Path, out: Path, options: AttackOptions) -> AttackResu
     }
     write_json(out / ATTACK_MANIFEST, manifest)
     if not manifest["finished"]:
-        return AttackResult(manifest, 130)
-    return AttackResult(manifest, 3 if bar.errors else 0)
+        return AttackResult(manifest, 130, tuple(failed))
+    return AttackResult(manifest, 3 if bar.errors else 0, tuple(failed))
 
 
 def _budget(options: AttackOptions, classifier: Classifier) -> float:

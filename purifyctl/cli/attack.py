@@ -9,6 +9,7 @@ from purifyctl import console
 from purifyctl.cli.options import command
 from purifyctl.cli.panels import EVALUATION
 from purifyctl.config.attack import AttackOptions
+from purifyctl.config.folders import ATTACK_ROWS
 
 
 @command("attack", short_help="Make adversarial images of a folder.", panel=EVALUATION)
@@ -28,6 +29,13 @@ def attack(
     from purifyctl.attacking import attack_folder, describe
 
     result = attack_folder(source, out, options)
+    if result.failed:
+        n = result.manifest["rows"] - result.manifest["statuses"].get("ok", 0)
+        said = [f"{n:,} of {result.manifest['rows']:,} inputs failed:"]
+        said += [f"  {row.path}: {row.status}. {row.error or ''}".rstrip() for row in result.failed]
+        if n > len(result.failed):
+            said.append(f"  and {n - len(result.failed):,} more: {out / ATTACK_ROWS} gives each reason")
+        console.warn("\n".join(said))
     console.note(describe(result.manifest))
     console.note(f"Images: {out / 'images'}")
     console.result(result.manifest)

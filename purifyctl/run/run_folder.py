@@ -110,6 +110,8 @@ class RunFolder:
         """
         file = self.path / PLAN
         with in_turn(self.path / PLAN_LOCK) as waited:  # the first of several calls plans for all
+            for half_written in (*self.path.glob(".plan*.part"), *self.path.glob(".*.plan-*.parquet*")):
+                half_written.unlink(missing_ok=True)
             if on_existing == "resume" and file.is_file():
                 check_same(self.path, asked)
                 # a call that waited finds a plan that another one has just made
@@ -152,6 +154,11 @@ class RunFolder:
 
     def clean(self, parts: Iterable[int]) -> None:
         """Remove what a killed call left behind, and make the folder for images that are being written."""
+        parts = set(parts)
+        ours = {name(number) for name in (_part, _kept) for number in parts}
+        for half_written in self._rows.glob(".*.part"):
+            if half_written.name[1:].rsplit(".", 2)[0] in ours:
+                half_written.unlink(missing_ok=True)
         for number in filter(self.is_committed, parts):
             (self._rows / _kept(number)).unlink(missing_ok=True)
             archives.remove_waiting(self.path, number)
