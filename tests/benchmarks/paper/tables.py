@@ -92,8 +92,7 @@ def block(figures: Mapping[str, Any] | None) -> str:
     parts = [tables(figures)]
     if figures.get("readings"):
         parts.append(readings_table(figures["readings"]))
-    parts.append(_pictures())
-    return "\n\n".join([BEGIN, *parts, END])
+    return "\n\n".join(filter(None, [BEGIN, *parts, _pictures(), END]))
 
 
 def _pictures() -> str:
