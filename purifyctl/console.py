@@ -3,22 +3,30 @@
 People read a terminal: notes, tables and progress go to stderr, results to stdout. With `--json`, stdout carries one
 JSON document, and events are JSON lines on stderr. Where stderr is not a terminal, progress is a plain line now and
 then.
+
+A name or a text from a stranger may stand in every line and in every cell. So each is made `visible` here, line ends
+included: what has several lines is given as several texts. What libraries print comes here, too.
 """
 
+import atexit
 import faulthandler
 import functools
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import TextWrapper
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.table import Table
 from rich.text import Text
+
+from purifyctl.visible import visible
 
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
 
@@ -34,21 +42,88 @@ _settings = _Settings()
 _console: Console | None = None
 
 
-def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False, relay: bool = True) -> None:
     """Set what this process prints. The command line calls it once.
 
     What libraries print from native code is shown only under `verbose`. Decoders print about each damaged file, in the
     middle of tables and JSON lines, and the row of each failed input gives the reason anyway.
+
+    Parameters
+    ----------
+    relay
+        False: another process prints what native code prints here.
     """
     global _settings
     _settings = _Settings(json=json, quiet=quiet, verbose=verbose)
-    if not verbose:
-        sys.stderr.flush()
-        ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    stdout = _beneath(sys.stdout)
+    stderr = _take_native(shown=verbose) if relay or not verbose else _beneath(sys.stderr)
+    sys.stdout, sys.stderr = _FromLibraries(stdout), _FromLibraries(stderr)
+
+
+def _take_native(*, shown: bool) -> TextIO:
+    """Take what native code prints to stderr, and show it line by line, or drop it. Returns a stream to stderr."""
+    sys.stderr.flush()
+    ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    faulthandler.enable(ours)  # a crash in native code must still be seen
+    if not shown:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (a device, not a path of ours)
             os.dup2(nowhere.fileno(), 2)
-        sys.stderr = ours
-        faulthandler.enable(ours)  # a crash in native code must still be seen
+        return ours
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+
+    def relay() -> None:
+        with os.fdopen(reading, errors="surrogateescape") as lines:
+            for line in lines:
+                _say(line.rstrip("\n"))
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        os.dup2(ours.fileno(), 2)
+        thread.join(1.0)  # what is still in the pipe
+
+    atexit.register(end)
+    return ours
+
+
+class _FromLibraries(FileProxy):
+    """Takes the place of stdout and stderr: what libraries, warnings and tracebacks write there is printed here.
+
+    It is rich's own proxy, so that a bar puts no other one in its place.
+    """
+
+    def __init__(self, beneath: TextIO) -> None:
+        super().__init__(Console(file=beneath), beneath)
+        self._unfinished = ""
+        self._lock = threading.RLock()
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            _from_library(line.rsplit("\r", 1)[-1])  # before it: earlier states of a bar
+        return len(text)
+
+    def flush(self) -> None:
+        """A line is printed when it ends."""
+
+    def isatty(self) -> bool:
+        return False  # no colours and no bars
+
+
+def _beneath(stream: TextIO) -> TextIO:
+    """The stream that `configure` found, and that this module alone writes to."""
+    return cast(TextIO, stream.rich_proxied_file) if isinstance(stream, _FromLibraries) else stream
+
+
+def _from_library(line: str) -> None:
+    if _settings.json:
+        event("output", text=line)
+    else:
+        _say(line)
 
 
 def is_verbose() -> bool:
@@ -70,21 +145,19 @@ def stderr() -> Console:
     return _console
 
 
-def _say(text: str, style: str = "") -> None:
-    stderr().print(_wrapped(text, stderr()), style=style, markup=False, soft_wrap=True)
+def _say(*lines: str, style: str = "") -> None:
+    stderr().print(_wrapped(lines, stderr()), style=style, markup=False, soft_wrap=True)
 
 
-def _wrapped(text: str, where: Console) -> str:
+def _wrapped(lines: Sequence[str], where: Console) -> str:
     """On a terminal, lines end between words. Paths and next steps ("-> command") stay whole, to be copied."""
-    if not where.is_terminal:
-        return text
-    lines = []
-    for line in text.split("\n"):
+    wrapped = []
+    for line in map(visible, lines):
         indent = line[: len(line) - len(line.lstrip())]
-        fits = len(line) <= where.width or line.lstrip().startswith("->")
+        fits = not where.is_terminal or len(line) <= where.width or line.lstrip().startswith("->")
         wrapper = TextWrapper(where.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        lines += [line] if fits else wrapper.wrap(line)
-    return "\n".join(lines)
+        wrapped += [line] if fits else wrapper.wrap(line)
+    return "\n".join(wrapped)
 
 
 def shows_bars() -> bool:
@@ -93,7 +166,7 @@ def shows_bars() -> bool:
 
 
 def stdout_is_terminal() -> bool:
-    return sys.stdout.isatty()
+    return _beneath(sys.stdout).isatty()
 
 
 def line(text: str) -> None:
@@ -105,15 +178,16 @@ def line(text: str) -> None:
 def event(name: str, **fields: Any) -> None:
     """An event for programs: a JSON line on stderr under `--json`. Otherwise nothing is printed."""
     if _settings.json:
-        print(json.dumps({"event": name, "time": time.time(), **fields}), file=sys.stderr, flush=True)
+        line = json.dumps({"event": name, "time": time.time(), **fields})
+        print(line, file=_beneath(sys.stderr), flush=True)
 
 
-def note(text: str) -> None:
+def note(*lines: str) -> None:
     """Something worth knowing. Not printed under `--quiet`."""
     if _settings.json:
-        event("note", text=text)
+        event("note", text="\n".join(lines))
     elif not _settings.quiet:
-        _say(text)
+        _say(*lines)
 
 
 @functools.cache
@@ -128,12 +202,12 @@ def detail(text: str) -> None:
         note(text)
 
 
-def warn(text: str) -> None:
+def warn(first: str, *lines: str) -> None:
     """Something that needs attention. Printed even under `--quiet`."""
     if _settings.json:
-        event("warning", text=text)
+        event("warning", text="\n".join([first, *lines]))
     else:
-        _say(f"warning: {text}", "yellow")
+        _say(f"warning: {first}", *lines, style="yellow")
 
 
 @functools.cache
@@ -142,30 +216,39 @@ def warn_once(text: str) -> None:
     warn(text)
 
 
-def error(text: str) -> None:
-    """Why the command stops."""
+def error(text: str, hint: str = "") -> None:
+    """Why the command stops, and the next step."""
+    lines = [text, *([f"  -> {hint}"] if hint else [])]
     if _settings.json:
-        event("error", text=text)
+        event("error", text="\n".join(lines))
     else:
-        _say(f"error: {text}", "bold red")
+        _say(f"error: {lines[0]}", *lines[1:], style="bold red")
+
+
+def trace(text: str) -> None:
+    """A traceback. Each of its lines is printed alone."""
+    for line in text.rstrip().split("\n"):
+        _from_library(line)
 
 
 def raw(text: str) -> None:
-    """Text on stdout, unchanged, under every option: a version, a recipe."""
-    print(text, end="", flush=True)
+    """Text on stdout, under every option: a version, a recipe. It is unchanged, except on a terminal."""
+    if stdout_is_terminal():
+        text = "".join(visible(line.expandtabs(4)) + "\n" for line in text.splitlines())
+    print(text, end="", file=_beneath(sys.stdout), flush=True)
 
 
 def result(data: Mapping[str, Any]) -> None:
     """The command's result for programs: one JSON document on stdout, only under `--json`."""
     if _settings.json:
-        print(json.dumps(data, indent=2), flush=True)
+        print(json.dumps(data, indent=2), file=_beneath(sys.stdout), flush=True)
 
 
-def answer(text: str) -> None:
+def answer(*lines: str) -> None:
     """What people want to know at the end, on stdout."""
     if not (_settings.json or _settings.quiet):
-        stdout = Console(highlight=False)
-        stdout.print(_wrapped(text, stdout), markup=False, soft_wrap=True)
+        stdout = Console(file=_beneath(sys.stdout), highlight=False)
+        stdout.print(_wrapped(lines, stdout), markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> None:
@@ -180,15 +263,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     for i, column in enumerate(columns):
         out.add_column(column, justify="right" if right and i else "left", no_wrap=right and i == 0, overflow="fold")
     for row in rows:
-        out.add_row(*map(Text, row))  # Text: square brackets in a cell are not markup
+        out.add_row(*map(_cell, row))
     _show(title, out)
 
 
-def sections(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def sections(columns: Sequence[str], rows: Sequence[tuple[*tuple[str, ...], Sequence[str]]]) -> None:
     """A table of texts for people, on stdout.
 
-    The last column takes the lines that it needs. A row whose first cell is not empty begins a section. Cells that say
-    "ok", "missing" or "failed" are coloured.
+    The last cell of a row is given as lines. A row whose first cell is not empty begins a section. Cells that say "ok",
+    "missing" or "failed" are coloured.
     """
     out = Table()
     for column in columns:
@@ -196,7 +279,8 @@ def sections(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         if row[0]:
             out.add_section()
-        out.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        *cells, lines = row
+        out.add_row(*(_cell(cell, _STYLES.get(cell, "")) for cell in cells), Text("\n").join(map(_cell, lines)))
     _show("", out)
 
 
@@ -204,16 +288,20 @@ def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Named facts for people, on stdout: one per line. A long fact continues below its own column."""
     grid = Table.grid(padding=(0, 2))
     for name, text in rows:
-        grid.add_row(Text(name, style="bold"), Text(text, overflow="fold"))
+        grid.add_row(_cell(name, "bold"), Text(visible(text), overflow="fold"))
     _show(title, grid)
+
+
+def _cell(text: str, style: str = "") -> Text:
+    return Text(visible(text), style=style)  # Text: square brackets in a cell are not markup
 
 
 def _show(title: str, what: Table) -> None:
     if _settings.json or _settings.quiet:
         return
-    stdout = Console(highlight=False)
+    stdout = Console(file=_beneath(sys.stdout), highlight=False)
     if title:
-        stdout.print(title, style="bold", markup=False)
+        stdout.print(visible(title), style="bold", markup=False)
     stdout.print(what)
 
 

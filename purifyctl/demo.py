@@ -138,9 +138,9 @@ def _show(figures: Mapping[str, Any], strip: Path) -> None:
     console.note(
         f"Purifying took {figures['purify_ms']:.1f} ms per {SIDE}x{SIDE} image (its share of a batch; "
         f"{engine['backend']} {engine['precision']}, {machine['cores']} cores). "
-        f"The whole demo: {figures['seconds']} s.\n"
-        f"So few photographs show that it works, not how well. An attacker who knows the purifier can defeat it.\n"
-        f"Picture strip: {strip}"
+        f"The whole demo: {figures['seconds']} s.",
+        "So few photographs show that it works, not how well. An attacker who knows the purifier can defeat it.",
+        f"Picture strip: {strip}",
     )
 
 

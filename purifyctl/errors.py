@@ -18,6 +18,8 @@ Any other exception that leaves the program is a bug and keeps its traceback.
 
 from typing import Any, Literal
 
+from purifyctl.visible import visible
+
 Status = Literal[
     "ok",
     "unreadable",  # the file cannot be opened or read
@@ -25,10 +27,10 @@ Status = Literal[
     "empty",  # zero bytes
     "not_an_image",  # no image header
     "unsupported_format",  # an image of a format that is not decoded here
-    "too_large",  # more pixels than allowed
+    "too_large",  # more pixels than allowed, or too many passes over them
     "decode_failed",  # damaged or cut short
-    "crashed",  # the worker died with it twice, the second time while it worked on no other image
-    "timeout",  # it took longer than --image-timeout twice, the second time while the worker worked on no other image
+    "crashed",  # the process that decodes or works died with it twice, the second time with nothing else in hand
+    "timeout",  # it took longer than --image-timeout twice, the second time with nothing else in hand
     "write_failed",  # the purified image could not be written
 ]
 
@@ -39,14 +41,16 @@ class PurifyctlError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        """`message`: cause and file. `hint`: the next step, a command where there is one."""
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        """`message`: cause and file. `hint`: the next step, a command where there is one.
+
+        Both may hold names and texts from strangers, so each is kept as one visible line: tracebacks print them, too.
+        """
+        self.message, self.hint = visible(message), visible(hint)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An error can be sent to another process, whatever parameters its subclass has."""
-        return _made_again, (type(self), self.message, self.hint)
+        return _made_again, (type(self), self.message, self.hint), self.__dict__
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.hint}" if self.hint else self.message

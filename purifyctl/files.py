@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _counter = itertools.count()
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # nothing else can be written there, either
 
 
 def write_atomically(file: Path, data: bytes | memoryview, *, temporary: Path | None = None) -> None:

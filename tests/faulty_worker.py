@@ -3,6 +3,7 @@
 segfault=GLOB     the process dies while it decodes a batch with such an input
 oom=GLOB          the same, by SIGKILL, as when memory runs out
 hang=GLOB         it hangs instead
+decoder=F=MARK    the process that decodes meets the fault F (segfault, oom, hang) in a file with these bytes
 engine-fails=N    the engine fails at its N-th batch
 disk-full=N       there is no room for the N-th image
 store-gone=N      the object store does not answer from the N-th image on
@@ -13,11 +14,9 @@ gpu-jpeg=cpu      no fault: the CPU encodes whole batches, as a GPU does
 With `FILE` appended (segfault=GLOB@FILE) it happens only if there is no such file, and makes the file.
 """
 
-import ctypes
 import errno
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -30,30 +29,24 @@ from typing import Any
 from purifyctl import files
 from purifyctl.errors import BackendError
 from purifyctl.images import GpuJpegEncoder
+from purifyctl.run.worker import decoding, stages, whole, writing
 from purifyctl.run.worker import process as worker
-from purifyctl.run.worker import stages, whole, writing
 from purifyctl.run.worker.in_flight import BatchInFlight, ImageInFlight
 from purifyctl.run.worker.resources import Resources
 from purifyctl.run.worker.room import Whereabouts
 from purifyctl.run.worker.whole import WholePictures
 from purifyctl.sources.local import LocalSource
 from purifyctl.sources.store import RemoteFolder
+from tests.faulty_decoder import strike
 
 real_decode, real_infer, real_write = stages.decode, stages.infer, files.write_into_tree
 
 
-def strike(kind: str) -> None:
-    if kind == "segfault":
-        ctypes.string_at(0)
-    elif kind == "oom":
-        os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        time.sleep(10**6)
-
-
 def arm(kind: str, what: str) -> None:
     what, _, once = what.partition("@")
-    if kind == "engine-fails":
+    if kind == "decoder":
+        decoding.COMMAND = (sys.executable, "-m", "tests.faulty_decoder", *what.split("="), once)
+    elif kind == "engine-fails":
         calls = itertools.count(1)
 
         def infer(*arguments: Any) -> Any:

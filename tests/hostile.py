@@ -18,6 +18,7 @@ from purifyctl.run.rows import read_rows
 from tests import tiny
 
 READ = frozenset(get_args(Status)) - {"crashed", "timeout", "write_failed"}  # the statuses that a damaged file may get
+MARK = "kills-its-decoder"
 NAMES = (b"plain %d", b"new\nline %d", b"caf\xe9 %d", b"<b>%d<b>", b"%d %%s $(id) `id`", b"-%d", b"\xe6\x97\xa5 %d")
 
 
@@ -48,6 +49,14 @@ def build(photos: Path, out: Path, n: int, share: float, seed: int) -> dict[byte
         else:
             file.write_bytes(content)
     return expected
+
+
+def mark(picture: Path) -> None:
+    """Put `MARK` into a JPEG as a comment: `tests.faulty_decoder` dies of it, and nothing else does."""
+    data = picture.read_bytes()
+    comment = b"\xff\xfe" + (len(MARK) + 2).to_bytes(2) + MARK.encode()
+    picture.unlink()  # it may be a link
+    picture.write_bytes(data[:2] + comment + data[2:])
 
 
 def _hostile(good: list[Path], chance: random.Random) -> Iterator[tuple[bytes, bytes, frozenset[str]]]:

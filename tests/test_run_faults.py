@@ -50,6 +50,33 @@ def test_an_image_that_kills_the_worker_gets_its_row_and_the_run_continues(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("fault", "status", "why"), [("segfault", "crashed", "SIGSEGV"), ("hang", "timeout", "3 s")])
+def test_an_image_that_kills_or_hangs_the_decoder_gets_its_row_and_the_engine_is_not_started_again(
+    fault: str,
+    status: str,
+    why: str,
+    many: Path,
+    undisturbed: Path,
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(many, tmp_path / "source")
+    hostile.mark(tmp_path / "source" / "05.jpg")
+    options = RunOptions(image_timeout=3)
+    worker = faulty(f"decoder={fault}={hostile.MARK}")
+    result = run(tmp_path / "source", tiny_bundle, tmp_path / "out", options, worker=worker)
+    assert result.exit_code == 3
+    assert "started again" not in capfd.readouterr().err
+    for row, expected in zip(rows_of(tmp_path / "out"), rows_of(undisturbed), strict=True):
+        if row["path"] == "05.jpg":
+            assert row["status"] == status
+            assert why in row["error"]
+        else:
+            assert row == expected
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["segfault", "oom", "hang"])
 def test_what_happens_once_costs_no_image(
     fault: str, many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
@@ -152,6 +179,18 @@ def test_batches_that_are_encoded_together_leave_the_images_that_single_ones_do(
     for file in (tmp_path / "single" / "images").iterdir():
         one, two = (np.asarray(Image.open(f)).astype(int) for f in (file, tmp_path / "together" / "images" / file.name))
         assert np.abs(one - two).mean() < 0.5
+
+
+def test_a_disk_without_room_for_the_plan_is_named_without_a_traceback(
+    many: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    words = ["prlimit", "--fsize=1000", *command(many, tiny_bundle, tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "File too large" in done.stderr
+    assert "make room, and give the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_messages_come_above_the_bar_and_never_through_it(width: int, monkeypatc
         for i in range(10):
             bar.show(under_way=0.5)
             console.note(f"note {i} {long}")
-            console.warn(f"first line {i}\n  second line")
+            console.warn(f"first line {i}", "  second line")
             bar.advance(errors=i == 3)
     console.error("after it all")
     lines = screen.lines()

@@ -45,7 +45,7 @@ def build_engine(
 
     bundle = build_chosen(options, file)
     console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")
-    console.note(str(bundle.manifest.parity))
+    console.note(*bundle.manifest.parity.lines())
     for line in filter(None, (bundle.manifest.fit, bundle.manifest.misfit)):
         console.note(line)
     console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})

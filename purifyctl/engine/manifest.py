@@ -33,12 +33,13 @@ class Parity:
     networks: dict[str, dict[str, dict[str, float]]]  # by network and batch size
     chains: dict[str, dict[str, float]]  # from the image to its class, clean and attacked
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """What people read of it."""
         lines = [f"Against torch FP32 ({self.covers}; measured with {self.measured_with}):"]
         for name, by_batch in self.networks.items():
             lines += [f"  {name}, {batch.replace('_', ' ')}: {_numbers(found)}" for batch, found in by_batch.items()]
         lines += [f"  classes by {name}: {_numbers(found)}" for name, found in self.chains.items()]
-        return "\n".join(lines)
+        return lines
 
 
 def _numbers(found: dict[str, float]) -> str:

@@ -19,6 +19,9 @@ BETWEEN_SCANS = re.compile(r"extraneous bytes before marker 0x(c4|d[abd])")  # o
 # What it says about headers: nothing is missing then
 OF_HEADERS = re.compile(r"Adobe color|JFIF revision|Invalid SOS parameters|ICC marker|extraneous bytes before marker")
 END = b"\xff\xd9"  # of a JPEG
+SCAN = b"\xff\xda"  # begins a scan of one; within a scan's data these bytes never follow each other
+# A scan of nothing takes ten bytes and passes over all pixels. Usual files have 10 scans, the smallest ones up to 64.
+USUAL_SCANS, SCANNED_PIXELS = 20, 4_000_000_000
 
 
 def damage(kind: Kind, data: Encoded, *, progressive: bool = False) -> str | None:
@@ -29,6 +32,14 @@ def damage(kind: Kind, data: Encoded, *, progressive: bool = False) -> str | Non
     if kind.name == "JPEG":
         return _jpeg(data, progressive)
     return _png(data) if kind.name == "PNG" else None
+
+
+def too_many_scans(data: Encoded, pixels: int) -> str | None:
+    """Why a progressive JPEG of so many pixels would take too long to decode. None: it would not."""
+    scans = data.tobytes().count(SCAN)
+    if scans <= USUAL_SCANS or scans * pixels <= SCANNED_PIXELS:
+        return None
+    return f"The JPEG passes over its {pixels:,} pixels {scans:,} times, which would take too long."
 
 
 def _jpeg(data: Encoded, progressive: bool) -> str | None:

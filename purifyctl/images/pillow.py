@@ -19,7 +19,7 @@ from purifyctl.config.kinds import HEADER_BYTES, NETPBM, NOT_ASKED, UNMARKED, Ki
 from purifyctl.config.picture_options import DEFAULTS, DecoderName, PictureOptions
 from purifyctl.errors import ImageError
 from purifyctl.images import metadata, profiles
-from purifyctl.images.damage import damage
+from purifyctl.images.damage import damage, too_many_scans
 from purifyctl.images.levels import DEEP, to_eight_bits
 from purifyctl.images.netpbm import read_netpbm
 from purifyctl.images.raw import not_the_picture
@@ -108,9 +108,12 @@ def check_damage(opened: Opened, options: PictureOptions = DEFAULTS) -> str | No
     Raises
     ------
     ImageError
-        It is damaged, and the options refuse damaged files.
+        It is damaged, and the options refuse damaged files; or it would take too long to decode.
     """
-    found = damage(opened.kind, opened.data, progressive=bool(opened.image.info.get("progressive")))
+    progressive = bool(opened.image.info.get("progressive"))
+    if progressive and (why := too_many_scans(opened.data, opened.pixels)):
+        raise ImageError("too_large", why)
+    found = damage(opened.kind, opened.data, progressive=progressive)
     if found and options.damaged == "fail":
         raise ImageError("decode_failed", found)
     return found

@@ -19,11 +19,11 @@ def show_summary(summary: Mapping[str, Any], out: Path) -> None:
     elif changed := summary.get("changed"):
         _show_changed(changed, out)
     if failed := summary["failed"]["n"]:
-        console.warn("\n".join(_failures(summary, failed, out)))
+        console.warn(*_failures(summary, failed, out))
     if about := _about_pictures(summary.get("pictures", {})):
         console.note(about)
     _show_times(summary)
-    console.answer(f"{_cost(summary)}\nResults: {out}    As one page: purifyctl report {shlex.quote(str(out))}")
+    console.answer(_cost(summary), f"Results: {out}    As one page: purifyctl report {shlex.quote(str(out))}")
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

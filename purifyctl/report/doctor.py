@@ -14,8 +14,9 @@ def show_checks(checks: Sequence[Check]) -> None:
     for check in checks:
         subject, name, *_ = f"{check.id}.".split(".")
         merged.setdefault((subject, name, check.status, check.fix), {})[check.detail] = None
-    rows: list[tuple[str, str, Status, str]] = []
-    failures, above = [], ("", "")
+    rows: list[tuple[str, str, Status, list[str]]] = []
+    failures: list[tuple[str, str]] = []
+    above = ("", "")
     first_of: dict[tuple[str, str], int] = {}
     for place, (subject, name, _, _) in enumerate(merged):
         first_of.setdefault((subject, name), place)
@@ -25,12 +26,12 @@ def show_checks(checks: Sequence[Check]) -> None:
         found = ", ".join(details)
         first = "" if subject == above[0] else subject
         second = "" if (subject, name) == above else name
-        rows.append((first, second, status, f"{found}\n→ {fix}" if fix else found))
+        rows.append((first, second, status, [found, f"→ {fix}"] if fix else [found]))
         if status == "failed":
-            failures.append(f"{subject} {name}".strip() + f": {found}" + (f"\n  -> {fix}" if fix else ""))
+            failures.append((f"{subject} {name}".strip() + f": {found}", fix))
         above = (subject, name)
     console.sections(("subject", "check", "status", "found"), rows)
     for failure in failures:  # again, in lines that are not cut and can be copied; --quiet shows them, too
-        console.error(failure)
+        console.error(*failure)
     if not failures:
         console.note("purifyctl run works on this machine.")

@@ -16,6 +16,7 @@ from purifyctl.metrics import percent
 from purifyctl.report.evaluation_tables import details, sections
 from purifyctl.report.figures import write_figures
 from purifyctl.report.sections import Section
+from purifyctl.visible import visible_cell
 
 Cell = Mapping[str, Any]
 _LABELS = {"folder": "true labels, from the folders", "predicted": "predicted by the classifier on clean photographs"}
@@ -37,11 +38,11 @@ def show_evaluation(document: Mapping[str, Any], out: Path) -> None:
         console.table(section.title, section.columns, section.rows)
         for text in section.notes:
             console.note(text)
-    console.note(f"{describe(document)}\nResults: {out}")
+    console.note(*describe(document), f"Results: {out}")
 
 
-def describe(document: Mapping[str, Any]) -> str:
-    """The facts behind all figures: classifier, purifiers, photographs, machine, and what was not measured."""
+def describe(document: Mapping[str, Any]) -> list[str]:
+    """Lines: the facts behind all figures: classifier, purifiers, photographs, machine, and what was not measured."""
     settings, machine = document["settings"], document["machine"]
     classifier = settings["classifier"]
     lines = [
@@ -71,7 +72,7 @@ def describe(document: Mapping[str, Any]) -> str:
         lines.append(f"{len(document['unreadable'])} photographs could not be read and do not count.")
     if document["unlabelled"]:
         lines.append(f"{document['unlabelled']} photographs without a label from their folder were left out.")
-    return "\n".join(lines)
+    return lines
 
 
 def _labels(recorded: str) -> str:
@@ -113,12 +114,12 @@ def _flat(cell: Cell) -> Iterator[tuple[str, Any]]:
         elif name == "warnings":
             yield name, "; ".join(f"{warning['check']}: {warning['text']}" for warning in value)
         else:
-            yield name, value
+            yield name, visible_cell(value)
 
 
 def as_markdown(document: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
     """The report as Markdown. It includes the figures by name."""
-    lines = ["# Evaluation", "", *describe(document).replace("\n", "\n\n").splitlines(), ""]
+    lines = ["# Evaluation", "", *(text for line in describe(document) for text in (line, ""))]
     lines += [f"    {document['command']}", ""]
     for section in sections(document):
         lines += _markdown(section)

@@ -56,7 +56,7 @@ def write_evaluation_report(folder: Path, file: Path) -> dict[str, Any]:
         left={"Clean": 1, "More": 4},
         checks=[(name, name in raised, check) for name, check in document["checks"].items()] if document else [],
         pictures=[(title, _png(made)) for name, title in TITLES.items() if (made := folder / name).is_file()],
-        about=describe(document).splitlines() if document else [],
+        about=describe(document) if document else [],
         facts=flat(settings),
     )
     return figures

@@ -72,4 +72,4 @@ def show_bundle(bundle: Bundle) -> None:
         ("  by", manifest.rebuild),
     ]
     console.facts(str(bundle.path), rows)
-    console.note(str(manifest.parity))
+    console.note(*manifest.parity.lines())

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from purifyctl.config.picture_options import DecoderName
 from purifyctl.errors import Status
+from purifyctl.visible import visible_cell
 
 Handled = Literal["purified", "copied", "linked", "left"]  # the last three: what became of a file that was not flagged
 NOT_FAILED = frozenset(
@@ -94,7 +95,10 @@ def read_rows(part: Path) -> list[dict[str, Any]]:
 
 
 def write_text(parts: Iterable[Path], file: Path) -> None:
-    """Write the rows of these parts as CSV or JSON lines, as `file`'s ending says. Lists in CSV are written as JSON."""
+    """Write the rows of these parts as CSV or JSON lines, as `file`'s ending says.
+
+    Lists in CSV are written as JSON, and texts so that neither a spreadsheet nor a terminal obeys them.
+    """
     temporary = file.with_name(f".{file.name}.part")
     with temporary.open("w", newline="", encoding="utf-8") as stream:
         if file.suffix == ".csv":
@@ -104,7 +108,8 @@ def write_text(parts: Iterable[Path], file: Path) -> None:
             for whole in read_rows(part):
                 row = {name: whole[name] for name in COLUMNS}
                 if file.suffix == ".csv":
-                    writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
+                    cells = ((k, json.dumps(v) if isinstance(v, list) else v) for k, v in row.items())
+                    writer.writerow({k: visible_cell(v) for k, v in cells})
                 else:
                     stream.write(json.dumps(row) + "\n")
     temporary.replace(file)

@@ -48,7 +48,8 @@ def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
         if crash:
             expected[f"{n // 2:05} {CRASHER}".encode()] = frozenset({"crashed"})
             (folder / "hostile" / f"{n // 2:05} {CRASHER}").write_bytes(tiny.encoded(tiny.photograph(), "JPEG"))
-            worker = (sys.executable, "-m", "tests.faulty_worker", f"segfault=*{CRASHER}")
+            hostile.mark(folder / "hostile" / f"{n // 2:05} {CRASHER}")
+            worker = (sys.executable, "-m", "tests.faulty_worker", f"decoder=segfault={hostile.MARK}")
         speeds: dict[str, list[float]] = {"clean": [], "hostile": []}
         for i in range(rounds):
             for kind, command in (("clean", COMMAND), ("hostile", worker)):

@@ -48,7 +48,7 @@ def main() -> None:
     # what Pillow warns about in a file, its row says; and --max-pixels decides, not Pillow's own limit
     warnings.filterwarnings("ignore", module=r"PIL\.")
     Image.MAX_IMAGE_PIXELS = None
-    console.configure(quiet=True, verbose=setup.verbose)
+    console.configure(quiet=True, verbose=setup.verbose, relay=False)
     trust.accept(
         setup.bundle.sha256
     )  # the parent has checked that the user trusts it, and may be unable to write that down

@@ -65,7 +65,8 @@ def decode(resources: Resources, reading: Future[BatchInFlight]) -> BatchInFligh
     batch, options = reading.result(), resources.setup.options
     resources.entered(batch.number, "decode")
     with timed() as clock:
-        decoded = resources.decoder.decode([image.file for image in batch.alive if image.file is not None])
+        files = [image.file for image in batch.alive if image.file is not None]
+        decoded = resources.decode(files, lambda: resources.entered(batch.number, "decode"))
     if resources.gate is None or options.unflagged == "leave" or options.image_format is None:  # none is passed on
         for image in batch.alive:
             image.file = None

@@ -1,6 +1,5 @@
 """The last steps of one image: see how much it changed, encode it, write it; or pass its file on."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from purifyctl.config.formats import format_of
 from purifyctl.errors import OutputError
-from purifyctl.files import link_into_tree, write_into_tree
+from purifyctl.files import NO_ROOM, link_into_tree, write_into_tree
 from purifyctl.images import encode
 from purifyctl.images.metadata import NOTHING, Kept
 from purifyctl.images.sink import printable
@@ -20,8 +19,6 @@ from purifyctl.run.rows import Row
 from purifyctl.run.worker.in_flight import ImageInFlight, timed
 from purifyctl.run.worker.resources import Resources
 from purifyctl.sources.store import RemoteFolder
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def finish(
