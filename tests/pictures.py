@@ -112,3 +112,25 @@ def oriented(image: Image.Image, orientation: int) -> Image.Image:
     turned = image.copy()
     turned.getexif()[274] = orientation
     return ImageOps.exif_transpose(turned)
+
+
+def of_many_scans(side: int) -> bytes:
+    """A sound grey progressive JPEG of 883 scans with nothing in them: 14 bits of 63 coefficients, one by one."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2) + body
+
+    blocks = (-(-side // 8)) ** 2
+    one_code = bytes([1, *[0] * 15])  # a Huffman table of the code "0" alone
+    bits = ("0" + "1" * 14) * -(-blocks // 32767)  # "the next 32,767 blocks end here"
+    bits += "1" * (-len(bits) % 8)
+    nothing = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
+    data = b"\xff\xd8" + segment(0xDB, bytes([0, *[1] * 64]))
+    data += segment(0xC2, b"\x08" + side.to_bytes(2) * 2 + b"\x01\x01\x11\0")
+    data += segment(0xC4, b"\0" + one_code + b"\0") + segment(0xC4, b"\x10" + one_code + b"\xe0")
+    data += segment(0xDA, b"\x01\x01\0\0\0\0") + bytes(-(-blocks // 8))
+    for coefficient in range(1, 64):
+        for low in range(13, -1, -1):
+            high = 0 if low == 13 else low + 1
+            data += segment(0xDA, bytes([1, 1, 0, coefficient, coefficient, high << 4 | low])) + nothing
+    return data + b"\xff\xd9"

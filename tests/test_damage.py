@@ -12,7 +12,7 @@ from purifyctl.config.kinds import KINDS
 from purifyctl.config.picture_options import PictureOptions
 from purifyctl.errors import ImageError
 from purifyctl.images import Decoder
-from purifyctl.images.damage import damage
+from purifyctl.images.damage import damage, too_many_scans
 from purifyctl.images.pillow import decode_picture
 from tests import pictures, tiny
 
@@ -148,3 +148,18 @@ def test_bytes_that_mean_nothing_raise_only_what_a_row_can_say() -> None:
         assert picture.pixels.dtype == np.uint8
         assert picture.pixels.ndim == 3
         io.BytesIO(picture.pixels.tobytes())
+
+
+def test_a_picture_of_a_thousand_scans_is_refused_at_once() -> None:
+    data = pictures.of_many_scans(2400)
+    with pytest.raises(ImageError, match=r"passes over its 5,760,000 pixels 883 times") as caught:
+        decode_picture(data)
+    assert caught.value.status == "too_large"
+    with Decoder(size=32, batch_size=1, threads=1) as decoder:
+        assert decoder.decode([np.frombuffer(data, np.uint8)]).errors[0].status == "too_large"
+
+
+def test_many_scans_of_few_pixels_and_usual_scans_of_many_are_decoded() -> None:
+    assert decode_picture(pictures.of_many_scans(40)).pixels.shape == (40, 40, 3)
+    usual = np.frombuffer(tiny.encoded(tiny.photograph(), "JPEG", progressive=True), np.uint8)
+    assert too_many_scans(usual, 10**9) is None

@@ -1,11 +1,13 @@
 """Measures what `run` promises: hostile inputs, long runs, resuming.
 
     python -m tests.benchmarks.runs hostile --photos DIR [--n 2000] [--rounds 3] [--crash]
+    python -m tests.benchmarks.runs killer --photos DIR [--rounds 9]
     python -m tests.benchmarks.runs long --photos DIR [--n 100000]
     python -m tests.benchmarks.runs resume
 
 `hostile`: the shipped engine, in turns, over photographs alone and over a folder in which a fifth of the files are
-hostile. With `--crash`, one of these always kills the process that decodes it. `long`: rows only, the same photographs
+hostile. With `--crash`, one of these always kills the process that decodes it. `killer`: what such a file costs its
+batch, and what it would cost to start a worker twice. `long`: rows only, the same photographs
 again and again, with a tiny engine, so that the cost of the pipeline itself shows. `resume`: asks again for a finished
 run of 100 parts.
 """
@@ -21,9 +23,11 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from purifyctl.config import EngineConfig
+from purifyctl.config.picture_options import DEFAULTS
 from purifyctl.config.run import PLAN
 from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle
@@ -31,6 +35,7 @@ from purifyctl.engine.default import default_engine
 from purifyctl.run import RunOptions, RunResult, plan, run
 from purifyctl.run.parent.worker_process import COMMAND
 from purifyctl.run.plan import Plan
+from purifyctl.run.worker import decoding
 from tests import hostile, tiny
 from tests.kills import children
 
@@ -61,6 +66,38 @@ def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
     print(
         f"good images/s: {statistics.median(speeds['clean']):.1f} clean, {statistics.median(speeds['hostile']):.1f} "
         f"hostile; of clean: {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}, {rounds} rounds)"
+    )
+
+
+def measure_killer(photos: Path, rounds: int) -> None:
+    """Print how much longer a batch takes in which a file kills its decoder, twice as always."""
+    bundle = default_engine()
+    size, n = bundle.manifest.image_size, bundle.manifest.batch_size
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hostile.build(photos, folder / "photos", n, 0.0, seed=0)
+        files = [np.fromfile(file, np.uint8) for file in sorted((folder / "photos").iterdir())]
+        hostile.mark(sorted((folder / "photos").iterdir())[n // 2])
+        marked = [np.fromfile(file, np.uint8) for file in sorted((folder / "photos").iterdir())]
+        started = run(folder / "photos", bundle, folder / "out").summary["this_call"]["startup_s"]
+    command = (sys.executable, "-m", "tests.faulty_decoder", "segfault", hostile.MARK, "")
+    seconds: dict[str, list[float]] = {"usual": [], "killed": []}
+    with (
+        mock.patch.object(decoding, "COMMAND", command),
+        decoding.DecoderProcess(size=size, batch_size=n, threads=2, options=DEFAULTS, timeout=60.0) as decoder,
+    ):
+        decoder.decode(files, lambda: None)
+        for _ in range(rounds):
+            for kind, batch in (("usual", files), ("killed", marked)):
+                began = time.perf_counter()
+                found = decoder.decode(batch, lambda: None)
+                seconds[kind].append(time.perf_counter() - began)
+                assert len(found.errors) == (kind == "killed")
+    costs = sorted(killed - usual for killed, usual in zip(seconds["killed"], seconds["usual"], strict=True))
+    print(
+        f"a batch of {n}: {statistics.median(seconds['usual']):.2f} s; a file that kills its decoder costs "
+        f"{statistics.median(costs):.2f} s more ({costs[0]:.2f} to {costs[-1]:.2f}, {rounds} rounds). A worker and its "
+        f"engine start in {started:.1f} s"
     )
 
 
@@ -146,6 +183,9 @@ def main() -> None:
     bad.add_argument("--n", type=int, default=2000)
     bad.add_argument("--rounds", type=int, default=3)
     bad.add_argument("--crash", action="store_true")
+    killer = what.add_parser("killer")
+    killer.add_argument("--photos", type=Path, required=True)
+    killer.add_argument("--rounds", type=int, default=9)
     long = what.add_parser("long")
     long.add_argument("--photos", type=Path, required=True)
     long.add_argument("--n", type=int, default=100_000)
@@ -153,6 +193,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "hostile":
         measure_hostile(given.photos, given.n, given.rounds, given.crash)
+    elif given.what == "killer":
+        measure_killer(given.photos, given.rounds)
     elif given.what == "long":
         measure_long(given.photos, given.n)
     else:
