@@ -8,24 +8,20 @@ A name or a text from a stranger may stand in every line and in every cell. So e
 included: what has several lines is given as several texts. What libraries print comes here, too.
 """
 
-import atexit
-import faulthandler
 import functools
 import json
-import os
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import TextWrapper
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.file_proxy import FileProxy
 from rich.table import Table
 from rich.text import Text
 
+from purifyctl import streams
 from purifyctl.visible import visible
 
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
@@ -55,68 +51,15 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False,
     """
     global _settings
     _settings = _Settings(json=json, quiet=quiet, verbose=verbose)
-    stdout = _beneath(sys.stdout)
-    stderr = _take_native(shown=verbose) if relay or not verbose else _beneath(sys.stderr)
-    sys.stdout, sys.stderr = _FromLibraries(stdout), _FromLibraries(stderr)
-
-
-def _take_native(*, shown: bool) -> TextIO:
-    """Take what native code prints to stderr, and show it line by line, or drop it. Returns a stream to stderr."""
-    sys.stderr.flush()
-    ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    faulthandler.enable(ours)  # a crash in native code must still be seen
-    if not shown:
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (a device, not a path of ours)
-            os.dup2(nowhere.fileno(), 2)
-        return ours
-    reading, writing = os.pipe()
-    os.dup2(writing, 2)
-    os.close(writing)
-
-    def relay() -> None:
-        with os.fdopen(reading, errors="surrogateescape") as lines:
-            for line in lines:
-                _say(line.rstrip("\n"))
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-
-    def end() -> None:
-        os.dup2(ours.fileno(), 2)
-        thread.join(1.0)  # what is still in the pipe
-
-    atexit.register(end)
-    return ours
-
-
-class _FromLibraries(FileProxy):
-    """Takes the place of stdout and stderr: what libraries, warnings and tracebacks write there is printed here.
-
-    It is rich's own proxy, so that a bar puts no other one in its place.
-    """
-
-    def __init__(self, beneath: TextIO) -> None:
-        super().__init__(Console(file=beneath), beneath)
-        self._unfinished = ""
-        self._lock = threading.RLock()
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            *lines, self._unfinished = (self._unfinished + text).split("\n")
-        for line in lines:
-            _from_library(line.rsplit("\r", 1)[-1])  # before it: earlier states of a bar
-        return len(text)
-
-    def flush(self) -> None:
-        """A line is printed when it ends."""
-
-    def isatty(self) -> bool:
-        return False  # no colours and no bars
+    stdout, stderr = _beneath(sys.stdout), _beneath(sys.stderr)
+    if relay or not verbose:
+        stderr = streams.take_native(_say if verbose else None)
+    sys.stdout, sys.stderr = (streams.Lines(stream, _from_library) for stream in (stdout, stderr))
 
 
 def _beneath(stream: TextIO) -> TextIO:
     """The stream that `configure` found, and that this module alone writes to."""
-    return cast(TextIO, stream.rich_proxied_file) if isinstance(stream, _FromLibraries) else stream
+    return stream.beneath if isinstance(stream, streams.Lines) else stream
 
 
 def _from_library(line: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl import cli, console
+from purifyctl import cli, console, streams
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.parquet import write_part
@@ -37,7 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
     """Calls the command line in this process, and returns what it prints."""
     for stream in ("stdout", "stderr"):
         monkeypatch.setattr(sys, stream, getattr(sys, stream))
-    monkeypatch.setattr(console, "_take_native", lambda shown: console._beneath(sys.stderr))  # noqa: ARG005
+    monkeypatch.setattr(streams, "take_native", lambda show: console._beneath(sys.stderr))  # noqa: ARG005
     monkeypatch.setattr(console, "shows_bars", lambda: False)  # a bar moves up by our own means
     monkeypatch.setenv("FORCE_COLOR", "1")
 
@@ -184,7 +184,7 @@ def test_names_in_a_folder_move_nothing_in_a_dry_run(call: Call, tiny_bundle: Bu
         strange.check(printed)
 
 
-def _told(manifest: dict[str, Any], text: str) -> dict[str, Any]:
+def _with_text(manifest: dict[str, Any], text: str) -> dict[str, Any]:
     """A manifest in which this text stands wherever a text may stand."""
     network = manifest["networks"]["purifier"] | {"name": text, "source": text, "sha256": text}
     return manifest | {
@@ -206,7 +206,7 @@ def test_a_manifest_moves_nothing_when_it_is_inspected(
     (tmp_path / "bundle" / "manifest.json").unlink()
     shown = 0
     for text in strange.texts(N):
-        (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(_told(manifest, text)))
+        (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(_with_text(manifest, text)))
         printed = call("inspect", tmp_path / "bundle", *(["--json"] if as_json else []))
         strange.check(printed)
         shown += b"trusted" in printed

@@ -35,7 +35,7 @@ def damage(kind: Kind, data: Encoded, *, progressive: bool = False) -> str | Non
 
 
 def too_many_scans(data: Encoded, pixels: int) -> str | None:
-    """Why a progressive JPEG of so many pixels would take too long to decode. None: it would not."""
+    """Why a progressive JPEG with this number of pixels would take too long to decode. None: it would not."""
     scans = data.tobytes().count(SCAN)
     if scans <= USUAL_SCANS or scans * pixels <= SCANNED_PIXELS:
         return None
