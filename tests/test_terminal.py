@@ -242,8 +242,10 @@ def test_names_move_nothing_when_files_fail_or_kill_the_worker(tiny_bundle: Bund
         "run(Path(sys.argv[1]), load_bundle(Path(sys.argv[2])), Path(sys.argv[3]), "
         "worker=ast.literal_eval(sys.argv[4]))"
     )
-    crasher = "*1.jpg"
-    given_words = [tmp_path / "photos", tiny_bundle.path, tmp_path / "killed", repr(faulty(f"segfault={crasher}"))]
+    (tmp_path / "few").mkdir()
+    for name in strange.names(4):
+        (tmp_path / "few" / f"{os.fsdecode(name)}.jpg").write_bytes(tiny.encoded(tiny.photograph(), "JPEG"))
+    given_words = [tmp_path / "few", tiny_bundle.path, tmp_path / "killed", repr(faulty("segfault=*1.jpg"))]
     killed = subprocess.run([sys.executable, "-c", script, *given_words], capture_output=True, check=True)
     assert b"died" in killed.stderr
     strange.check(killed.stderr)

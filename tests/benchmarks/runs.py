@@ -58,7 +58,8 @@ def measure_hostile(photos: Path, n: int, rounds: int, crash: bool) -> None:
         speeds: dict[str, list[float]] = {"clean": [], "hostile": []}
         for i in range(rounds):
             for kind, command in (("clean", COMMAND), ("hostile", worker)):
-                done = run(folder / kind, bundle, folder / f"out-{kind}-{i}", worker=command)
+                out = folder / f"out-{kind}-{i}"
+                done = run(folder / kind, bundle, out, RunOptions(strict=True), worker=command)
                 speeds[kind].append(_ok_per_second(done))
         statuses = hostile.check(folder / f"out-hostile-{rounds - 1}", expected)
     shares = [one / other for one, other in zip(speeds["hostile"], speeds["clean"], strict=True)]
