@@ -54,7 +54,7 @@ def configure(*, json: bool = False, quiet: bool = False, verbose: bool = False,
     stdout, stderr = _beneath(sys.stdout), _beneath(sys.stderr)
     if relay or not verbose:
         stderr = streams.take_native(_say if verbose else None)
-    sys.stdout, sys.stderr = (streams.Lines(stream, _from_library) for stream in (stdout, stderr))
+    sys.stdout, sys.stderr = (streams.Lines(Console(file=stream), stream, _from_library) for stream in (stdout, stderr))
 
 
 def _beneath(stream: TextIO) -> TextIO:

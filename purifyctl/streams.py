@@ -19,12 +19,14 @@ class Lines(FileProxy):
 
     Parameters
     ----------
+    console
+        What rich's proxy would print to; it is not used.
     beneath
         The stream whose place it takes.
     """
 
-    def __init__(self, beneath: TextIO, show: Callable[[str], None]) -> None:
-        super().__init__(Console(file=beneath), beneath)
+    def __init__(self, console: Console, beneath: TextIO, show: Callable[[str], None]) -> None:
+        super().__init__(console, beneath)
         self.beneath, self._show = beneath, show
         self._unfinished = ""
         self._lock = threading.RLock()

@@ -66,7 +66,7 @@ class WorkerProcess:
                 raise DiedError(f"it was not ready after {START_S:.0f} s", hung=True)
         except DiedError as death:
             self._stderr.seek(0)
-            said = self._stderr.read()[-2000:].decode(errors="replace").strip()
+            said = " / ".join(self._stderr.read()[-2000:].decode(errors="replace").split("\n")).strip(" /")
             self.kill()
             raise DiedError(f"{death}. {said}", killed=death.killed) from None
         if isinstance(message, Failed):
