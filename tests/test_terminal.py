@@ -265,9 +265,9 @@ def test_what_native_code_says_is_made_visible_and_nothing_of_it_is_lost() -> No
 
 def test_a_bug_keeps_its_traceback_and_moves_nothing() -> None:
     code = (
-        "import sys; from purifyctl import console, demo; from purifyctl.cli import main; sys.argv = ['', 'demo']\n"
-        "def fail(out): raise RuntimeError('\\x1b[2J\\x07')\n"
-        "demo.run_demo = fail; main()"
+        "import sys; from purifyctl import doctor; from purifyctl.cli import main; sys.argv = ['', 'doctor']\n"
+        "def fail(*_): raise RuntimeError('\\x1b[2J\\x07')\n"
+        "doctor.examine = fail; main()"
     )
     out, err, code_of_exit = _python(code)
     assert (out, code_of_exit) == (b"", 1)
