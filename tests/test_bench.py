@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from purifyctl.bench import BenchOptions, bench, timing
-from purifyctl.bench.peers import networks_of, peer
+from purifyctl.bench.networks import networks_of
+from purifyctl.bench.peers import peer
+from purifyctl.config.bench import Peer
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
 from purifyctl.images.synthetic import natural_images
@@ -13,6 +15,8 @@ from purifyctl.metrics import PERCENTILES
 from purifyctl.report.bench import plot_bench, show_bench
 from purifyctl.shipped import shipped_checkpoint
 from tests import tiny
+
+PEERS_HERE: tuple[Peer, ...] = ("torch", "onnxruntime", "loop", "loop-openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,7 @@ def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
     tiny_bundle: Bundle, own_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "notes.txt").write_text("no photograph")
-    options = BenchOptions(photos=photos, against=("torch", "onnxruntime", "loop"), checkpoint=own_checkpoint, rounds=1)
+    options = BenchOptions(photos=photos, against=PEERS_HERE, checkpoint=own_checkpoint, rounds=1)
     figures = bench(tiny_bundle, options)
     engine = figures["engine"]
     assert list(engine["by_batch"]) == [1, 2, 4]
@@ -42,12 +46,16 @@ def test_a_bundle_is_measured_alone_in_stages_and_against_its_peers(
     slowest = min(stages["images_per_s"][name] for name in ("decode", "engine", "encode"))
     assert 0 < stages["ceiling_images_per_s"] < slowest  # on a CPU they share the cores
     assert figures["photographs"] == 8  # whole batches of those that can be read
-    assert set(figures["against"]) == {"torch", "onnxruntime", "loop"}
+    assert tuple(figures["against"]) == PEERS_HERE
+    assert figures["against"]["loop"]["precision"] == figures["against"]["torch"]["precision"] == "fp32"
+    assert figures["against"]["loop-openvino"]["precision"] in ("fp32", "bf16")  # OpenVINO chooses
     for found in figures["against"].values():
         assert found["times_faster"] == pytest.approx(found["ours_images_per_s"] / found["images_per_s"], rel=0.05)
     json.dumps(figures)
     show_bench(figures)
-    assert "of the ceiling" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "of the ceiling" in shown
+    assert "loop-openvino" in shown
     plot_bench(figures, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
 

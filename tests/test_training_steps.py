@@ -9,6 +9,7 @@ import torch
 from purifyctl.classifiers import load_classifier
 from purifyctl.config import ClassifierConfig, ObjectiveConfig, TrainingAttack
 from purifyctl.errors import ConfigError
+from purifyctl.training.clean import classify_clean
 from tests import tiny
 from tests.tiny_training import attacked_by, config, tiny_images, trainer
 
@@ -103,3 +104,27 @@ def test_any_classifiers_layers_lend_their_features_by_name() -> None:
     torch.testing.assert_close(made.objective.perceptual[0](x, other), 0.25 * terms[0] + 0.75 * terms[1])
     with pytest.raises(ConfigError, match="no such layer"):
         trainer(config(objective=ObjectiveConfig(**objective, perceptual_layers={"nowhere": 1.0})))
+
+
+def test_fgsm_does_not_ask_the_classifier_again_about_images_whose_logits_are_known() -> None:
+    x, sees = tiny_images(8), []
+    settings = config(objective=ObjectiveConfig(l1=1.0), network=tiny.NETWORK, identity_share=0.5)
+    made = trainer(replace(settings, attacks=settings.attacks[:1]))
+    made.views[0].__self__.net.register_forward_pre_hook(lambda _, given: sees.append(len(given[0])))
+    sampled = made.sample(len(x), np.random.default_rng(0), 0)
+    n = int(sampled.attacked.sum())
+    assert 0 < n < len(x)
+    logits, known = classify_clean(made.views[0], x, made.phase.config.attacks, sampled)
+    attacked = made.attack(x, logits.argmax(1), 0, sampled, (), known)
+    assert sees == [n, len(x) - n]
+    again = made.attack(x, logits.argmax(1), 0, sampled, ())
+    assert sees == [n, len(x) - n, n]
+    assert torch.equal(attacked, again)
+    assert not torch.equal(attacked, x)
+    torch.testing.assert_close(logits, made.views[0](x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_attack_from_a_random_start_asks_the_classifier_at_every_step() -> None:
+    made = trainer(config(attacks=(TrainingAttack("pgd", eps=(8 / 255, 8 / 255), steps=2),), network=tiny.NETWORK))
+    sampled = made.sample(2, np.random.default_rng(0), 0)
+    assert classify_clean(made.views[0], tiny_images(2), made.phase.config.attacks, sampled)[1] == {}

@@ -63,7 +63,7 @@ def trainers(settings: TrainConfig, steps_per_epoch: int, classifiers: Sequence[
 def attacked_by(made: Trainer, x: torch.Tensor, step: int, places: tuple[int, ...] = ()) -> torch.Tensor:
     """`x` attacked as the first classifier's images are at this step."""
     y = torch.zeros(len(x), dtype=torch.int64)
-    return made.attack(x, y, 0, np.random.default_rng(step), places, step)
+    return made.attack(x, y, 0, made.sample(len(x), np.random.default_rng(step), step), places)
 
 
 def tiny_images(n: int) -> torch.Tensor:

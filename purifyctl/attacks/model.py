@@ -1,6 +1,7 @@
 """What is attacked: a classifier, or a purifier and a classifier together."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,3 +25,36 @@ def behind(net: Model, classifier: Model) -> Model:
 def of_rounded(model: Model) -> Model:
     """`model` behind rounding: its images are rounded to 8 bits first."""
     return lambda x: model(round_straight_through(x))
+
+
+def known_at(model: Model, x: Tensor, logits: Tensor) -> Model:
+    """`model`, whose `logits` at `x` are known: the first time that it is asked there, it does not compute them again.
+
+    Parameters
+    ----------
+    x, logits
+        `x` requires a gradient, and `logits` have the graph that leads to it.
+    """
+    left = [(x, logits)]
+
+    def ask(image: Tensor) -> Tensor:
+        if left and torch.equal(image, left[0][0]):
+            found: Tensor = _Known.apply(image, *left.pop())  # type: ignore[no-untyped-call]
+            return found
+        return model(image)
+
+    return ask
+
+
+class _Known(torch.autograd.Function):
+    """Logits that were computed from an equal image: their gradient goes through the graph that is there."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, x: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.known = x, logits
+        return logits.detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        x, logits = ctx.known
+        return torch.autograd.grad(logits, x, gradient)[0], None, None

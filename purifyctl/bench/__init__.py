@@ -3,7 +3,9 @@
 timing.py    calls repeated until their times are steady; several things timed in turns
 engine.py    latency, throughput and operations per second of the networks by themselves
 stages.py    the throughput of each stage of a run by itself, and of the real `run`
-peers.py     the same networks in other libraries, and the loop that a user would write
+networks.py  the networks that a bundle was built from
+peers.py     these networks in other libraries
+loops.py     the loops that a user would write
 measure.py   all of it, for one bundle
 """
 

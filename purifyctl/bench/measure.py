@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import torch
 import purifyctl
 from purifyctl import console, devices
 from purifyctl.bench.engine import measure_engine, on_device
-from purifyctl.bench.peers import Networks, loop, networks_of, peer
+from purifyctl.bench.loops import open_loop
+from purifyctl.bench.networks import Networks, networks_of
+from purifyctl.bench.peers import PRECISION, peer
 from purifyctl.bench.stages import ceiling, open_decoder, stages
 from purifyctl.bench.timing import in_turns, per_second
-from purifyctl.config.bench import BenchOptions
+from purifyctl.config.bench import LOOPS, BenchOptions, Peer
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
@@ -28,7 +31,7 @@ from purifyctl.samples import installed_samples
 from purifyctl.sources import ImageFile, list_images, read_file
 
 PHOTOGRAPHS = 512  # or 32 batches, whichever is more: the most to run over
-LOOP_PHOTOGRAPHS = 96  # for the plain loop, which is slow
+LOOP_PHOTOGRAPHS = 96  # for loops, which are slow; whole batches
 ONE_BATCH = "engine, one batch"
 
 
@@ -57,6 +60,7 @@ def _bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
     manifest, full = bundle.manifest, bundle.manifest.batch_size
     sizes = _batch_sizes(bundle, options.batch_sizes)
     networks = networks_of(bundle, options.checkpoint) if options.against else None
+    precisions: dict[Peer, str] = {}
     with ExitStack() as stack:
         files = _readable(bundle, options.photos)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -66,7 +70,9 @@ def _bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
             images = to_host(decoder.decode([read_file(image) for image in list_images(folder)[:full]]).images)
         calls = stack.enter_context(stages(bundle, folder, options.image_format))
         if networks:
-            calls |= stack.enter_context(_peers(bundle, networks, images, list_images(folder), options))
+            peers = stack.enter_context(_peers(bundle, networks, images, list_images(folder), options))
+            calls |= peers.calls
+            precisions = peers.precisions
         console.note("The engine alone: throughput and latency by batch size ...")
         engine = measure_engine(bundle, images, sizes)
         memory = _memory(bundle)
@@ -87,7 +93,7 @@ def _bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
         "photographs": len(files),
         "format": options.image_format,
         "rounds": options.rounds,
-        "against": {name: _compared(rates, name) for name in options.against},
+        "against": {name: {"precision": precisions[name], **_compared(rates, name)} for name in options.against},
         "memory_mib": memory,
         "machine": machine(),
         "gpu": torch.cuda.get_device_name() if bundle.device == "cuda" else None,
@@ -110,32 +116,38 @@ def _batch_sizes(bundle: Bundle, asked: tuple[int, ...]) -> tuple[int, ...]:
     return asked or tuple(size for size in possible if size == most or size & (size - 1) == 0)
 
 
+@dataclass(frozen=True)
+class _Peers:
+    calls: dict[str, Callable[[], float]]  # return images/s
+    precisions: dict[Peer, str]
+
+
 @contextmanager
 def _peers(
     bundle: Bundle, networks: Networks, images: Pixels, files: Sequence[ImageFile], options: BenchOptions
-) -> Iterator[dict[str, Callable[[], float]]]:
-    """Calls that return images/s: those of each peer, and of our engine ("engine, one batch") on the same batch."""
+) -> Iterator[_Peers]:
+    """Each peer, and our engine ("engine, one batch") on the same batch."""
     n = len(images)
+    some = [Path(image.file) for image in files[: max(1, LOOP_PHOTOGRAPHS // n) * n]]
     with ExitStack() as stack:
         chain = stack.enter_context(open_chain(bundle))
         call = partial(chain.run, on_device(images, bundle.device))
-        calls: dict[str, Callable[[], float]] = {ONE_BATCH: partial(_images_per_s, n, call, chain.concurrency)}
+        peers = _Peers({ONE_BATCH: partial(_images_per_s, n, call, chain.concurrency)}, {})
         for name in options.against:
-            if name == "loop":
-                calls[name] = partial(
-                    loop,
-                    [Path(image.file) for image in files[:LOOP_PHOTOGRAPHS]],
+            if name in LOOPS:
+                loop = open_loop(
+                    name,
                     networks,
                     image_size=bundle.manifest.image_size,
                     batch=n,
                     image_format=options.image_format,
                     device=bundle.device,
                 )
+                peers.calls[name], peers.precisions[name] = partial(loop.images_per_s, some), loop.precision
             else:
-                calls[name] = partial(
-                    _images_per_s, n, stack.enter_context(peer(name, networks, images, bundle.device)), 1
-                )
-        yield calls
+                call = stack.enter_context(peer(name, networks, images, bundle.device))
+                peers.calls[name], peers.precisions[name] = partial(_images_per_s, n, call, 1), PRECISION
+        yield peers
 
 
 def _images_per_s(n: int, call: Callable[[], object], threads: int) -> float:
@@ -143,8 +155,8 @@ def _images_per_s(n: int, call: Callable[[], object], threads: int) -> float:
 
 
 def _compared(rates: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
-    """A peer beside ours. The loop does the same as `run`; libraries do the same as the engine, with one batch."""
-    ours, theirs = rates["run" if name == "loop" else ONE_BATCH], rates[name]
+    """A peer beside ours. A loop does the same as `run`; libraries do the same as the engine, with one batch."""
+    ours, theirs = rates["run" if name in LOOPS else ONE_BATCH], rates[name]
     return {
         "images_per_s": round(statistics.median(theirs), 2),
         "ours_images_per_s": round(statistics.median(ours), 2),

@@ -35,6 +35,7 @@ class Attack:
     can_be_targeted: bool = False  # it can move towards a class
     budget_per_image: bool = False  # it also takes one eps for each image: [N, 1, 1, 1]
     trainable: bool = False  # quick enough for training
+    starts_clean: bool = False  # its first gradient is that at the clean image; it takes one eps for each image
     expensive: bool = False  # `evaluate` gives it fewer photographs (`--expensive-limit`)
     # True: `evaluate` lets it make images in floats, and rounds them. False: it makes 8-bit images itself.
     in_floats: bool = True
@@ -61,6 +62,7 @@ ATTACKS = (
         can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
+        starts_clean=True,
     ),
     Attack(
         kind="bim",
@@ -74,6 +76,7 @@ ATTACKS = (
         can_be_targeted=True,
         budget_per_image=True,
         trainable=True,
+        starts_clean=True,
         one_step_form="fgsm",
     ),
     Attack(

@@ -11,8 +11,11 @@ from purifyctl.config.values import parse_list
 from purifyctl.errors import ConfigError
 
 Library = Literal["torch", "torch-compile", "onnxruntime"]
-Peer = Library | Literal["loop"]
-PEERS: dict[str, Peer] = {name: name for name in (*get_args(Library), "loop")}
+Loop = Literal["loop", "loop-compile", "loop-openvino"]  # what a user would write, from files to files
+Peer = Library | Loop
+LIBRARIES: tuple[Library, ...] = get_args(Library)
+LOOPS: tuple[Loop, ...] = get_args(Loop)
+PEERS: dict[str, Peer] = {name: name for name in (*LIBRARIES, *LOOPS)}
 
 
 def parse_peers(text: str) -> tuple[Peer, ...]:
@@ -29,7 +32,8 @@ class BenchOptions(DeviceOption):
         (),
         metavar="LIST",
         parse=parse_peers,
-        help=f"Peers to compare with, some of {','.join(PEERS)}. They are measured in turns with the engine.",
+        help=f"Peers to compare with, some of {','.join(PEERS)}; a loop does all that run does. They are measured in "
+        "turns with the engine.",
     )
     checkpoint: Path | None = option(
         None, help="The purifier that the bundle was built from, for peers. Default: the shipped one."

@@ -1,6 +1,7 @@
 """One step of a training: attack the photographs, update the discriminator, update the purifier."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from purifyctl.nn import PatchDiscriminator, build_purifier
 from purifyctl.training.attack_sampling import Sampled, attack_each, sample_attacks
 from purifyctl.training.cache import AttackCache
 from purifyctl.training.classifier_view import classifier_view
+from purifyctl.training.clean import classify_clean
 from purifyctl.training.objectives import StepData, build_objective
 from purifyctl.training.objectives.adversarial import discriminator_loss
 from purifyctl.training.phases import PlannedPhase
@@ -105,10 +107,13 @@ class Trainer:
 
         losses: dict[str, Tensor] = {}
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            with torch.no_grad():
-                clean_logits = self.views[chosen](x).float()
+            sampled = self.sample(len(x), rng, place)
+            made_here = self._cache is None and self.objective.attacks_images
+            attacks = config.attacks if made_here else ()
+            clean_logits, known = classify_clean(self.views[chosen], x, attacks, sampled)
             # attacked away from the classifier's own predictions: true labels would leak into the attack
-            x_adv = self.attack(x, clean_logits.argmax(1), chosen, rng, places, place)
+            x_adv = self.attack(x, clean_logits.argmax(1), chosen, sampled, places, known)
+            del known  # and the activations that it holds
             torch.manual_seed(seed)  # again: dropout must not depend on whether the attack came from the cache
             self.generator.train()
             data = StepData(x, x_adv, clean_logits, chosen)
@@ -129,33 +134,44 @@ class Trainer:
             self.averaged.update_parameters(self.generator)
         return {name: float(loss.detach()) for name, loss in {"generator": total, **terms, **losses}.items()}
 
+    def sample(self, n: int, rng: np.random.Generator, place: float) -> Sampled:
+        """This process's share of the attacks and budgets that are sampled for a batch of which it has `n` images."""
+        workers = self.workers
+        of_batch = sample_attacks(self.phase.config, n * workers.count, self.phase.growth(place), rng)
+        kind, eps, attacked = (
+            workers.share(each).to(workers.device) for each in (of_batch.kind, of_batch.eps, of_batch.attacked)
+        )
+        return Sampled(kind, eps, attacked)
+
     def attack(
-        self, x: Tensor, y: Tensor, chosen: int, rng: np.random.Generator, places: Sequence[int], place: float
+        self,
+        x: Tensor,
+        y: Tensor,
+        chosen: int,
+        sampled: Sampled,
+        places: Sequence[int],
+        known: Mapping[int, Model] | None = None,
     ) -> Tensor:
         """`x` attacked away from `y`, each image with an attack and a budget of its own; some are left clean.
 
-        `chosen`: the number of the classifier that is attacked.
+        `chosen`: the number of the classifier that is attacked. `known`: that classifier for some attacks, by their
+        number, as `classify_clean` returns it.
         """
         if not self.objective.attacks_images:
             return x
-        config, workers = self.phase.config, self.workers
-        # sampled for the whole batch, then shared out among the processes
-        of_batch = sample_attacks(config, len(x) * workers.count, self.phase.growth(place), rng)
-        kind, eps, attacked = (
-            workers.share(each).to(x.device) for each in (of_batch.kind, of_batch.eps, of_batch.attacked)
-        )
+        attacks = self.phase.config.attacks
 
         def model_of(attack: TrainingAttack) -> Model:
             if attack.through == "classifier":
-                return self.views[chosen]
+                return (known or {}).get(attacks.index(attack), self.views[chosen])
             self.generator.eval()  # what an attacker would face
             return self.objective.attacked_through(self.generator, self.views[chosen])
 
         if self._cache is None:
-            return attack_each(config.attacks, Sampled(kind, eps, attacked), x, y, model_of)
-        everything = Sampled(kind, eps, torch.ones_like(attacked))  # the cache holds attacked images only
-        cached = self._cache.get(places, lambda: attack_each(config.attacks, everything, x, y, model_of))
-        return torch.where(attacked.view(-1, 1, 1, 1), cached.to(x), x)
+            return attack_each(attacks, sampled, x, y, model_of)
+        everything = replace(sampled, attacked=torch.ones_like(sampled.attacked))  # the cache holds attacked ones only
+        cached = self._cache.get(places, lambda: attack_each(attacks, everything, x, y, model_of))
+        return torch.where(sampled.attacked.view(-1, 1, 1, 1), cached.to(x), x)
 
     def set_learning_rate(self, place: float) -> None:
         """Give both optimisers the learning rate of a place in the phase's schedule."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # it imports torch, which running an engine does not need
 
 SLICE = 4  # images of one request: as fast as 16, and all cores share the last batch of a run
 
+
 def version() -> str:
     return metadata.version("openvino")
 
@@ -110,9 +111,7 @@ class OpenVINORunner:
 
     def infer(self, images: Batch) -> tuple[Batch, ...]:
         n = len(images)
-        results = [
-            np.empty((n, *output.shape[1:]), output.element_type.to_dtype()) for output in self._model.outputs
-        ]
+        results = [np.empty((n, *output.shape[1:]), output.element_type.to_dtype()) for output in self._model.outputs]
         running: deque[tuple[Any, int]] = deque()  # requests, and where their slices begin
         try:
             for start in range(0, n, self._slice):

@@ -53,7 +53,7 @@ def main() -> None:
         setup.bundle.sha256
     )  # the parent has checked that the user trusts it, and may be unable to write that down
     _work(setup, parent)
-    os._exit(0)  # libraries get no chance to clean up
+    os._exit(0)
 
 
 class _Parent:
@@ -86,6 +86,7 @@ def _work(setup: Setup, parent: _Parent) -> None:
             while (message := parent.listen()) is not None:
                 number, batch = message
                 begin(number, batch, partial(_send_rows, parent))
+            os._exit(0)  # the parent has all rows; libraries would take a while to clean up
     except PurifyctlError as error:
         parent.say(Failed(error))
 
