@@ -39,7 +39,7 @@ def known_at(model: Model, x: Tensor, logits: Tensor) -> Model:
 
     def ask(image: Tensor) -> Tensor:
         if left and torch.equal(image, left[0][0]):
-            found: Tensor = _Known.apply(image, *left.pop())  # type: ignore[no-untyped-call]
+            found: Tensor = _Known.apply(image, *left.pop())
             return found
         return model(image)
 
@@ -55,6 +55,6 @@ class _Known(torch.autograd.Function):
         return logits.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, logits = ctx.known
         return torch.autograd.grad(logits, x, gradient)[0], None, None

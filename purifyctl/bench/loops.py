@@ -17,10 +17,10 @@ from torchvision.transforms import v2
 from purifyctl.bench.networks import Networks
 from purifyctl.config.bench import Loop
 from purifyctl.config.formats import ImageFormat
+from purifyctl.engine.backends.openvino import core as openvino_core
 from purifyctl.engine.graphs import Graph, export_onnx
 from purifyctl.errors import BackendError
 from purifyctl.images import encode
-from purifyctl.machine import hush_libraries
 from purifyctl.photographs import Pixels
 
 OPENVINO_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # its precisions
@@ -101,10 +101,9 @@ def _by_torch(networks: Networks, device: str, *, compiled: bool) -> Callable[[P
 
 
 def _by_openvino(networks: Networks, image_size: int, batch: int) -> tuple[str, Callable[[Pixels], Pixels]]:
-    hush_libraries()
-    import openvino
 
-    core, compiled = openvino.Core(), []
+    core = openvino_core()
+    compiled: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
         for graph in (networks.purifier, networks.classifier):
             if graph is not None:

@@ -20,7 +20,7 @@ from purifyctl.bench.networks import Networks, networks_of
 from purifyctl.bench.peers import PRECISION, peer
 from purifyctl.bench.stages import ceiling, open_decoder, stages
 from purifyctl.bench.timing import in_turns, per_second
-from purifyctl.config.bench import LOOPS, BenchOptions, Peer
+from purifyctl.config.bench import LIBRARIES, LOOPS, BenchOptions, Peer
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
@@ -133,20 +133,19 @@ def _peers(
         chain = stack.enter_context(open_chain(bundle))
         call = partial(chain.run, on_device(images, bundle.device))
         peers = _Peers({ONE_BATCH: partial(_images_per_s, n, call, chain.concurrency)}, {})
-        for name in options.against:
-            if name in LOOPS:
-                loop = open_loop(
-                    name,
-                    networks,
-                    image_size=bundle.manifest.image_size,
-                    batch=n,
-                    image_format=options.image_format,
-                    device=bundle.device,
-                )
-                peers.calls[name], peers.precisions[name] = partial(loop.images_per_s, some), loop.precision
-            else:
-                call = stack.enter_context(peer(name, networks, images, bundle.device))
-                peers.calls[name], peers.precisions[name] = partial(_images_per_s, n, call, 1), PRECISION
+        for loop in (name for name in LOOPS if name in options.against):
+            opened = open_loop(
+                loop,
+                networks,
+                image_size=bundle.manifest.image_size,
+                batch=n,
+                image_format=options.image_format,
+                device=bundle.device,
+            )
+            peers.calls[loop], peers.precisions[loop] = partial(opened.images_per_s, some), opened.precision
+        for library in (name for name in LIBRARIES if name in options.against):
+            theirs = stack.enter_context(peer(library, networks, images, bundle.device))
+            peers.calls[library], peers.precisions[library] = partial(_images_per_s, n, theirs, 1), PRECISION
         yield peers
 
 

@@ -32,7 +32,7 @@ def best_precision() -> EnginePrecision:
 
 def supports(precision: EnginePrecision) -> bool:
     """BF16 needs AVX-512 BF16 or AMX."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or precision != "bf16"
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or precision != "bf16"
 
 
 def rewrites(precision: EnginePrecision) -> "tuple[Pass, ...]":
@@ -52,7 +52,7 @@ def has_amx() -> bool:
 
 
 @functools.cache
-def _core() -> Any:
+def core() -> Any:
     """The only `openvino.Core` of the process, kept until the end.
 
     A core's CPU plugin sets the thread's alternate signal stack; when the core is dropped, it puts back the stack that
@@ -90,9 +90,9 @@ class OpenVINORunner:
         }
         self._slice = min(SLICE, batch_size)
         try:
-            model = _core().read_model(file)
+            model = core().read_model(file)
             model.reshape([self._slice, image_size, image_size, 3])
-            self._model = _core().compile_model(model, "CPU", options)
+            self._model = core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {file}: {error}") from None
         # OpenVINO's bindings load numpy's interface on first use. If two threads did so at once, they would wait for
