@@ -20,7 +20,8 @@ class Progress:
     rows: int = 0
     errors: int = 0
     began: float | None = None  # when the first worker was ready
-    seconds: float = 0.0  # from then to the end
+    ended: float | None = None  # when the last rows came, and were committed if they ended a part
+    seconds: float = 0.0  # between the two
     busy: Busy = field(default_factory=Busy)
     threads: Counter[str] = field(default_factory=Counter)  # of each stage, on all devices
 
@@ -36,6 +37,7 @@ class Progress:
         self.left -= len(rows)
         self.rows += len(rows)
         self.errors += failed
+        self.ended = time.monotonic()
         return failed
 
     def end(self, devices: Sequence[Device]) -> None:
@@ -43,7 +45,7 @@ class Progress:
         for device in devices:
             self.threads.update(device.threads)
         self.began = min((d.ready_at for d in devices if d.ready_at is not None), default=None)
-        self.seconds = time.monotonic() - self.began if self.began is not None else 0.0
+        self.seconds = self.ended - self.began if self.began is not None and self.ended is not None else 0.0
 
     def facts(self, started: float) -> dict[str, Any]:
         """For the summary. `started`: when the call began."""
