@@ -101,7 +101,7 @@ def _plot_run(figures: Mapping[str, Any], axes: Axes) -> None:
         **{f"{name}\n{found['precision']}": found["images_per_s"] for name, found in loops.items()},
     }
     drawn = axes.bar(list(bars), list(bars.values()), color=[_OURS, *_LINES[: len(loops)]], width=0.6)
-    axes.bar_label(drawn, fmt="%.0f")
+    axes.bar_label(drawn, fmt="%.0f", label_type="center", color="white", fontsize=12)  # above, the ceiling may be
     ceiling = stages["ceiling_images_per_s"]
     axes.axhline(ceiling, color="0.4", linestyle=":", label=f"ceiling of run, {ceiling:.0f}")
     axes.set_ylim(0, 1.15 * max(ceiling, *bars.values()))

@@ -125,7 +125,7 @@ def score(
     with timed() as scoring:
         scores = to_host(resources.gate.infer(batch.pixels)[0])
     flagged = scores >= resources.setup.threshold
-    classified = np.flatnonzero(~flagged | bool(options.compare)).tolist()  # as they are; flagged ones when purified
+    classified = np.flatnonzero(~flagged | bool(options.compare)).tolist()  # unpurified
     unpurified: dict[int, Any] = {}  # class probabilities of these
     with timed() as classifying:
         if resources.chain.classifier is not None and classified:
