@@ -4,9 +4,9 @@
         [--size 128] [--attacks fgsm,pgd] [--rounds 3]
 
 The recipe is that of `fit`: the shipped purifier is trained further with one classifier. Both versions run with the
-packages of this environment, each as it does by itself: this one chooses processes and precision. A call to step 10 and a call to a
-later step are timed, so that starting and validating do not count. It prints photographs per second of each round, and
-the median of the rounds' ratios (this version divided by the other).
+packages of this environment, each as it does by itself: this one chooses processes and precision. A call to step 10 and
+a call to a later step are timed, so that starting and validating do not count. It prints photographs per second of each
+round, and the median of the rounds' ratios (this version divided by the other).
 """
 
 import argparse
