@@ -60,6 +60,22 @@ def test_a_program_moves_to_another_device_whole_and_in_channels_last(programs: 
         assert all(len(output) == BATCH for output in (made if isinstance(made, tuple) else (made,)))
 
 
+@pytest.mark.slow
+def test_what_a_cuda_graph_records_writes_the_programs_results_into_its_buffers(programs: dict[str, Path]) -> None:
+    """The part of the runner for GPUs that needs none: one batch from a buffer into buffers, here in host memory."""
+    images = natural_images(BATCH, tiny.SIZE)
+    options = {"precision": "fp16", "image_size": tiny.SIZE, "batch_size": BATCH}
+    with open_runner("torch-cpu", programs["fused"], **options) as reference:
+        expected = reference.infer(images)
+    runner = object.__new__(torch_cuda.TorchCudaRunner)
+    runner._program = torch_cuda.on_device(read_program(programs["fused"]), "cpu")
+    made = {
+        str(i): torch.zeros(output.shape, dtype=torch.from_numpy(output).dtype) for i, output in enumerate(expected)
+    }
+    runner._execute(torch.from_numpy(images), made)
+    check([output.numpy() for output in made.values()], expected)
+
+
 def test_a_file_that_is_no_program_is_refused_with_the_next_step(tmp_path: Path) -> None:
     file = tmp_path / "bad.pt2"
     file.write_bytes(b"not a program")
