@@ -67,3 +67,18 @@ def test_photographs_that_cannot_be_read_give_their_place_to_others(photos: Path
             assert not {str(files[photograph].path) for photograph in batch.places} & bad
     assert set(batches.unreadable) == bad
     assert all("no readable image header" in why for why in batches.unreadable.values())
+
+
+def test_photographs_that_are_kept_in_memory_make_the_same_batches(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for kept in (0, 3, 1000):  # photographs
+        monkeypatch.setattr("purifyctl.training.batches.KEPT_BYTES", kept * 3 * 48**2)
+        batches = TrainingBatches(list_images(photos), batch_size=4, resize=48, crop=32, seed=0)
+        with closing(batches.from_step(0)) as stream:
+            found.append([next(stream) for _ in range(6)])
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            assert one.places == other.places
+            assert torch.equal(one.x, other.x)
