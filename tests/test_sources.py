@@ -124,6 +124,16 @@ def test_what_is_no_regular_file_is_refused_instead_of_waited_for(tmp_path: Path
         assert caught.value.status == "unreadable"
 
 
+def test_a_file_that_becomes_a_pipe_under_the_reader_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, regular = tmp_path / "pipe.jpg", Path(__file__).stat()
+    os.mkfifo(pipe)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: regular)  # what it was a moment ago
+    with pytest.raises(ImageError, match="a pipe, a socket or a device"):
+        read_file(ImageFile(pipe, PurePosixPath(pipe.name)))
+
+
 def test_a_file_of_many_bytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
     file = tmp_path / "video.mp4"
     with file.open("wb") as stream:
