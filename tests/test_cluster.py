@@ -40,10 +40,7 @@ def small_parts() -> Iterator[None]:
 def on_ray() -> Iterator[Cluster]:
     """A cluster of one machine with two CPUs, and this process at work on it."""
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    # a machine that has gone is missed after seconds, not after half a minute
-    soon = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000}
-    head = {"num_cpus": 2, "include_dashboard": False, "_system_config": soon}
-    machines = Cluster(initialize_head=True, head_node_args=head)
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     ray.init(address=machines.address, logging_level="ERROR", log_to_driver=False)
     yield machines
     ray.shutdown()
