@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from purifyctl.config import BACKENDS, NetworkConfig
+from purifyctl.config import BACKENDS, EnginePrecision, NetworkConfig
 from purifyctl.engine.backends import implementation, openvino, tensorrt_rtx
 from purifyctl.engine.graphs import export_onnx, purifier_graph
-from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
+from purifyctl.engine.rewrites import PASSES, Pass, deconvs_as_conv2, deconvs_as_conv3, fold_norms
 from tests import tiny
 
 UNET = NetworkConfig(kind="unet", width=4, depth=5)
@@ -46,6 +47,7 @@ def _kinds(net: nn.Module) -> set[type[nn.Module]]:
     return {type(module) for module in net.modules()}
 
 
+@pytest.mark.parametrize("rewrite", [deconvs_as_conv2, deconvs_as_conv3], ids=lambda rewrite: rewrite.__name__)
 @given(
     n_in=st.integers(1, 5),
     n_out=st.integers(1, 5),
@@ -56,11 +58,11 @@ def _kinds(net: nn.Module) -> set[type[nn.Module]]:
 )
 @settings(max_examples=50, deadline=None)
 def test_a_transposed_convolution_is_exactly_its_rewritten_form(
-    n_in: int, n_out: int, height: int, width: int, bias: bool, seed: int
+    rewrite: Pass, n_in: int, n_out: int, height: int, width: int, bias: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
     deconv = nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1, bias=bias).double().eval()
-    rewritten = deconvs_as_conv3(deconv)
+    rewritten = rewrite(deconv)
     assert nn.ConvTranspose2d not in _kinds(rewritten)
     _assert_same(rewritten, deconv, torch.randn(2, n_in, height, width, dtype=torch.float64))
 
@@ -153,16 +155,17 @@ def test_only_the_scale_of_the_input_could_move_into_a_padded_convolution_not_it
     assert difference.amax(dim=(0, 1))[0].min() > 1e-3  # and wrong at the border
 
 
+@pytest.mark.parametrize("rewrite", [deconvs_as_conv2, deconvs_as_conv3], ids=lambda rewrite: rewrite.__name__)
 @torch.no_grad()
-def test_a_rewritten_unet_has_neither_norm_nor_transposed_convolution_and_is_the_same() -> None:
+def test_a_rewritten_unet_has_neither_norm_nor_transposed_convolution_and_is_the_same(rewrite: Pass) -> None:
     net = unet().double()
     x = torch.rand(2, 3, 64, 32, dtype=torch.float64)
-    rewritten = deconvs_as_conv3(fold_norms(net))
+    rewritten = rewrite(fold_norms(net))
     assert not {nn.BatchNorm2d, nn.ConvTranspose2d} & _kinds(rewritten)
     torch.testing.assert_close(rewritten(x), net(x), rtol=0, atol=1e-6)  # the network's last step is FP32
 
 
-@pytest.mark.parametrize("rewrite", [fold_norms, deconvs_as_conv3], ids=lambda rewrite: rewrite.__name__)
+@pytest.mark.parametrize("rewrite", PASSES.values(), ids=lambda rewrite: rewrite.__name__)
 def test_a_rewrite_leaves_the_network_unchanged(rewrite: Pass) -> None:
     net = unet()
     before, kinds = {k: v.clone() for k, v in net.state_dict().items()}, [type(m) for m in net.modules()]
@@ -181,7 +184,7 @@ def test_norms_are_folded_for_every_engine_and_transposed_convolutions_rewritten
         choices |= {
             (backend, precision, amx): implementation(backend).rewrites(precision)
             for backend in BACKENDS
-            for precision in ("fp32", "fp16", "bf16", "int8")
+            for precision in get_args(EnginePrecision)
         }
     assert choices.pop(("openvino", "bf16", True)) == (fold_norms, deconvs_as_conv3)
     assert set(choices.values()) == {(fold_norms,)}

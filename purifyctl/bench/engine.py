@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from purifyctl.bench.timing import latency, per_second, throughput
+from purifyctl.bench.timing import latency, throughput
 from purifyctl.engine.backends import Batch
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
+from purifyctl.engine.rate import per_second
 from purifyctl.photographs import Pixels
 
 

@@ -19,11 +19,12 @@ from purifyctl.bench.loops import open_loop
 from purifyctl.bench.networks import Networks, networks_of
 from purifyctl.bench.peers import PRECISION, peer
 from purifyctl.bench.stages import ceiling, open_decoder, stages
-from purifyctl.bench.timing import in_turns, per_second
+from purifyctl.bench.timing import in_turns
 from purifyctl.config.bench import LIBRARIES, LOOPS, BenchOptions, Peer
 from purifyctl.engine.backends import to_host
 from purifyctl.engine.bundle import Bundle
 from purifyctl.engine.chain import open_chain
+from purifyctl.engine.rate import per_second
 from purifyctl.errors import ConfigError
 from purifyctl.machine import machine
 from purifyctl.photographs import Pixels, read_some
@@ -84,6 +85,7 @@ def _bench(bundle: Bundle, options: BenchOptions) -> dict[str, Any]:
             "sha256": bundle.sha256,
             "backend": f"{manifest.backend} {manifest.backend_version}",
             "precision": manifest.precision,
+            "candidates": [(str(one), one.ms_per_image, one.refused) for one in manifest.candidates],
             "image_size": manifest.image_size,
             "batch_size": full,
             "networks": {name: manifest.networks[name].name for name in bundle.chain()},

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from purifyctl.engine.rate import WINDOW_S, rate
 from purifyctl.metrics import percentiles
 
-WINDOW_S = 1.0  # seconds; a window holds at least one call
 STEADY = 3  # windows in a row that must agree
 WITHIN = 0.05  # relative; figures that differ by no more are steady
 MOST_WINDOWS = 12
@@ -49,15 +49,8 @@ def throughput(call: Callable[[], Any], threads: int) -> Throughput:
     rates: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
         while len(rates) < MOST_WINDOWS and not _steady(rates):
-            rates.append(_rate(call, threads, pool))
+            rates.append(rate(call, threads, pool))
     return Throughput(statistics.mean(rates[-STEADY:]), _steady(rates))
-
-
-def per_second(call: Callable[[], Any], threads: int = 1) -> float:
-    """Calls per second over one window, after one call that does not count."""
-    call()
-    with ThreadPoolExecutor(threads) as pool:
-        return _rate(call, threads, pool)
 
 
 def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -66,21 +59,6 @@ def in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
     for _, (name, call) in itertools.product(range(rounds), calls.items()):
         figures[name].append(call())
     return figures
-
-
-def _rate(call: Callable[[], Any], threads: int, pool: ThreadPoolExecutor) -> float:
-    start = time.perf_counter()
-    counts = list(pool.map(lambda _: _calls_until(call, start + WINDOW_S), range(threads)))
-    return sum(counts) / (time.perf_counter() - start)
-
-
-def _calls_until(call: Callable[[], Any], end: float) -> int:
-    count = 0
-    while True:
-        call()
-        count += 1
-        if time.perf_counter() >= end:
-            return count
 
 
 def _window(call: Callable[[], Any]) -> list[float]:

@@ -25,6 +25,8 @@ from purifyctl.config.backends import (
     Backend,
     BackendName,
     EnginePrecision,
+    is_bf16,
+    is_int8,
 )
 from purifyctl.config.classifier import ClassifierConfig
 from purifyctl.config.engine import EngineConfig
@@ -81,6 +83,8 @@ __all__ = [
     "format_eps",
     "from_dict",
     "grey_levels",
+    "is_bf16",
+    "is_int8",
     "parse_eps",
     "parse_list",
     "parse_percent",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 BackendName = Literal["openvino", "onnxruntime", "torch-cpu", "torch-cuda", "tensorrt", "tensorrt-rtx"]
-EnginePrecision = Literal["fp32", "fp16", "bf16", "int8"]
+# int8 is for the purifier alone: the rest is in FP32, or with int8-bf16 in BF16
+EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "int8-bf16"]
 GraphKind = Literal["onnx", "torch"]  # an ONNX file, or a program of torch.export
 
 
@@ -36,7 +37,7 @@ _RECORDS = (
         name="openvino",
         module="purifyctl.engine.backends.openvino",
         device="cpu",
-        precisions=("fp32", "bf16", "int8"),
+        precisions=("fp32", "bf16", "int8", "int8-bf16"),
         plans="none",
         symmetric=False,
         package="openvino",
@@ -107,3 +108,13 @@ REFERENCE_BACKENDS: dict[GraphKind, BackendName] = {"onnx": "onnxruntime", "torc
 AHEAD_OF_TIME = tuple(
     backend.name for backend in _RECORDS if backend.plans == "ahead"
 )  # the backends that take targets
+
+
+def is_int8(precision: EnginePrecision) -> bool:
+    """Whether the purifier computes in 8-bit integers."""
+    return precision in ("int8", "int8-bf16")
+
+
+def is_bf16(precision: EnginePrecision) -> bool:
+    """Whether what is not in 8-bit integers computes in BF16."""
+    return precision in ("bf16", "int8-bf16")

@@ -27,7 +27,7 @@ class BuildOptions(ClassifierOptions):
     out: Path | None = option(None, help="Bundle folder. Default: engines/BACKEND-PRECISION.")
     backend: BackendName | None = option(None, help=f"Library that runs the engine. Default: {EngineConfig.backend}.")
     precision: Precision | None = option(
-        None, help="auto is the fastest that the backend has on this machine. Default: auto."
+        None, help="auto: the fastest on this machine of those that agree with torch, by measurement. Default: auto."
     )
     image_size: int | None = option(None, metavar="auto|N", parse=parse_square, help=SQUARE_HELP)
     batch_size: int | None = option(None, help=f"Number of images per engine call. Default: {EngineConfig.batch_size}.")

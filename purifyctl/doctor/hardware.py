@@ -52,9 +52,12 @@ def processor() -> Iterator[Check]:
     here = machine()
     yield Check("processor.model", "ok", f"{here['processor']}, {here['cores']} usable cores")
     yield attempt("processor.instructions", _instructions)
-    yield attempt(
-        "processor.precision", _precision, fix=f"pip install --force-reinstall {BACKENDS[DEFAULT_BACKEND].package}"
-    )
+    reinstall = f"pip install --force-reinstall {BACKENDS[DEFAULT_BACKEND].package}"
+    yield attempt("processor.precision", _precision, fix=reinstall)
+    from purifyctl.engine.times import times_here
+
+    for number, times in enumerate(times_here(), 1):
+        yield Check(f"processor.precision.{number}", "ok", f"{times.networks}, {times.backend}: {times}")
 
 
 def _instructions() -> str:
@@ -66,10 +69,8 @@ def _precision() -> str:
     from purifyctl.engine.backends import implementation
 
     backend = implementation(DEFAULT_BACKEND)
-    precision = backend.best_precision()
-    if not backend.supports(precision):  # this also starts the library
-        raise PurifyctlError(f"auto picks {precision} for this processor, and {DEFAULT_BACKEND} does not compute in it")
-    return f"auto picks {precision}"
+    *others, last = backend.candidates()  # this also starts the library
+    return f"auto chooses by measurement, among {' and '.join(filter(None, (', '.join(others), last)))}"
 
 
 def gpus() -> Iterator[Check]:

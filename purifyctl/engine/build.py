@@ -3,8 +3,10 @@
 import hashlib
 import json
 import shlex
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +15,23 @@ import torch
 
 import purifyctl
 from purifyctl import console
-from purifyctl.config import BACKENDS, REFERENCE_BACKENDS, EngineConfig, to_dict
+from purifyctl.config import BACKENDS, REFERENCE_BACKENDS, EngineConfig, is_int8, to_dict
 from purifyctl.engine import trust
 from purifyctl.engine.agreement import check_agreement, explain_differences
 from purifyctl.engine.backends import LOCAL, implementation, plan_builder
 from purifyctl.engine.bundle import Bundle, load_bundle
-from purifyctl.engine.graphs import OPSET, Precision, export_onnx, export_program
+from purifyctl.engine.choice import find_candidates, keep, named
+from purifyctl.engine.drafts import Drafts
+from purifyctl.engine.graphs import OPSET
 from purifyctl.engine.joined import opset_of
-from purifyctl.engine.manifest import MANIFEST, SCHEMA, Manifest
+from purifyctl.engine.manifest import MANIFEST, SCHEMA, Candidate, Manifest, Network, Parity
 from purifyctl.engine.networks import Networks, absolute, describe_networks, graphs_of, load_networks, with_size
 from purifyctl.engine.overlap import measured_tiling
-from purifyctl.engine.parity import compute_reference, gate_scores
-from purifyctl.engine.quantize import quantize_purifier
+from purifyctl.engine.parity import Reference, compute_reference, gate_scores
+from purifyctl.engine.rewrites import PASSES
 from purifyctl.engine.staging import check_out, commit, staged
-from purifyctl.errors import ConfigError
+from purifyctl.engine.times import describe
+from purifyctl.errors import ConfigError, ParityError
 from purifyctl.files import file_sha256
 from purifyctl.labels import Labels
 from purifyctl.photographs import Pixels, read_pixels
@@ -47,6 +52,7 @@ def build_engine(
     parity_photos: Path | None = None,
     calibration_photos: Path | None = None,
     gate_photos: Path | None = None,
+    auto: bool = False,
     explain: bool = False,
     overwrite: bool = False,
     temporary: bool = False,
@@ -55,6 +61,8 @@ def build_engine(
 
     Parameters
     ----------
+    config
+        The recipe. Its precision does not count if `auto`.
     checkpoint
         `purifier.safetensors`, or the run folder that holds it.
     parity_photos
@@ -63,6 +71,8 @@ def build_engine(
         Folder of photographs that the ranges of INT8 come from: 64 of them. None: those inside packages.
     gate_photos
         Folder of clean photographs that the gate's thresholds come from: at most 2,000. None: the gate keeps its own.
+    auto
+        Take the precision that is the fastest on this machine of those that agree with torch, by measurement.
     explain
         Say which layer is the first to differ from FP32, and which differs most.
     overwrite
@@ -77,10 +87,8 @@ def build_engine(
     ParityError
         The engine does not agree with torch within `TOLERANCES`. No bundle is left.
     """
-    _check_photos(config, calibration_photos=calibration_photos, gate_photos=gate_photos)
-    graphs_are_onnx = BACKENDS[config.backend].graph == "onnx"
-    kind, export = ("onnx", export_onnx) if graphs_are_onnx else ("pt2", export_program)
-    if explain and not graphs_are_onnx:
+    _check_photos(config, auto=auto, calibration_photos=calibration_photos, gate_photos=gate_photos)
+    if explain and BACKENDS[config.backend].graph != "onnx":
         raise ConfigError(
             f"--explain compares the layers of ONNX graphs, and engines of {config.backend} have none.",
             hint=f"leave out --explain, or add --backend {REFERENCE_BACKENDS['onnx']}",
@@ -91,7 +99,8 @@ def build_engine(
     if plans_for:
         plans_for.check_targets(config.targets)
     started = time.monotonic()
-    with working("building the engine") as shown, staged(out) as work:
+    with ExitStack() as stack:
+        shown, work = stack.enter_context(working("building the engine")), stack.enter_context(staged(out))
         shown.show("loading the networks")
         loaded = load_networks(config, checkpoint)
         config = with_size(config, loaded)
@@ -104,24 +113,18 @@ def build_engine(
         shown.show("measuring how tiles overlap")
         tiling = measured_tiling(nets.purifier.net, nets.purifier.network.size_multiple, photographs)
         calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
-        passes = backend.rewrites(config.precision)
-        about = describe_networks(nets, config, checkpoint, passes)
-        networks = {}
-        typed: Precision = "fp16" if config.precision == "fp16" else "fp32"
-        for name, graph in graphs_of(nets, typed, passes, fused=config.fused).items():
-            console.detail(f"Exporting {name}.")
-            shown.show(f"exporting {name}")
-            file = work / f"{name}.{kind}"
-            export(graph, file, config.image_size)
-            if config.precision == "int8" and name in ("purifier", "fused"):
-                shown.show(f"finding INT8 ranges of {name}")
-                symmetric = BACKENDS[config.backend].symmetric
-                quantize_purifier(work / f"{name}.onnx", calibration, symmetric=symmetric)
-            shown.show(f"compiling {name}")
-            networks[name] = replace(about[name], onnx=file.name, plans=_build_plans(work, name, config))
+        drafts = Drafts(
+            Path(stack.enter_context(tempfile.TemporaryDirectory())), nets, config, calibration, reference.images, shown
+        )
+        candidates = find_candidates(drafts) if auto else named(config, config.precision)
+        taken, networks, parity, candidates = _first_that_agrees(work, drafts, candidates, checkpoint, reference)
+        if len(candidates) > 1:
+            keep(drafts, candidates)
+            console.note(describe(candidates))
+        config = replace(config, precision=taken.precision)
         if explain:
+            passes = [PASSES[name] for name in taken.rewrites]
             explain_differences(work, config, graphs_of(nets, "fp32", passes, fused=config.fused), reference)
-        shown.show("comparing it with torch")
         labels = nets.classifier.labels if nets.classifier else Labels(())
         manifest = Manifest(
             schema=SCHEMA,
@@ -138,9 +141,10 @@ def build_engine(
             gate_thresholds=dict(nets.gate.thresholds) if nets.gate else {},
             class_names=labels.names,
             class_wnids=labels.wnids,
-            parity=check_agreement(work, config, networks, reference),
+            parity=parity,
             rebuild=_command(
                 config,
+                "auto" if auto else config.precision,
                 out,
                 {
                     "--checkpoint": checkpoint,
@@ -152,6 +156,7 @@ def build_engine(
             build_s=round(time.monotonic() - started, 1),
             fitted_to=nets.purifier.fitted_to,
             varies=plans_for.why_builds_vary(config) if plans_for else "",
+            candidates=candidates if len(candidates) > 1 else (),
             tiling=tiling,
             classifier=nets.preprocessing,
             files={f.relative_to(work).as_posix(): file_sha256(f) for f in sorted(work.rglob("*")) if f.is_file()},
@@ -164,9 +169,37 @@ def build_engine(
     return load_bundle(out)
 
 
-def _check_photos(config: EngineConfig, *, calibration_photos: Path | None, gate_photos: Path | None) -> None:
+def _first_that_agrees(
+    work: Path, drafts: Drafts, candidates: Sequence[Candidate], checkpoint: Path, reference: Reference
+) -> tuple[Candidate, dict[str, Network], Parity, tuple[Candidate, ...]]:
+    """Build the best candidate that agrees with torch. Also returns all of them, with why better ones were refused."""
+    found = list(candidates)
+    for i, candidate in enumerate(candidates):
+        config = replace(drafts.config, precision=candidate.precision)
+        passes = [PASSES[name] for name in candidate.rewrites]
+        about = describe_networks(drafts.networks, config, checkpoint, passes)
+        drafts.write(candidate.precision, candidate.rewrites, work)
+        networks = {}
+        for name in drafts.names():
+            drafts.shown.show(f"compiling {name}")
+            networks[name] = replace(about[name], onnx=drafts.file_name(name), plans=_build_plans(work, name, config))
+        drafts.shown.show(f"comparing {candidate} with torch")
+        try:
+            parity = check_agreement(work, config, networks, reference)
+        except ParityError as error:
+            if i == len(candidates) - 1:
+                raise
+            found[i] = replace(candidate, refused=error.message)
+            continue
+        return candidate, networks, parity, tuple(found)
+    raise AssertionError("there is at least one candidate")
+
+
+def _check_photos(
+    config: EngineConfig, *, auto: bool, calibration_photos: Path | None, gate_photos: Path | None
+) -> None:
     """Refuse photographs that the build has no use for."""
-    if calibration_photos is not None and config.precision != "int8":
+    if calibration_photos is not None and not auto and not is_int8(config.precision):
         raise ConfigError(
             f"Calibration photographs are for int8, and the precision is {config.precision}.",
             hint="leave out --calibration-photos, or add --precision int8",
@@ -211,11 +244,11 @@ def _photographs(folder: Path | None, size: int, most: int | None = None) -> Pix
     return read_pixels(files, size)[0]
 
 
-def _command(config: EngineConfig, out: Path, folders: Mapping[str, Path | None]) -> str:
+def _command(config: EngineConfig, precision: str, out: Path, folders: Mapping[str, Path | None]) -> str:
     """The command that builds this bundle again."""
     words = ["purifyctl", "build-engine", "--out", str(out), "--overwrite"]
     words += [word for flag, folder in folders.items() if folder for word in (flag, str(folder.absolute()))]
-    words += ["--backend", config.backend, "--precision", config.precision]
+    words += ["--backend", config.backend, "--precision", precision]
     words += ["--image-size", str(config.image_size), "--batch-size", str(config.batch_size)]
     words += [word for target in config.targets for word in ("--target", target)]
     if chosen := config.classified_by:

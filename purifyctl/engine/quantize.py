@@ -31,8 +31,7 @@ def quantize_purifier(file: Path, photographs: Pixels, *, symmetric: bool) -> No
         wastes no bit behind a ReLU. Biases stay in floating point in either case, as TensorRT needs them.
     """
     graph = onnx.load(file)
-    chosen = _purifiers_convolutions(graph)
-    inner = chosen[1:-1]
+    inner = purifier_nodes(graph)[1][1:-1]
     others = [node.name for node in graph.graph.node if node.op_type in KINDS and node.name not in inner]
     kind = QuantType.QInt8 if symmetric else QuantType.QUInt8
     with _quiet():
@@ -51,8 +50,8 @@ def quantize_purifier(file: Path, photographs: Pixels, *, symmetric: bool) -> No
         )
 
 
-def _purifiers_convolutions(graph: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions that compute the purified image, in order of execution."""
+def purifier_nodes(graph: onnx.ModelProto) -> tuple[list[str], list[str]]:
+    """Names of the operators that compute the purified image, and of the convolutions among them, in order."""
     made_by = {name: node for node in graph.graph.node for name in node.output}
     needed, left = set(), [PURIFIED]
     while left:
@@ -60,7 +59,8 @@ def _purifiers_convolutions(graph: onnx.ModelProto) -> list[str]:
         if node is not None and node.name not in needed:
             needed.add(node.name)
             left += node.input
-    return [node.name for node in graph.graph.node if node.name in needed and node.op_type in KINDS]
+    nodes = [node for node in graph.graph.node if node.name in needed]
+    return [node.name for node in nodes], [node.name for node in nodes if node.op_type in KINDS]
 
 
 class _Photographs(CalibrationDataReader):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Pass = Callable[[nn.Module], nn.Module]
@@ -79,25 +79,68 @@ def _folded(module: nn.Module) -> nn.Module:
     return module if len(layers) == len(module) else nn.Sequential(*layers)
 
 
+def deconvs_as_conv2(net: nn.Module) -> nn.Module:
+    """Write each transposed convolution as one 2x2 convolution, a pixel shuffle and a crop by one pixel.
+
+    It wastes no multiplication, but computes one row and one column of positions more than are needed.
+
+    Raises
+    ------
+    ValueError
+        As `deconvs_as_conv3`.
+    """
+    return _rebuilt(net, _conv2)
+
+
 # Along one axis, output 2i sees inputs i-1 and i through taps 3 and 1; output 2i+1 sees inputs i and i+1 through taps
 # 2 and 0.
 _TAPS = torch.tensor([[3, 1], [2, 0]])
 
 
+def _kernels(deconv: nn.ConvTranspose2d) -> Tensor:
+    """The 2x2 kernels of the four outputs around each input: [row, column, n_out, n_in, 2, 2]."""
+    shape = (deconv.kernel_size, deconv.stride, deconv.padding, deconv.output_padding, deconv.dilation, deconv.groups)
+    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
+        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {deconv}")
+    return deconv.weight.detach()[:, :, _TAPS][..., _TAPS].permute(2, 4, 1, 0, 3, 5)
+
+
+def _conv(kernel: Tensor, deconv: nn.ConvTranspose2d) -> nn.Conv2d:
+    """A convolution, padded by 1, with these weights: [n_out, row, column, n_in, k, k], in pixel shuffle's order."""
+    flat = kernel.flatten(0, 2)
+    conv = nn.Conv2d(flat.shape[1], len(flat), flat.shape[2], padding=1, bias=deconv.bias is not None, dtype=flat.dtype)
+    conv.weight = nn.Parameter(flat.contiguous())
+    if deconv.bias is not None:
+        conv.bias = nn.Parameter(deconv.bias.detach().repeat_interleave(4))
+    return conv
+
+
 def _conv3(module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.ConvTranspose2d):
         return module
-    shape = (module.kernel_size, module.stride, module.padding, module.output_padding, module.dilation, module.groups)
-    if shape != ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
-        raise ValueError(f"only 4x4 stride 2 padding 1 transposed convolutions can be rewritten, not {module}")
-    taps = module.weight.detach()[:, :, _TAPS][..., _TAPS].permute(1, 2, 4, 0, 3, 5)  # [n_out, row, col, n_in, 2, 2]
-    n_out, _, _, n_in, _, _ = taps.shape
-    kernel = taps.new_zeros(n_out, 2, 2, n_in, 3, 3)  # pixel shuffle's order: channel, row, column
+    kernels = _kernels(module)
+    _, _, n_out, n_in, _, _ = kernels.shape
+    kernel = kernels.new_zeros(n_out, 2, 2, n_in, 3, 3)
     for row in range(2):
         for col in range(2):
-            kernel[:, row, col, :, row : row + 2, col : col + 2] = taps[:, row, col]
-    conv = nn.Conv2d(n_in, 4 * n_out, 3, padding=1, bias=module.bias is not None, dtype=kernel.dtype)
-    conv.weight = nn.Parameter(kernel.flatten(0, 2))
-    if module.bias is not None:
-        conv.bias = nn.Parameter(module.bias.detach().repeat_interleave(4))
-    return nn.Sequential(conv, nn.PixelShuffle(2))
+            kernel[:, row, col, :, row : row + 2, col : col + 2] = kernels[row, col]
+    return nn.Sequential(_conv(kernel, module), nn.PixelShuffle(2))
+
+
+def _conv2(module: nn.Module) -> nn.Module:
+    if not isinstance(module, nn.ConvTranspose2d):
+        return module
+    # Position i of the padded convolution sees inputs i-1 and i: what output 2i needs, and output 2i-1. Shuffled with
+    # the odd output first, they lie in order, after one row and one column that belong to no output.
+    kernel = _kernels(module).flip(0, 1).permute(2, 0, 1, 3, 4, 5)
+    return nn.Sequential(_conv(kernel, module), nn.PixelShuffle(2), _Crop())
+
+
+class _Crop(nn.Module):
+    """[N, C, H, W] without its outermost pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., 1:-1, 1:-1]
+
+
+PASSES: dict[str, Pass] = {rewrite.__name__: rewrite for rewrite in (fold_norms, deconvs_as_conv2, deconvs_as_conv3)}

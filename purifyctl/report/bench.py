@@ -22,6 +22,12 @@ def show_bench(figures: Mapping[str, Any]) -> None:
     where = f"{here['processor']}, {here['cores']} cores" + (f", {figures['gpu']}" if figures["gpu"] else "")
     networks = " + ".join(bundle["networks"].values())
     console.note(f"{networks}; {bundle['backend']} {bundle['precision']}; {bundle['image_size']} pixels; {where}")
+    if bundle["candidates"]:
+        console.table(
+            "What --precision auto measured when this engine was built",
+            ("precision", "ms per image", ""),
+            [(name, f"{ms:.2f}", refused) for name, ms, refused in bundle["candidates"]],
+        )
     rows = [
         (
             str(size) + ("" if found["steady"] and found["latency"]["steady"] else ", not steady"),

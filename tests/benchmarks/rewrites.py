@@ -19,10 +19,11 @@ from pathlib import Path
 
 from torch import nn
 
-from purifyctl.bench.timing import in_turns, per_second
+from purifyctl.bench.timing import in_turns
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.backends.openvino import has_amx, supports
 from purifyctl.engine.graphs import export_onnx, purifier_graph
+from purifyctl.engine.rate import per_second
 from purifyctl.engine.rewrites import Pass, deconvs_as_conv3, fold_norms
 from purifyctl.images.synthetic import natural_images
 from purifyctl.machine import machine

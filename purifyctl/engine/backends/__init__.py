@@ -46,8 +46,8 @@ class Implementation(Protocol):
         """The library's version. Plans need the version that they were built with."""
         ...
 
-    def best_precision(self) -> EnginePrecision:
-        """The fastest precision on this machine: what `--precision auto` takes."""
+    def candidates(self) -> tuple[EnginePrecision, ...]:
+        """What `--precision auto` chooses among on this machine, by measurement. A single one is taken as it is."""
         ...
 
     def supports(self, precision: EnginePrecision) -> bool:

@@ -16,8 +16,8 @@ def version() -> str:
     return metadata.version("onnxruntime")
 
 
-def best_precision() -> EnginePrecision:
-    return "fp32"
+def candidates() -> tuple[EnginePrecision, ...]:
+    return ("fp32",)
 
 
 def supports(precision: EnginePrecision) -> bool:

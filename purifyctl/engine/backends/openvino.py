@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from purifyctl.config import EnginePrecision
+from purifyctl.config import EnginePrecision, is_bf16
 from purifyctl.engine.backends import Batch
+from purifyctl.engine.tensors import KEPT_IN_FP32, PROBABILITIES, SCORES
 from purifyctl.errors import BackendError
 from purifyctl.machine import cpu_flags, hush_libraries
 
@@ -25,14 +26,17 @@ def version() -> str:
     return metadata.version("openvino")
 
 
-def best_precision() -> EnginePrecision:
-    """BF16 with AMX, otherwise FP32: AVX-512's BF16 is slower than FP32 (docs/adr/0004)."""
-    return "bf16" if has_amx() else "fp32"
+def candidates() -> tuple[EnginePrecision, ...]:
+    """FP32, and what this CPU has instructions for. They do not tell which is the fastest (docs/adr/0031)."""
+    wanted: tuple[EnginePrecision, ...] = ("fp32", "bf16")
+    if cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        wanted = (*wanted, "int8", "int8-bf16")
+    return tuple(precision for precision in wanted if supports(precision))
 
 
 def supports(precision: EnginePrecision) -> bool:
     """BF16 needs AVX-512 BF16 or AMX."""
-    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or precision != "bf16"
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") or not is_bf16(precision)
 
 
 def rewrites(precision: EnginePrecision) -> "tuple[Pass, ...]":
@@ -42,8 +46,13 @@ def rewrites(precision: EnginePrecision) -> "tuple[Pass, ...]":
     return (fold_norms, deconvs_as_conv3) if precision == "bf16" and has_amx() else (fold_norms,)
 
 
-def open_runner(file: Path, *, precision: EnginePrecision, image_size: int, batch_size: int) -> "OpenVINORunner":
-    return OpenVINORunner(file, precision=precision, image_size=image_size, batch_size=batch_size)
+def open_runner(
+    file: Path, *, precision: EnginePrecision, image_size: int, batch_size: int
+) -> "OpenVINORunner | SureRunner":
+    runner = OpenVINORunner(file, precision=precision, image_size=image_size, batch_size=batch_size)
+    if not is_bf16(precision) or PROBABILITIES not in runner.outputs:
+        return runner
+    return SureRunner(runner, OpenVINORunner(file, precision="fp32", image_size=image_size, batch_size=1))
 
 
 def has_amx() -> bool:
@@ -69,11 +78,52 @@ def _library() -> Any:
     return openvino
 
 
+# Two classes whose probabilities differ by less than this in BF16 may change places in FP32 (docs/adr/0031)
+UNSURE = 0.05
+
+
+def _keep_in_fp32(model: Any) -> None:
+    """Mark the operators that the graph's metadata names, so that OpenVINO does not compute them in BF16."""
+    where = ["framework", KEPT_IN_FP32]
+    if not model.has_rt_info(where):
+        return
+    names = set(model.get_rt_info(where).astype(str).split())
+    mark = _mark()
+    for node in model.get_ops():
+        if node.get_friendly_name().split("/")[0] in names and node.get_type_name() != "Constant":
+            node.set_rt_info(mark, _MARK)
+
+
+_MARK = "DisablePrecisionConversion_0"
+_MARKED = """<net name="marked" version="11"><layers>
+<layer id="0" name="x" type="Parameter" version="opset1"><data shape="1" element_type="f32"/>
+<output><port id="0" precision="FP32"><dim>1</dim></port></output></layer>
+<layer id="1" name="marked" type="Abs" version="opset1">
+<rt_info><attribute name="DisablePrecisionConversion" version="0" value="dynamic:f16"/></rt_info>
+<input><port id="0" precision="FP32"><dim>1</dim></port></input>
+<output><port id="1" precision="FP32"><dim>1</dim></port></output></layer>
+<layer id="2" name="y" type="Result" version="opset1">
+<input><port id="0" precision="FP32"><dim>1</dim></port></input></layer>
+</layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+<edge from-layer="1" from-port="1" to-layer="2" to-port="0"/></edges></net>"""
+
+
+@functools.cache
+def _mark() -> Any:
+    """What OpenVINO's own format writes beside an operator that must not be computed in fewer bits.
+
+    Python cannot make it, but it can be read from such a model and given to other operators.
+    """
+    marked = core().read_model(_MARKED.encode(), _library().Tensor(np.zeros(1, np.uint8)))
+    return next(node for node in marked.get_ops() if node.get_friendly_name() == "marked").get_rt_info()[_MARK]
+
+
 class OpenVINORunner:
     """Runs an ONNX graph. A batch is cut into slices, which idle requests take; the last one is padded. So an image's
     result never depends on how many came with it, and few images take little time.
 
-    With `precision` "bf16" it computes an FP32 graph in BF16. It refuses a CPU that has no BF16.
+    If `precision` has BF16 in it, it computes an FP32 graph in BF16, except the layers that the graph says stay in FP32
+    (`purifyctl.engine.kept`). It refuses a CPU that has no BF16.
     """
 
     device_id: int | None = None
@@ -84,7 +134,7 @@ class OpenVINORunner:
             raise BackendError("This CPU has no BF16.", hint="build the engine with --precision fp32")
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "f32",
             # Two networks share the cores: with pinned threads, one network's would queue behind the other's.
             "ENABLE_CPU_PINNING": "NO",
         }
@@ -92,6 +142,10 @@ class OpenVINORunner:
         try:
             model = core().read_model(file)
             model.reshape([self._slice, image_size, image_size, 3])
+            self.outputs = tuple(output.any_name for output in model.outputs)
+            if is_bf16(precision) and SCORES not in self.outputs:  # a gate's thresholds belong to its scores in FP32
+                options["INFERENCE_PRECISION_HINT"] = "bf16"
+                _keep_in_fp32(model)
             self._model = core().compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO refuses {file}: {error}") from None
@@ -149,3 +203,32 @@ def _finished(running: deque[tuple[Any, int]], results: list[Batch]) -> Any:
         place[:] = made[: len(place)]
     running.popleft()
     return request
+
+
+class SureRunner:
+    """A classifier in BF16 that computes an image again in FP32 if its two most likely classes lie close together.
+
+    What an image gets depends on that image alone, not on those that came with it.
+    """
+
+    device_id: int | None = None
+
+    def __init__(self, quick: OpenVINORunner, exact: OpenVINORunner) -> None:
+        self._quick, self._exact = quick, exact
+        self.concurrency = quick.concurrency
+        self._which = quick.outputs.index(PROBABILITIES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def infer(self, images: Batch) -> tuple[Batch, ...]:
+        outputs = self._quick.infer(images)
+        best = np.partition(outputs[self._which], -2, axis=1)[:, -2:]
+        unsure = np.flatnonzero(best[:, 1] - best[:, 0] < UNSURE)
+        if len(unsure):
+            for output, exact in zip(outputs, self._exact.infer(images[unsure]), strict=True):
+                output[unsure] = exact
+        return outputs

@@ -26,8 +26,8 @@ def version() -> str:
     return str(load(NAME).trt.__version__)
 
 
-def best_precision() -> EnginePrecision:
-    return "fp16"
+def candidates() -> tuple[EnginePrecision, ...]:
+    return ("fp16",)
 
 
 def supports(precision: EnginePrecision) -> bool:

@@ -15,11 +15,11 @@ from purifyctl.engine.backends.cuda import CudaRunner, current_gpu
 from purifyctl.engine.backends.torch import read_program, rewrites, version
 from purifyctl.errors import BackendError
 
-__all__ = ["best_precision", "open_runner", "rewrites", "supports", "version"]
+__all__ = ["candidates", "open_runner", "rewrites", "supports", "version"]
 
 
-def best_precision() -> EnginePrecision:
-    return "fp16"
+def candidates() -> tuple[EnginePrecision, ...]:
+    return ("fp16",)
 
 
 def supports(precision: EnginePrecision) -> bool:
