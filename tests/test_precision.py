@@ -65,7 +65,7 @@ def test_auto_never_takes_a_candidate_that_does_not_agree_with_torch_however_fas
 
 @pytest.mark.slow
 def test_each_form_of_transposed_convolutions_is_a_candidate(tmp_path: Path) -> None:
-    checkpoint = tiny.checkpoint(tmp_path / "run", NetworkConfig(kind="unet", width=4, depth=3))
+    checkpoint = tiny.checkpoint(tmp_path / "run", NetworkConfig(kind="unet", width=4, depth=5))
     config = replace(CONFIG, classifier="")
     built = build_engine(config, checkpoint, tmp_path / "bundle", auto=True).manifest
     forms = {one.rewrites[1:] for one in built.candidates if one.precision == "fp32"}
