@@ -9,7 +9,7 @@ WINDOW_S = 1.0  # seconds; a window holds at least one call
 
 
 def per_second(call: Callable[[], Any], threads: int = 1, *, seconds: float = WINDOW_S) -> float:
-    """Calls per second from so many threads, over one window, after one call that does not count."""
+    """Calls per second from this number of threads, over one window, after one call that does not count."""
     call()
     with ThreadPoolExecutor(threads) as pool:
         return rate(call, threads, pool, seconds)

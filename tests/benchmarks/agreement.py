@@ -60,8 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         purified: dict[EnginePrecision, Pixels] = {}
-        wanted: list[EnginePrecision] = ["fp32", *(arguments.precision or ("fp16", "bf16", "int8", "int8-bf16"))]
-        for precision in wanted:
+        precisions: list[EnginePrecision] = ["fp32", *(arguments.precision or ("fp16", "bf16", "int8", "int8-bf16"))]
+        for precision in precisions:
             export_purifier(precision, folder / f"{precision}.onnx")
             purified[precision] = infer(folder / f"{precision}.onnx", precision, images)
             off = np.abs(purified[precision].astype(int) - purified["fp32"])
@@ -69,13 +69,13 @@ def main() -> None:
         for given in arguments.classifier:
             kind, weights = given.split("=", 1)
             classifier, files = load_classifier(kind, weights), {}
-            for typed in ("fp32", "fp16") if "fp16" in wanted else ("fp32",):
+            for typed in ("fp32", "fp16") if "fp16" in precisions else ("fp32",):
                 files[typed] = folder / f"classifier-{typed}.onnx"
                 export_onnx(classifier_graph(classifier, typed), files[typed], SIZE)
             index = {wnid: i for i, wnid in enumerate(imagenet_labels().wnids)}
             truth = np.array([index.get(wnid, -1) for wnid in wnids])
             expected = infer(files["fp32"], "fp32", purified["fp32"]).argmax(1)
-            for precision in wanted:
+            for precision in precisions:
                 alone = ALONE.get(precision, precision)
                 typed = "fp16" if precision == "fp16" else "fp32"
                 for what, kind_of_classifier, purify in (

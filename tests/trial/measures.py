@@ -82,7 +82,7 @@ def _few(out: Path) -> Path:
 def _config(backend: BackendName, device: str) -> EngineConfig:
     return EngineConfig(
         backend=backend,
-        precision=implementation(backend).best_precision(),
+        precision=implementation(backend).candidates()[0],
         batch_size=BATCH[device],
         targets=(gpu_capability(),) if BACKENDS[backend].plans == "ahead" else (),
         classifier=CLASSIFIER,

@@ -47,7 +47,7 @@ class Implementation(Protocol):
         ...
 
     def candidates(self) -> tuple[EnginePrecision, ...]:
-        """What `--precision auto` chooses among on this machine, by measurement. A single one is taken as it is."""
+        """What `--precision auto` chooses among on this machine, by measurement. A single one is taken without it."""
         ...
 
     def supports(self, precision: EnginePrecision) -> bool:

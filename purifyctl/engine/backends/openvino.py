@@ -28,10 +28,10 @@ def version() -> str:
 
 def candidates() -> tuple[EnginePrecision, ...]:
     """FP32, and what this CPU has instructions for. They do not tell which is the fastest (docs/adr/0031)."""
-    wanted: tuple[EnginePrecision, ...] = ("fp32", "bf16")
+    possible: tuple[EnginePrecision, ...] = ("fp32", "bf16")
     if cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
-        wanted = (*wanted, "int8", "int8-bf16")
-    return tuple(precision for precision in wanted if supports(precision))
+        possible = (*possible, "int8", "int8-bf16")
+    return tuple(precision for precision in possible if supports(precision))
 
 
 def supports(precision: EnginePrecision) -> bool:
