@@ -12,9 +12,7 @@ class EngineConfig:
     """An engine recipe: what `purifyctl build-engine` makes from a checkpoint."""
 
     backend: BackendName = DEFAULT_BACKEND  # what runs it
-    precision: EnginePrecision = (
-        "fp32"  # of the purifier; the classifier's too, except that INT8 is for the purifier alone
-    )
+    precision: EnginePrecision = "fp32"  # of the purifier; the classifier's too, except that INT8 is the purifier's
     image_size: int = 0  # pixels; side of the square that is purified; 0: the classifier's own
     batch_size: int = 16  # images per engine call; TensorRT pads smaller batches
     targets: tuple[str, ...] = ()  # GPUs for tensorrt-rtx, such as "SM86"; empty: all that it knows
