@@ -20,7 +20,7 @@ from PIL import Image
 from purifyctl.bench.engine import matrix_product, on_device
 from purifyctl.bench.peers import networks_of, peer
 from purifyctl.bench.stages import ceiling, stages
-from purifyctl.bench.timing import in_turns, per_second
+from purifyctl.bench.timing import in_turns
 from purifyctl.config import BACKENDS, BackendName, EngineConfig
 from purifyctl.config.classifier import CLASSIFIER, WEIGHTS
 from purifyctl.engine.backends import implementation, to_host
@@ -28,6 +28,7 @@ from purifyctl.engine.build import build_engine
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.chain import open_chain
 from purifyctl.engine.parity import LEAST
+from purifyctl.engine.rate import per_second
 from purifyctl.errors import PurifyctlError
 from purifyctl.images import Decoder, GpuJpegEncoder
 from purifyctl.machine import gpu_capability
