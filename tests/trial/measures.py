@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from purifyctl.bench.engine import matrix_product, on_device
-from purifyctl.bench.peers import networks_of, peer
+from purifyctl.bench.networks import networks_of
+from purifyctl.bench.peers import peer
 from purifyctl.bench.stages import ceiling, stages
 from purifyctl.bench.timing import in_turns
 from purifyctl.config import BACKENDS, BackendName, EngineConfig
