@@ -264,3 +264,11 @@ def test_every_environment_variable_of_ours_is_in_the_reference() -> None:
     ours = set(re.findall(r"\bPURIFYCTL_[A-Z]+\b", source))
     assert len(ours) >= 2
     assert ours <= said
+
+
+def test_each_decision_has_a_number_of_its_own_that_its_title_says() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("0*.md"))
+    numbers = [int(page.name[:4]) for page in pages]
+    assert numbers == list(range(1, len(pages) + 1))
+    for page, number in zip(pages, numbers, strict=True):
+        assert page.read_text().startswith(f"# {number}. "), page.name
