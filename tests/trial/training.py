@@ -5,6 +5,7 @@ python -m tests.trial.training --device cuda --out gpu-trial
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def main() -> int:
     given = parser.parse_args()
     out, minutes = given.out, MINUTES[given.device]
     figures, file = Figures(out, "training"), recipe(out, given.device)
+    shutil.rmtree(out / TRAINED, ignore_errors=True)  # of an earlier trial
     first, result, seconds = call(out, file, given.device, interrupted=True)
     stopped_at = int(result.get("steps", 0))
     figures.add(
