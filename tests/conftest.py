@@ -35,8 +35,19 @@ SHARED = Path(os.environ["PURIFYCTL_CACHE"]).parent  # by all processes of this 
 # Files whose tests take longest come first, so that no worker is left alone with one of them at the end.
 LONGEST = (
     *("trial", "documented_commands", "cluster", "cli", "engine", "evaluation", "extending", "run_faults"),
-    *("training_recipes", "wheel", "run_rows", "gradient_attacks", "cluster_fresh", "training_resume", "training_phases", "training_runs"),
-    *("fit", "doctor", "docs", "tensorrt_build", "run_whole", "run", "web", "run_grows"),
+    *("training_recipes", "wheel", "run_rows", "gradient_attacks", "cluster_fresh", "training_resume"),
+    *(
+        "training_phases",
+        "training_runs",
+        "fit",
+        "doctor",
+        "docs",
+        "tensorrt_build",
+        "run_whole",
+        "run",
+        "web",
+        "run_grows",
+    ),
 )
 
 

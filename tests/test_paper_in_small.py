@@ -148,7 +148,8 @@ def test_the_command_does_all_of_it_and_a_second_call_nothing_again(
     assert "Table 5" in (out / "tables.md").read_text()
     assert "away from class" in (out / "readings.md").read_text()
     for number in (6, 7, 8):
-        assert Image.open(out / f"figure-{number}.png").size[0] > 100
+        with Image.open(out / f"figure-{number}.png") as figure:
+            assert figure.width > 100
 
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
     shutil.rmtree(out / "measured" / "tests_tiny_animals-8" / "outcomes" / "clean")

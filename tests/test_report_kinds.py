@@ -92,12 +92,13 @@ def test_a_damaged_folder_is_an_expected_failure(mark: str, tmp_path: Path) -> N
         write_report_of(tmp_path)
 
 
-def test_the_command_says_which_page_it_wrote(tmp_path: Path) -> None:
+def test_the_command_says_which_page_it_wrote(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "records").mkdir()
     settings = {"ladder": ["clean"], "photographs": {"n": 5}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     page = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(page), "--verbose"])
     assert done.exit_code == 0
-    assert f"Page about the evaluation, not finished: {page}" in " ".join(done.output.split())
+    said = done.output + capfd.readouterr().err  # under --verbose the console takes the process's own stderr
+    assert f"Page about the evaluation, not finished: {page}" in " ".join(said.split())
     assert "0 of 1 rungs have rows; 5 photographs are to be attacked" in Page(page).text

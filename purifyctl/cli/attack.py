@@ -35,7 +35,7 @@ def attack(
         said += [f"  {row.path}: {row.status}. {row.error or ''}".rstrip() for row in result.failed]
         if n > len(result.failed):
             said.append(f"  and {n - len(result.failed):,} more: {out / ATTACK_ROWS} gives each reason")
-        console.warn("\n".join(said))
+        console.warn(*said)
     console.note(describe(result.manifest))
     console.note(f"Images: {out / 'images'}")
     console.result(result.manifest)

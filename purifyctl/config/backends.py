@@ -7,7 +7,14 @@ else (what recipes accept, what the command line offers, what doctor looks for) 
 from dataclasses import dataclass
 from typing import Literal
 
-BackendName = Literal["openvino", "onnxruntime", "torch-cpu", "torch-cuda", "tensorrt", "tensorrt-rtx"]
+BackendName = Literal[
+    "openvino",
+    "onnxruntime",
+    "torch-cpu",
+    "torch-cuda",
+    "tensorrt",
+    "tensorrt-rtx",
+]
 # int8 is for the purifier alone: the rest is in FP32, or with int8-bf16 in BF16
 EnginePrecision = Literal["fp32", "fp16", "bf16", "int8", "int8-bf16"]
 GraphKind = Literal["onnx", "torch"]  # an ONNX file, or a program of torch.export

@@ -181,7 +181,10 @@ def _asked_for() -> dict[str, str]:
 
 
 def _is_here(name: str, asked_for: Mapping[str, str]) -> bool:
-    from pip._vendor.packaging.requirements import Requirement  # pip is all that a bare machine has
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # pip is all that a bare machine has
+        from pip._vendor.packaging.requirements import Requirement
 
     try:
         version = metadata.version(name)
