@@ -29,7 +29,8 @@ def global_states() -> tuple[object, ...]:
 
 
 def test_every_kind_of_attack_that_a_configuration_can_name_is_tested_here() -> None:
-    assert set(EVERY_ATTACK) == {attack.kind for attack in ATTACKS}  # what the command line offers, too
+    listed = {attack.kind for attack in ATTACKS}  # what the command line offers, too
+    assert set(EVERY_ATTACK) == listed, "EVERY_ATTACK in tests/attacked.py has a line for each attack"
 
 
 @pytest.mark.parametrize("kind", EVERY_ATTACK)

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,6 +16,7 @@ from tests import tiny
 COMPRESSIONS: tuple[Compression, ...] = ("fast", "small")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4]), st.integers(0, 2**32 - 1))
 def test_a_png_holds_the_pixels_bit_for_bit(height: int, width: int, channels: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
@@ -40,7 +41,8 @@ def test_more_chunks_stand_before_the_pixels_of_a_png() -> None:
 def test_small_files_are_smaller_and_lossless_ones_hold_the_same_pixels(record: Format) -> None:
     image = np.asarray(tiny.photograph((256, 256)).convert("RGB"))
     fast, small = (bytes(encode(image, record.name, compression)) for compression in COMPRESSIONS)
-    assert len(small) < len(fast)
+    if record.small is not None:  # otherwise both are the same file
+        assert len(small) < len(fast)
     if record.lossless:
         for data in (fast, small):
             with Image.open(io.BytesIO(data)) as opened:

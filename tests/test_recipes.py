@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from purifyctl.config.formats import FORMAT
 from purifyctl.config.recipes import Kind, built_in, find_recipe
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError
@@ -99,7 +100,7 @@ def offered(line: str, cwd: Path = ROOT) -> list[str]:
         ("purifyctl build-engine i", ["imagenet-fp16", "int8"]),
         ("purifyctl build-engine --backend tensorrt", ["tensorrt", "tensorrt-rtx"]),
         ("purifyctl attack photos --out x --attack au", ["autoattack"]),
-        ("purifyctl run photos --out clean --format ", ["png", "webp", "jpeg", "none"]),
+        ("purifyctl run photos --out clean --format ", [*FORMAT, "none"]),
         ("purifyctl re", ["report"]),
         ("purifyctl run photos --images", ["--images-to"]),
     ],

@@ -30,7 +30,7 @@ class Attack:
     cost: float = 1.0
     steps_are: str = "gradient steps"  # what `--steps` counts; random moves do not count
     fixed_steps: bool = False  # `--steps` cannot change it, and its name in reports has no number
-    can_restart: bool = False  # it starts at random, so that `--restarts` can keep the best of several
+    can_restart: bool = False  # it starts at a random place, so that `--restarts` can keep the best of several
     can_average: bool = False  # `--eot` can average its gradients over several passes
     can_be_targeted: bool = False  # it can move towards a class
     budget_per_image: bool = False  # it also takes one eps for each image: [N, 1, 1, 1]
