@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -84,7 +84,7 @@ class Counter:
         count = self.what + (f" {self.done:,}/{self.total:,}" if self.total else "")
         more = "  ".join(filter(None, (failed, rate, text)))
         width = console.stderr().width
-        room = max(0, width - len(count) - _bar_width(width) - TIME - GAPS)
+        room = max(0, width - len(count) - (_bar_width(width) if self.total else 1) - TIME - GAPS)
         return {
             "ends": None if left_s is None else time.monotonic() + left_s,
             "count": count,
@@ -127,7 +127,7 @@ def progress(total: int, what: str, *, done: int = 0, rated: bool = True, waits:
     screen = console.stderr()
     columns = (
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=_bar_width(screen.width)),
+        BarColumn(bar_width=_bar_width(screen.width)) if total else SpinnerColumn("line"),  # no share to show
         _Left(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[more]}", markup=False, table_column=Column(no_wrap=True)),
     )

@@ -103,6 +103,19 @@ def test_the_verdict_gives_accuracy_before_and_after_and_names_the_clearest_chan
     assert verdict(summary | {"finished": False}).startswith("Not finished: 27 of 27 inputs. 12 of 20")
 
 
+def test_the_last_lines_count_in_plain_words_and_give_no_rate_where_nothing_was_purified(
+    result: tuple[Path, RunResult], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, done = result
+    call = {**done.summary["this_call"], "rows": 26}
+    show_summary({**done.summary, "this_call": call}, out)
+    said = capsys.readouterr().out
+    assert "(1 was done before)" in said
+    assert "images/s" in said
+    show_summary({**done.summary, "failed": {**done.summary["failed"], "n": 27}}, out)
+    assert "images/s" not in capsys.readouterr().out
+
+
 def test_quiet_names_failures_and_nothing_else(
     result: tuple[Path, RunResult], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

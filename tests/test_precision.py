@@ -100,7 +100,9 @@ def test_the_table_says_what_was_taken_what_it_gains_and_why_a_faster_one_was_no
             Candidate("fp32", fold, 10.0),
         )
     )
-    assert "auto takes bf16, deconvs as conv2: 5.0 ms per image on this machine, 2.00 times as fast as fp32" in said
+    assert (
+        "best precision on this machine is bf16, deconvs as conv2: 5.0 ms per image, 2.00 times as fast as fp32" in said
+    )
     assert "Others: fp32 10.0." in said
     assert "Faster, but refused: int8-bf16 4.0 (it has top1_agreement 0.9)." in said
 

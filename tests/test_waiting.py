@@ -57,6 +57,23 @@ def test_a_bar_fits_on_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @both_widths
+def test_work_of_unknown_length_says_what_is_done_now_in_whole_words(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = terminal(width, monkeypatch)
+    with working("building the engine") as shown:
+        for now in (
+            "torch computes the reference",
+            "finding INT8 ranges of purifier",
+            "comparing int8-bf16 with torch",
+        ):
+            shown.show(now)
+            time.sleep(0.25)
+            (line,) = screen.lines()
+            assert line.endswith(now)
+
+
+@both_widths
 def test_what_is_under_way_moves_the_bar_and_is_not_counted(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(width, monkeypatch)
     shown = []

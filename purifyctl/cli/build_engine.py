@@ -46,6 +46,6 @@ def build_engine(
     bundle = build_chosen(options, file)
     console.note(f"Built {bundle.path} in {bundle.manifest.build_s} s. SHA-256 of its manifest: {bundle.sha256}")
     console.note(*bundle.manifest.parity.lines())
-    for line in filter(None, (bundle.manifest.fit, bundle.manifest.misfit)):
-        console.note(line)
+    if misfit := bundle.manifest.misfit:
+        console.note(misfit)
     console.result({"bundle": str(bundle.path), "sha256": bundle.sha256, "manifest": to_dict(bundle.manifest)})

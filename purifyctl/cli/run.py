@@ -78,7 +78,7 @@ def run(
         return
     result = run_source(source, bundle, out, options)
     show_summary(result.summary, out)
-    for line in filter(None, (bundle.manifest.fit, bundle.manifest.misfit if options.classify else "")):
-        console.note(line)
+    if options.classify and (misfit := bundle.manifest.misfit):
+        console.note(misfit)
     console.result(result.summary)
     raise typer.Exit(result.exit_code)

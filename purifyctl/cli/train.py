@@ -69,7 +69,8 @@ def train(
             console.warn(
                 "It is no better than the purifier that it started from. More minutes or photographs may help."
             )
-        console.note(f"{result.steps} steps in {result.seconds:.0f} s. Checkpoint: {result.checkpoint}")
+        steps = "1 step" if result.steps == 1 else f"{result.steps:,} steps"
+        console.note(f"{steps} in {console.duration(result.seconds)}. Checkpoint: {result.checkpoint}")
         if not result.interrupted:
             console.note(f"Next: {build_command(config, folder)}")
         console.result(

@@ -71,13 +71,13 @@ def keep(drafts: Drafts, candidates: tuple[Candidate, ...]) -> None:
 def _timed(drafts: Drafts, precision: EnginePrecision, form: tuple[str, ...]) -> Candidate | None:
     """A candidate with its time; None: the backend refuses it."""
     found = Candidate(precision, form, 0.0)
-    drafts.shown.show(f"timing {found}")
     config = drafts.config
     images = np.resize(drafts.photographs, (config.batch_size, *drafts.photographs.shape[1:]))
     with tempfile.TemporaryDirectory(dir=drafts.folder) as name, ExitStack() as stack:
         folder = Path(name)
         try:
             drafts.write(precision, form, folder)
+            drafts.shown.show(f"timing {found}")
             runners = {
                 network: stack.enter_context(
                     open_runner(

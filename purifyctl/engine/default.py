@@ -84,7 +84,7 @@ def _built_once(config: EngineConfig) -> Bundle:
 
 def _takes(config: EngineConfig) -> str:
     """How long a build takes, about."""
-    return "about a minute" if BACKENDS[config.backend].plans == "none" else "some minutes"
+    return "about a minute, longer on a busy machine" if BACKENDS[config.backend].plans == "none" else "some minutes"
 
 
 def _kept_in() -> dict[str, Path]:

@@ -77,7 +77,7 @@ def describe(candidates: Sequence[Candidate]) -> str:
     others = ", ".join(f"{one} {one.ms_per_image:.1f}" for one in candidates if one != taken and not one.refused)
     refused = "; ".join(f"{one} {one.ms_per_image:.1f} ({one.refused})" for one in candidates if one.refused)
     return (
-        f"auto takes {taken}: {taken.ms_per_image:.1f} ms per image on this machine{gain}."
+        f"The best precision on this machine is {taken}: {taken.ms_per_image:.1f} ms per image{gain}."
         + (f" Others: {others}." if others else "")
         + (f" Faster, but refused: {refused}." if refused else "")
     )

@@ -116,8 +116,9 @@ def _cost(summary: Mapping[str, Any]) -> str:
         return f"{summary['rows']:,} of {summary['inputs']:,} inputs; {made_with}."
     text = f"{call['rows']:,} {_plural(call['rows'], 'input')} in {console.duration(call['elapsed_s'])}"
     if call["rows"] < summary["rows"]:
-        text += f" ({summary['rows'] - call['rows']:,} were done before)"
-    if call["images_per_s"] and call["rows"] > 1:
+        before = summary["rows"] - call["rows"]
+        text += f" ({before:,} {'was' if before == 1 else 'were'} done before)"
+    if call["images_per_s"] and call["rows"] > 1 and summary["failed"]["n"] < summary["rows"]:
         text += f": {call['images_per_s']:g} images/s, after {console.duration(call['startup_s'])} to start"
     return f"{text}; {made_with}."
 
