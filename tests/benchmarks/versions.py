@@ -1,9 +1,10 @@
 """Whether this version is as fast as another one: `run` over the same photographs, in turns.
 
-    python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500]
+    python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500] [--this="--no-compare"]
 
-Both run with the packages of this environment. Each builds its own engine first. It prints images/s of each round, the
-median of the rounds' ratios (this version divided by the other), and how long `purifyctl --help` takes in both.
+Both run with the packages of this environment. Each builds its own engine first. It prints images/s of each round and
+the seconds of the whole call, the medians of the rounds' ratios (this version divided by the other), and how long
+`purifyctl --help` takes in both. `--this` gives this version's `run` further words.
 """
 
 import argparse
@@ -44,7 +45,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--this", default="", help="further words for this version's run")
     given = parser.parse_args()
+    further = {"this": given.this.split(), "other": []}
     versions = {"this": ROOT, "other": given.other.resolve()}
     with tempfile.TemporaryDirectory() as name:
         folders = {kind: Path(name) / kind for kind in versions}
@@ -52,18 +55,23 @@ def main() -> None:
             folder.mkdir()
             purifyctl(versions[kind], folder, "build-engine", "--out", "engine", *LITE0)
         speeds: dict[str, list[float]] = {kind: [] for kind in versions}
+        clock: dict[str, list[float]] = {kind: [] for kind in versions}
         helps: dict[str, list[float]] = {kind: [] for kind in versions}
         for i in range(given.rounds):
             for kind in sorted(versions, reverse=bool(i % 2)):  # neither is always the first
                 words = ("run", given.photos.resolve(), "--out", f"out-{i}", "--engine", "engine")
-                purifyctl(versions[kind], folders[kind], *words, "--limit", given.limit)
+                seconds = purifyctl(versions[kind], folders[kind], *words, "--limit", given.limit, *further[kind])
+                clock[kind].append(seconds)
                 summary = json.loads((folders[kind] / f"out-{i}" / "summary.json").read_text())
                 speeds[kind].append(summary["this_call"]["images_per_s"])
                 helps[kind].append(purifyctl(versions[kind], folders[kind], "--help"))
     ratios = [one / other for one, other in zip(speeds["this"], speeds["other"], strict=True)]
     for kind in versions:
         print(f"{kind}: {', '.join(f'{speed:.1f}' for speed in speeds[kind])} images/s; ", end="")
+        print(f"{', '.join(f'{seconds:.1f}' for seconds in clock[kind])} s in all; ", end="")
         print(f"--help in {statistics.median(helps[kind]):.2f} s")
+    by_clock = [other / one for one, other in zip(clock["this"], clock["other"], strict=True)]
+    print(f"in all, the other's seconds by this one's: {statistics.median(by_clock):.3f}")
     print(f"this version by the other: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
