@@ -38,7 +38,7 @@ def test_a_source_without_pictures_is_refused_and_what_it_holds_is_said(tmp_path
     with pytest.raises(ConfigError, match=r"holds no pictures\."):
         list_images(tmp_path)
     (tmp_path / "a.xml").touch()
-    with pytest.raises(ConfigError, match=r"holds no pictures that are not left out: no pictures: 1 \(a\.xml\)"):
+    with pytest.raises(ConfigError, match=r"holds no pictures to take\. Left out: no pictures: 1 \(a\.xml\)"):
         list_images(tmp_path)
     with pytest.raises(ConfigError, match="no folder or file"):
         list_images(tmp_path / "missing")

@@ -110,7 +110,7 @@ def write_plan(
         elif earlier is None:
             said = described(about().get("left_out", {}))
             raise ConfigError(
-                f"The source holds no pictures{f' that are not left out: {said}' if said else ''}.", hint="check SRC"
+                f"The source holds no pictures{f' to take. Left out: {said}' if said else ''}.", hint="check SRC"
             )
     finally:
         temporary.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def list_images(
     said = described(choice.left_out.facts())
     if not images:
         raise ConfigError(
-            f"{source} holds no pictures{f' that are not left out: {said}' if said else ''}.",
+            f"{source} holds no pictures{f' to take. Left out: {said}' if said else ''}.",
             hint="check the path and the globs",
         )
     if said:
