@@ -1,6 +1,6 @@
 """The graphs that the tests of the backends for GPUs build and run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,18 @@ def graph(network: str, precision: Precision) -> nn.Module:
     return purifier_graph(tiny.purifier(unet if network == "unet" else tiny.NETWORK), precision)
 
 
+def written(folder: Path, write: Callable[[nn.Module, Path, int], None], ending: str) -> dict[str, Path]:
+    """A file of every network in FP16, by the network's name."""
+    files = {network: folder / f"{network}.{ending}" for network in NETWORKS}
+    for network, file in files.items():
+        write(graph(network, "fp16"), file, tiny.SIZE)
+    return files
+
+
 @pytest.fixture(scope="module")
 def onnx_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every network in FP16. Read only."""
-    folder = tmp_path_factory.mktemp("onnx")
-    for network in NETWORKS:
-        export_onnx(graph(network, "fp16"), folder / f"{network}.onnx", tiny.SIZE)
-    return {network: folder / f"{network}.onnx" for network in NETWORKS}
+    return written(tmp_path_factory.mktemp("onnx"), export_onnx, "onnx")
 
 
 def check(made: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> None:

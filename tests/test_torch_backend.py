@@ -18,17 +18,14 @@ from purifyctl.errors import BackendError, BundleError, ConfigError
 from purifyctl.images.synthetic import natural_images
 from tests import tiny
 from tests.damage import changed, edit
-from tests.gpu_graphs import BATCH, NETWORKS, check, graph
+from tests.gpu_graphs import BATCH, NETWORKS, check, graph, written
 from tests.kills import ROOT, command, harass
 
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every network in FP16. Read only."""
-    folder = tmp_path_factory.mktemp("programs")
-    for network in NETWORKS:
-        export_program(graph(network, "fp16"), folder / f"{network}.pt2", tiny.SIZE)
-    return {network: folder / f"{network}.pt2" for network in NETWORKS}
+    return written(tmp_path_factory.mktemp("programs"), export_program, "pt2")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """What `--precision auto` chooses among: precisions and forms of the purifier, timed on this machine.
 
-The times are kept in the user's cache, by machine, library version and networks (docs/adr/0031).
+The times are kept in the user's cache, by machine, library version and networks (docs/adr/0034).
 """
 
 import hashlib

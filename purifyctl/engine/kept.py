@@ -1,7 +1,7 @@
 """Which layers of a purifier stay in FP32 when the rest computes in BF16: the first one and the last one.
 
 BF16 has eight significant bits. The first layer sees the picture, small differences on top of large values, and the
-last one writes the correction: there rounding costs most (docs/adr/0031). The graph's metadata names the operators that
+last one writes the correction: there rounding costs most (docs/adr/0034). The graph's metadata names the operators that
 stay, and the backend reads it from there.
 """
 

@@ -27,7 +27,7 @@ def version() -> str:
 
 
 def candidates() -> tuple[EnginePrecision, ...]:
-    """FP32, and what this CPU has instructions for. They do not tell which is the fastest (docs/adr/0031)."""
+    """FP32, and what this CPU has instructions for. They do not tell which is the fastest (docs/adr/0034)."""
     possible: tuple[EnginePrecision, ...] = ("fp32", "bf16")
     if cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         possible = (*possible, "int8", "int8-bf16")
@@ -78,7 +78,7 @@ def _library() -> Any:
     return openvino
 
 
-# Two classes whose probabilities differ by less than this in BF16 may change places in FP32 (docs/adr/0031)
+# Two classes whose probabilities differ by less than this in BF16 may change places in FP32 (docs/adr/0034)
 UNSURE = 0.05
 
 
