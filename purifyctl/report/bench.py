@@ -95,7 +95,7 @@ def _plot_engine(figures: Mapping[str, Any], axes: Axes) -> None:
     axes.set_ylabel("images per second")
     axes.set_title(f"the networks alone: {bundle['backend']}, {bundle['image_size']} pixels", fontsize=11)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower right")
 
 
 def _plot_run(figures: Mapping[str, Any], axes: Axes) -> None:
