@@ -12,6 +12,7 @@ from purifyctl.errors import ConfigError, WeightsError
 from purifyctl.labels import Labels, imagenet_labels
 from purifyctl.photographs import read_all
 from purifyctl.sources import list_images
+from purifyctl.training.prepare import dilate_single_taps
 from purifyctl.truth import TruthFromFolder
 
 
@@ -75,6 +76,24 @@ def test_batch_norms_are_folded_where_that_changes_nothing(swapped: bool) -> Non
     fold_batch_norms(classifier)
     torch.testing.assert_close(classifier(x), before)
     assert any(isinstance(module, nn.BatchNorm2d) for module in classifier.modules()) == swapped
+
+
+def test_single_taps_are_dilated_and_classifier_and_gradients_stay_the_same() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    net = timm.create_model("mobilenetv2_050").eval()
+    x = torch.rand(2, 3, 64, 64, requires_grad=True)
+
+    def gradient() -> torch.Tensor:
+        return torch.autograd.grad(net(x).logsumexp(1).sum(), x)[0]
+
+    logits, before = net(x), gradient()
+    dilate_single_taps(net)
+    taps = {m.dilation for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)}
+    assert taps == {(2, 2)}
+    torch.testing.assert_close(net(x), logits)
+    torch.testing.assert_close(gradient(), before)
 
 
 @torch.no_grad()

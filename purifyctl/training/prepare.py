@@ -81,9 +81,23 @@ def load_classifiers(config: TrainConfig, device: torch.device) -> dict[Classifi
     if not config.classifiers:
         raise ConfigError("The recipe names no classifier.", hint="add --classifier NAME")
     loaded = {chosen: load_classifier(chosen) for chosen in config.classifiers}
+    for classifier in loaded.values():
+        dilate_single_taps(classifier)
     return {
         chosen: classifier.to(device).to(memory_format=torch.channels_last) for chosen, classifier in loaded.items()
     }
+
+
+def dilate_single_taps(net: nn.Module) -> None:
+    """Give convolutions of 1x1 pixels a dilation, which changes nothing: one tap has no distance to another.
+
+    In a process with one thread, torch computes these by its slow way if a batch holds fewer than 16 images, unless
+    they are dilated (`use_mkldnn` in torch's Convolution.cpp). The slow way takes an eighth longer for the gradients of
+    MobileNetV2.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.padding == (0, 0):
+            module.dilation = (2, 2)
 
 
 def in_square_of(classifier: Classifier, config: TrainConfig) -> TrainConfig:
