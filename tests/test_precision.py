@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from purifyctl.config import EngineConfig, EnginePrecision, NetworkConfig
 from purifyctl.engine import choice, parity
 from purifyctl.engine.backends import open_runner, openvino
 from purifyctl.engine.build import build_engine
-from purifyctl.engine.graphs import classifier_graph, export_onnx, purifier_graph
+from purifyctl.engine.graphs import classifier_graph, export_onnx, gate_graph, purifier_graph
 from purifyctl.engine.kept import keep_ends_in_fp32
 from purifyctl.engine.manifest import Candidate
 from purifyctl.engine.parity import Tolerance
 from purifyctl.engine.times import describe, times_here
+from purifyctl.gate import load_gate
 from purifyctl.images.synthetic import natural_images
+from purifyctl.shipped import shipped_gate
 from tests import tiny
 
 CONFIG = EngineConfig(image_size=tiny.SIZE, batch_size=4, classifier="tests.tiny:classifier", gate="none")
@@ -159,3 +162,13 @@ def test_a_classifier_in_bf16_computes_close_calls_again_in_fp32_whatever_lies_b
     np.testing.assert_allclose(made[unsure], exact[unsure], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(made[~unsure], quick[~unsure])
     np.testing.assert_array_equal(probabilities("bf16", images[::-1])[::-1], made)
+
+
+def test_the_first_convolution_of_a_gate_is_computed_in_whole_numbers_and_the_scores_stay(tmp_path: Path) -> None:
+    file, images = tmp_path / "gate.onnx", natural_images(8, tiny.SIZE)
+    gate = gate_graph(load_gate(shipped_gate()).net)
+    export_onnx(gate, file, tiny.SIZE)
+    with open_runner("openvino", file, precision="fp32", image_size=tiny.SIZE, batch_size=8) as runner:
+        assert [kind for _, kind in executed(runner)] == ["u8", "f32", "f32", "f32"]
+        (scores,) = runner.infer(images)
+    np.testing.assert_allclose(scores, gate(torch.from_numpy(images)).detach().numpy(), rtol=1e-4)

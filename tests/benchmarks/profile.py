@@ -1,10 +1,11 @@
 """Where the processor's time of a `run` goes: each step alone, and the whole run, in milliseconds of a core per image.
 
-    python -m tests.benchmarks.profile --photos DIR [--engine BUNDLE] [--limit 480] [--rounds 3] [--compare]
+    python -m tests.benchmarks.profile --photos DIR [--engine BUNDLE] [--limit 480] [--rounds 3] [--compare] [--gate]
 
 Processor time, and no time on a clock: it also holds on a machine that does other work. The fastest of the rounds
 counts for a step. What a whole run takes is the difference between two runs, one over a third of the photographs, so
-that starting does not count.
+that starting does not count. With `--gate`, it is a gated run over photographs that are hardly ever flagged: they are
+scored and classified, and left where they are.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,13 @@ def main() -> None:
     parser.add_argument("--engine", type=Path)
     parser.add_argument("--limit", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compare", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--compare", action="store_true")
+    what.add_argument("--gate", action="store_true")
     given = parser.parse_args()
+    options = (
+        RunOptions(gated=True, unflagged="leave", compare=False) if given.gate else RunOptions(compare=given.compare)
+    )
     bundle = load_bundle(given.engine) if given.engine else default_engine(None, None)
     full, size = bundle.manifest.batch_size, bundle.manifest.image_size
     images = list_images(given.photos)[:96]
@@ -81,16 +88,21 @@ def main() -> None:
         measure("damage check", lambda: [check_damage(one) for one in opened])
         everything = core_ms(lambda: [dali.decode(batch) for batch in batches], n, given.rounds)
         steps["decode and resize"] = everything - steps["header"] - steps["damage check"]
-        measure("purify", lambda: [chain.purify(images) for images in decoded])
         purified = [chain.purify(images)[0] for images in decoded]
+        if given.gate:
+            with bundle.open("gate") as gate:
+                measure("score", lambda: [gate.infer(images) for images in decoded])
+        else:
+            measure("purify", lambda: [chain.purify(images) for images in decoded])
         measure("classify", lambda: [chain.classify(images) for images in purified], 2 if given.compare else 1)
         answers = np.concatenate([chain.classify(images) for images in purified])
     before, after = np.concatenate(decoded), np.concatenate(purified)
-    measure("mean change", lambda: [mean_change(one, other) for one, other in zip(after, before, strict=True)])
-    measure("encode PNG", lambda: [encode(image, "png") for image in after])
-    encoded = [encode(image, "png") for image in after]
-    with tempfile.TemporaryDirectory() as folder:
-        measure("write", lambda: [(Path(folder) / f"{i}.png").write_bytes(data) for i, data in enumerate(encoded)])
+    if not given.gate:
+        measure("mean change", lambda: [mean_change(one, other) for one, other in zip(after, before, strict=True)])
+        measure("encode PNG", lambda: [encode(image, "png") for image in after])
+        encoded = [encode(image, "png") for image in after]
+        with tempfile.TemporaryDirectory() as folder:
+            measure("write", lambda: [(Path(folder) / f"{i}.png").write_bytes(data) for i, data in enumerate(encoded)])
     rows = [
         Row(str(image.path), top_index=[1] * 5, top_label=["a class"] * 5, top_probability=[0.2] * 5)
         for image in images
@@ -101,7 +113,7 @@ def main() -> None:
     for name, ms in steps.items():
         print(f"| {name} | {ms:.2f} |")
     print(f"| sum | {sum(steps.values()):.2f} |")
-    few, many = (RunOptions(compare=given.compare, limit=limit) for limit in (given.limit // 3, given.limit))
+    few, many = (replace(options, limit=limit) for limit in (given.limit // 3, given.limit))
     whole = partial(of_run, given.photos, bundle)
     wholes = [(whole(many) - whole(few)) * 1e3 / (given.limit - given.limit // 3) for _ in range(given.rounds)]
     print(f"| run, of both processes | {min(wholes):.2f} | ({', '.join(f'{ms:.2f}' for ms in wholes)})")
