@@ -1,19 +1,23 @@
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch._inductor.config
 
 from purifyctl.bench import BenchOptions, bench, timing
+from purifyctl.bench.loops import open_loop
 from purifyctl.bench.networks import networks_of
 from purifyctl.bench.peers import peer
 from purifyctl.config.bench import Peer
 from purifyctl.engine.bundle import Bundle
-from purifyctl.errors import ConfigError
+from purifyctl.errors import BackendError, ConfigError
 from purifyctl.images.synthetic import natural_images
 from purifyctl.metrics import PERCENTILES
 from purifyctl.report.bench import plot_bench, show_bench
 from purifyctl.shipped import shipped_checkpoint
+from purifyctl.sources import list_images
 from tests import tiny
 
 PEERS_HERE: tuple[Peer, ...] = ("torch", "onnxruntime", "loop", "loop-openvino")
@@ -70,6 +74,30 @@ def test_a_compiled_peer_leaves_the_uncompiled_one_unchanged(
         compiled()
         plain()
     assert networks.purifier._compiled_call_impl is None
+
+
+@pytest.mark.slow
+def test_the_compiled_loop_runs_and_says_so_when_there_is_no_compiler(
+    tiny_bundle: Bundle, own_checkpoint: Path, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what was compiled before needs no compiler
+    open_compiled = partial(
+        open_loop,
+        "loop-compile",
+        networks_of(tiny_bundle, own_checkpoint),
+        image_size=tiny.SIZE,
+        batch=2,
+        image_format="png",
+        device="cpu",
+    )
+    without = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with without, pytest.raises(BackendError, match="No working C") as refused:
+        open_compiled()
+    assert refused.value.hint == "install g++, or leave out --against loop-compile"
+    torch.compiler.reset()
+    loop = open_compiled()
+    assert loop.precision == "fp32"
+    assert loop.images_per_s([Path(image.file) for image in list_images(samples)[:4]]) > 0
 
 
 def test_peers_run_the_bundles_own_networks_or_none(tiny_bundle: Bundle, photos: Path) -> None:

@@ -15,11 +15,11 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from purifyctl.bench.networks import Networks
+from purifyctl.bench.peers import refusal
 from purifyctl.config.bench import Loop
 from purifyctl.config.formats import ImageFormat
 from purifyctl.engine.backends.openvino import core as openvino_core
 from purifyctl.engine.graphs import Graph, export_onnx
-from purifyctl.errors import BackendError
 from purifyctl.images import encode
 from purifyctl.photographs import Pixels
 
@@ -61,8 +61,7 @@ def open_loop(
     try:
         purify(np.zeros((batch, image_size, image_size, 3), np.uint8))  # what is slow only once
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:300]
-        raise BackendError(f"{name} cannot run these networks: {why}", hint=f"leave out --against {name}") from None
+        raise refusal(name, error) from None
     return UserLoop(precision, partial(_run, purify, square, batch, image_format))
 
 
@@ -92,7 +91,7 @@ def _by_torch(networks: Networks, device: str, *, compiled: bool) -> Callable[[P
     @torch.inference_mode()
     def purify(images: Pixels) -> Pixels:
         purified = purifier(torch.from_numpy(images).to(device))
-        if classifier:
+        if classifier is not None:  # a compiled one has no truth value
             classifier(purified).topk(5)
         made: Pixels = purified.cpu().numpy()
         return made

@@ -10,7 +10,7 @@ import torch
 
 from purifyctl.bench.networks import Networks
 from purifyctl.config import BACKENDS
-from purifyctl.config.bench import Library
+from purifyctl.config.bench import Library, Peer
 from purifyctl.engine.backends import open_runner
 from purifyctl.engine.graphs import export_onnx
 from purifyctl.errors import BackendError
@@ -48,5 +48,14 @@ def peer(name: Library, networks: Networks, images: Pixels, device: str) -> Iter
     try:
         call()
     except RuntimeError as error:  # torch.compile without a C++ compiler, too little memory
-        raise BackendError(f"{name} cannot run these networks: {error}", hint=f"leave out --against {name}") from None
+        raise refusal(name, error) from None
     yield call
+
+
+def refusal(name: Peer, error: RuntimeError) -> BackendError:
+    """What to say if a peer does not run here."""
+    why = " ".join(str(error).split()).split(" Set TORCHDYNAMO_VERBOSE")[0][:300]
+    hint = f"leave out --against {name}"
+    if "C++ compiler" in why:
+        hint = f"install g++, or {hint}"
+    return BackendError(f"{name} cannot run these networks: {why.rstrip('.')}.", hint=hint)

