@@ -53,12 +53,13 @@ SHAPES = (
     Shape(2, (32, 48, 64, 96), added=False),
     Shape(2, (32, 48, 64, 96), activation=nn.LeakyReLU),
     Shape(2, (32, 48, 64, 96), activation=nn.SiLU),
-    Shape(2, (32, 64, 64, 64), down=1),
     Shape(2, (32, 48, 64, 96, 128), down=1),
-    Shape(4, (48, 96, 128, 192)),
-    Shape(4, (64, 64, 128, 128), up=2),
     Shape(4, (64, 96, 128)),
+    Shape(4, (48, 96, 128, 192)),
     Shape(4, (32, 96, 128, 160)),
+    Shape(4, (32, 96, 160, 160)),
+    Shape(4, (32, 112, 128, 128)),
+    Shape(4, (16, 96, 128, 192)),
     Shape(8, (128, 192)),
 )
 

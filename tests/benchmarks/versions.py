@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from purifyctl.checkpoint import save_purifier
 from purifyctl.config import NetworkConfig
 from purifyctl.nn import build_purifier
@@ -61,6 +63,7 @@ def main() -> None:
         folders = {kind: Path(name) / kind for kind in versions}
         networks = ["--classifier", given.classifier, "--weights", given.weights]
         if given.unet:
+            torch.manual_seed(0)
             network, file = NetworkConfig(kind="unet", width=64), Path(name) / "unet.safetensors"
             save_purifier(file, build_purifier(network).eval(), network, {"made": "untrained"})
             networks += ["--checkpoint", str(file)]
