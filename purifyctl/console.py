@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from textwrap import TextWrapper
 from typing import Any, TextIO
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from purifyctl import streams
+from purifyctl.columns import LONG, fitting
 from purifyctl.visible import visible
 
 _STYLES = {"ok": "green", "missing": "yellow", "failed": "bold red"}  # of table cells with exactly this text
@@ -194,20 +197,38 @@ def answer(*lines: str) -> None:
         stdout.print(_wrapped(lines, stdout), markup=False, soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> None:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True, keys: int = 1
+) -> None:
     """A table for people, on stdout. The first column is left-aligned.
+
+    A table of figures that is wider than the terminal is cut between columns, so that no word and no figure is broken.
 
     Parameters
     ----------
     right
         The other columns hold figures, and are right-aligned. False: they hold texts, and long ones take several lines.
+    keys
+        How many columns say what a row is about. Each piece of a table that is cut begins with them.
     """
-    out = Table() if right else Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for i, column in enumerate(columns):
-        out.add_column(column, justify="right" if right and i else "left", no_wrap=right and i == 0, overflow="fold")
-    for row in rows:
-        out.add_row(*map(_cell, row))
-    _show(title, out)
+    shown = [[visible(cell) for cell in row] for row in (columns, *rows)]
+    if not right:
+        out = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for column in shown[0]:
+            out.add_column(Text(column), overflow="fold")
+        for row in shown[1:]:
+            out.add_row(*map(Text, row))
+        _show(title, out)
+        return
+    for headings, *lines in fitting(shown, keys, Console(file=_beneath(sys.stdout)).width):
+        out = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+        for i, heading in enumerate(headings):
+            is_short = all(cell_len(line[i]) <= LONG for line in lines)
+            out.add_column(Text(heading), justify="right" if i else "left", no_wrap=is_short, overflow="fold")
+        for line in lines:
+            out.add_row(*map(Text, line))
+        _show(title, out, "")
+        title = ""
 
 
 def sections(columns: Sequence[str], rows: Sequence[tuple[*tuple[str, ...], Sequence[str]]]) -> None:
@@ -239,13 +260,14 @@ def _cell(text: str, style: str = "") -> Text:
     return Text(visible(text), style=style)  # Text: square brackets in a cell are not markup
 
 
-def _show(title: str, what: Table) -> None:
+def _show(title: str, *what: Table | str) -> None:
     if _settings.json or _settings.quiet:
         return
     stdout = Console(file=_beneath(sys.stdout), highlight=False)
     if title:
         stdout.print(visible(title), style="bold", markup=False)
-    stdout.print(what)
+    for each in what:
+        stdout.print(each)
 
 
 def duration(seconds: float) -> str:

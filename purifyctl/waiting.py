@@ -101,9 +101,12 @@ class _Left(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         ends = task.fields["ends"]
-        if ends is None or task.finished:
-            return Text(f"{console.duration(round(task.elapsed or 0))} so far" if ends is None else "", style="cyan")
-        return Text(f"{console.duration(round(max(0.0, ends - time.monotonic())))} left", style="cyan")
+        if task.finished:
+            return Text("")
+        left = 0 if ends is None else round(ends - time.monotonic())
+        if left <= 0:  # nobody knows, or it takes longer than anybody knew
+            return Text(f"{console.duration(round(task.elapsed or 0))} so far", style="cyan")
+        return Text(f"{console.duration(left)} left", style="cyan")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+Call = Callable[..., bytes]  # as the fixture `call` of conftest
 LAUNCHER = """#!{python} -IS
 import json, os, socket, sys
 words = json.dumps({{"words": ["", "purifyctl", *sys.argv[1:]], "cwd": os.getcwd(), "environment": dict(os.environ)}})

@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from purifyctl import console
+from purifyctl import cli, console, streams
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
 from purifyctl.samples import copy_samples
 from tests import tiny
+from tests.commands import Call
 from tests.exports import shared_in
 from tests.web_server import Server, serving
 
@@ -145,3 +147,26 @@ def imagenet() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PURIFYCTL_DATA names no folder of ImageNet photographs")
     return Path(folder)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Calls the command line in this process, and returns what it prints, in colours.
+
+    `code`: how it must end.
+    """
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))
+    monkeypatch.setattr(streams, "take_native", lambda show: console._beneath(sys.stderr))  # noqa: ARG005
+    monkeypatch.setattr(console, "shows_bars", lambda: False)  # a bar moves up by our own means
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def called(*words: str | bytes | os.PathLike[str], code: int | None = None) -> bytes:
+        monkeypatch.setattr(sys, "argv", ["purifyctl", *map(os.fsdecode, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert code in (None, ended.value.code)
+        sys.stdout.flush()
+        return b"".join(capfdbinary.readouterr())
+
+    return called

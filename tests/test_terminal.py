@@ -1,13 +1,11 @@
 """Nothing that stands in a file, a manifest or a message of a library moves the terminal, or a spreadsheet."""
 
-import contextlib
 import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purifyctl import cli, console, streams
+from purifyctl import console
 from purifyctl.engine.bundle import Bundle
 from purifyctl.errors import ConfigError, ImageError
 from purifyctl.parquet import write_part
@@ -24,31 +22,11 @@ from purifyctl.run.rows import Row, write_text
 from purifyctl.visible import visible, visible_cell
 from purifyctl.waiting import progress
 from tests import strange, tiny
-from tests.commands import purifyctl
+from tests.commands import Call, purifyctl
 from tests.kills import faulty
 
-Call = Callable[..., bytes]
 N = 500
 EACH = 50  # for each command line that is wrong: 850 in all
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Calls the command line in this process, and returns what it prints."""
-    for stream in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, stream, getattr(sys, stream))
-    monkeypatch.setattr(streams, "take_native", lambda show: console._beneath(sys.stderr))  # noqa: ARG005
-    monkeypatch.setattr(console, "shows_bars", lambda: False)  # a bar moves up by our own means
-    monkeypatch.setenv("FORCE_COLOR", "1")
-
-    def called(*words: str | bytes | os.PathLike[str]) -> bytes:
-        monkeypatch.setattr(sys, "argv", ["purifyctl", *map(os.fsdecode, words)])
-        with contextlib.suppress(SystemExit):
-            cli.main()
-        sys.stdout.flush()
-        return b"".join(capfdbinary.readouterr())
-
-    return called
 
 
 @given(st.text(st.characters()))

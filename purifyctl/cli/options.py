@@ -60,7 +60,11 @@ def command(
             for each in options.values():
                 if isinstance(each, DeviceOption) and each.works_here:
                     devices.check(each.device)
-            function(**options, **given)
+            try:
+                function(**options, **given)
+            except KeyboardInterrupt as interrupt:
+                console.error("Interrupted.", " ".join(getattr(interrupt, "__notes__", ())))
+                raise
 
         shown: list[inspect.Parameter] = []
         for parameter in _parameters_of(function):

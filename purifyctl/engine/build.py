@@ -30,6 +30,7 @@ from purifyctl.engine.overlap import measured_tiling
 from purifyctl.engine.parity import Reference, compute_reference, gate_scores
 from purifyctl.engine.rewrites import PASSES
 from purifyctl.engine.staging import check_out, commit, staged
+from purifyctl.engine.steps import Steps
 from purifyctl.engine.times import describe
 from purifyctl.errors import ConfigError, ParityError
 from purifyctl.files import file_sha256
@@ -100,21 +101,22 @@ def build_engine(
         plans_for.check_targets(config.targets)
     started = time.monotonic()
     with ExitStack() as stack:
-        shown, work = stack.enter_context(working("building the engine")), stack.enter_context(staged(out))
-        shown.show("loading the networks")
+        steps = Steps(stack.enter_context(working("building the engine")), config, auto=auto)
+        work = stack.enter_context(staged(out))
+        steps.begin("loading the networks")
         loaded = load_networks(config, checkpoint)
         config = with_size(config, loaded)
         nets = _with_thresholds(loaded, gate_photos, config.image_size)
-        shown.show("torch computes the reference")
+        steps.begin("torch computes the reference")
         photographs = _photographs(parity_photos, config.image_size)
         reference = compute_reference(
             nets.purifier.net, nets.classifier, nets.gate.net if nets.gate else None, photographs
         )
-        shown.show("measuring how tiles overlap")
+        steps.begin("measuring how tiles overlap")
         tiling = measured_tiling(nets.purifier.net, nets.purifier.network.size_multiple, photographs)
         calibration = _photographs(calibration_photos, config.image_size, CALIBRATION_IMAGES)
         drafts = Drafts(
-            Path(stack.enter_context(tempfile.TemporaryDirectory())), nets, config, calibration, reference.images, shown
+            Path(stack.enter_context(tempfile.TemporaryDirectory())), nets, config, calibration, reference.images, steps
         )
         candidates = find_candidates(drafts) if auto else named(config, config.precision)
         taken, networks, parity, candidates = _first_that_agrees(work, drafts, candidates, checkpoint, reference)
@@ -166,6 +168,7 @@ def build_engine(
         sha256 = hashlib.sha256(text).hexdigest()
         trust.accept(sha256) if temporary else trust.remember(sha256, out)
         commit(work, out, overwrite=overwrite)
+        steps.keep()
     return load_bundle(out)
 
 
@@ -181,9 +184,9 @@ def _first_that_agrees(
         drafts.write(candidate.precision, candidate.rewrites, work)
         networks = {}
         for name in drafts.names():
-            drafts.shown.show(f"compiling {name}")
+            drafts.steps.begin(f"compiling {name}")
             networks[name] = replace(about[name], onnx=drafts.file_name(name), plans=_build_plans(work, name, config))
-        drafts.shown.show(f"comparing {candidate} with torch")
+        drafts.steps.begin(f"comparing {candidate} with torch")
         try:
             parity = check_agreement(work, config, networks, reference)
         except ParityError as error:

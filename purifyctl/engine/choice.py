@@ -41,6 +41,7 @@ def find_candidates(drafts: Drafts) -> tuple[Candidate, ...]:
     if len(precisions) == 1:
         return named(drafts.config, precisions[0])
     if known := read_times(_file(drafts)):
+        drafts.steps.leave_out("timing")
         return known.candidates
     forms: list[tuple[str, ...]] = [("fold_norms",)]
     if any(isinstance(module, nn.ConvTranspose2d) for module in drafts.networks.purifier.net.modules()):
@@ -77,7 +78,7 @@ def _timed(drafts: Drafts, precision: EnginePrecision, form: tuple[str, ...]) ->
         folder = Path(name)
         try:
             drafts.write(precision, form, folder)
-            drafts.shown.show(f"timing {found}")
+            drafts.steps.begin(f"timing {found}")
             runners = {
                 network: stack.enter_context(
                     open_runner(

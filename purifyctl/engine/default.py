@@ -17,6 +17,7 @@ from purifyctl.config.classifier import ClassifierOptions
 from purifyctl.engine.backends import implementation
 from purifyctl.engine.bundle import Bundle, load_bundle
 from purifyctl.engine.staging import one_at_a_time
+from purifyctl.engine.steps import earlier_builds_s
 from purifyctl.engine.times import this_machine
 from purifyctl.errors import BackendError, BundleError, ConfigError, ParityError
 from purifyctl.files import file_sha256, why_not_writable
@@ -84,6 +85,8 @@ def _built_once(config: EngineConfig) -> Bundle:
 
 def _takes(config: EngineConfig) -> str:
     """How long a build takes, about."""
+    if earlier_s := earlier_builds_s(config):
+        return f"about {console.duration(earlier_s)}, by earlier builds here"
     return "about a minute, longer on a busy machine" if BACKENDS[config.backend].plans == "none" else "some minutes"
 
 

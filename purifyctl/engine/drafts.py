@@ -11,8 +11,8 @@ from purifyctl.engine.kept import keep_ends_in_fp32
 from purifyctl.engine.networks import Networks, graphs_of
 from purifyctl.engine.quantize import quantize_purifier
 from purifyctl.engine.rewrites import PASSES
+from purifyctl.engine.steps import Steps
 from purifyctl.photographs import Pixels
-from purifyctl.waiting import Counter
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Drafts:
     config: EngineConfig  # its precision does not count
     calibration: Pixels  # the ranges of INT8 come from these photographs
     photographs: Pixels  # on which it is timed
-    shown: Counter
+    steps: Steps
 
     def write(self, precision: EnginePrecision, rewrites: tuple[str, ...], into: Path) -> None:
         """Write all graphs of a bundle in this precision, with these rewrites of the purifier."""
@@ -58,11 +58,11 @@ class Drafts:
             keep_ends_in_fp32(new)
         elif is_int8(precision):
             shutil.copyfile(self._made(name, "fp32", rewrites), new)
-            self.shown.show(f"finding INT8 ranges of {name}")
+            self.steps.begin(f"finding INT8 ranges of {name}")
             quantize_purifier(new, self.calibration, symmetric=BACKENDS[self.config.backend].symmetric)
         else:
             console.detail(f"Exporting {name}.")
-            self.shown.show(f"exporting {name}")
+            self.steps.begin(f"exporting {name}")
             typed: Precision = "fp16" if precision == "fp16" else "fp32"
             passes = [PASSES[rewrite] for rewrite in rewrites]
             graphs = graphs_of(self.networks, typed, passes, fused=self.config.fused)

@@ -41,6 +41,10 @@ def staged(out: Path) -> Iterator[Path]:
     lock = _lock(work, wait=True)
     try:
         yield work
+    except KeyboardInterrupt as interrupt:
+        kept = "what was there before is unchanged" if out.exists() else "nothing half-built is left"
+        interrupt.add_note(f"The engine {out} is not built; {kept}. The same command begins again.")
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if lock is not None:

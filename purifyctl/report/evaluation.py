@@ -35,7 +35,7 @@ def write_evaluation(result: EvaluateResult, out: Path) -> list[str]:
 def show_evaluation(document: Mapping[str, Any], out: Path) -> None:
     """Print the tables, and under each the meaning of its marks. A terminal is too narrow for all intervals."""
     for section in sections(document, intervals=False):
-        console.table(section.title, section.columns, section.rows)
+        console.table(section.title, section.columns, section.rows, keys=section.keys)
         for text in section.notes:
             console.note(text)
     console.note(*describe(document), f"Results: {out}")

@@ -19,7 +19,7 @@ Cell = Mapping[str, Any]
 def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Section]:
     """The tables in reading order: first what the purifier costs on clean images, then one for each threat model."""
     cells = document["cells"]
-    found = [_price([cell for cell in cells if cell["threat_model"] == "clean"])]
+    found = [_price([cell for cell in cells if cell["threat_model"] == "clean"], intervals)]
     for threat_model in THREAT_MODELS[1:]:
         chosen = [cell for cell in cells if cell["threat_model"] == threat_model]
         if chosen:
@@ -31,14 +31,15 @@ def sections(document: Mapping[str, Any], *, intervals: bool = True) -> list[Sec
     return found
 
 
-def _price(cells: Sequence[Cell]) -> Section:
+def _price(cells: Sequence[Cell], intervals: bool) -> Section:
     rows = []
     for cell in cells:
         top1 = "clean_top1" if cell["defence"] == NONE else "purified_clean_top1"
         lost = 100 * (cell[top1] - cell["clean_top1"])
         changed = percent(cell["misclassification_rate"])
         confidence = (percent(cell["true_confidence"]), percent(cell["top1_confidence"]))
-        rows.append((cell["defence"], share(cell, top1), f"{lost:+.1f}", changed, *confidence, _quality(cell)))
+        figure = share(cell, top1) if intervals else percent(cell[top1])
+        rows.append((cell["defence"], figure, f"{lost:+.1f}", changed, *confidence, _quality(cell)))
     columns = (
         "defence",
         "clean top-1",
@@ -46,7 +47,7 @@ def _price(cells: Sequence[Cell]) -> Section:
         "prediction changed",
         "confidence, true class",
         "predicted class",
-        "PSNR / SSIM",
+        "PSNR, dB / SSIM",
     )
     n = cells[0]["n"] if cells else 0
     return Section(f"Clean: {WHAT_IT_KNOWS['clean']} (n = {n})", columns, rows)
@@ -75,7 +76,7 @@ def _under_attack(threat_model: str, cells: Sequence[Cell], intervals: bool) -> 
         widest = max((b - a) / 2 for a, b in (cell["robust_top1_interval"] for cell in cells))
         notes.append(f"95 % intervals: up to ±{100 * widest:.0f} points; each is in evaluation.md.")
     columns = ("attack", "eps", "n", *defences)
-    return Section(f"{title}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes)
+    return Section(f"{title}: {WHAT_IT_KNOWS[threat_model]}; robust top-1", columns, list(rows.values()), notes, keys=3)
 
 
 def _gate_section(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -> Section:
@@ -101,7 +102,7 @@ def _gate_section(cells: Sequence[Cell], clean: Cell, gate: Mapping[str, Any]) -
             "The adaptive attacker wants a wrong class, and passes the gate if that helps it. An attacker that always "
             "tried to pass the gate would pass it more often."
         )
-    return Section("The gate: how many successful attacks it finds", columns, rows, notes)
+    return Section("The gate: how many successful attacks it finds", columns, rows, notes, keys=3)
 
 
 def _eps_notes(attacks: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -118,7 +119,7 @@ def _marks(cell: Cell, marks: dict[str, int]) -> str:
 
 
 def _quality(cell: Cell) -> str:
-    return "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} dB / {cell['ssim']:.3f}"
+    return "-" if cell["psnr"] is None else f"{cell['psnr']:.1f} / {cell['ssim']:.3f}"
 
 
 def details(cells: Sequence[Cell]) -> Section:
@@ -126,7 +127,7 @@ def details(cells: Sequence[Cell]) -> Section:
     columns = (
         "threat model", "attack", "eps", "defence", "n", "right when clean, too", "attack success", "misclassified",
         "recovery", "confidence, true class", "predicted class", "top-1 without rounding", "change, median / max",
-        "PSNR / SSIM",
+        "PSNR, dB / SSIM",
     )  # fmt: skip
     rows = []
     for cell in cells:

@@ -12,3 +12,4 @@ class Section:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    keys: int = 1  # how many columns say what a row is about
