@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from purifyctl.config.folders import GATE
 from purifyctl.errors import WeightsError
 from purifyctl.files import file_sha256, write_atomically
 from purifyctl.nn.gate import GateNetwork
@@ -16,7 +17,6 @@ from purifyctl.strict_json import parse_json
 from purifyctl.thresholds import Thresholds
 
 FORMAT = "purifyctl-gate-1"
-CHECKPOINT = "gate.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_gate(path: Path) -> Gate:
         The file is missing or damaged, or is not a gate.
     """
     if path.is_dir():
-        path = path / CHECKPOINT
+        path = path / GATE
     if not path.is_file():
         raise WeightsError(f"There is no gate {path}.", hint="purifyctl train-gate RECIPE --photos DIR --out RUN")
     try:

@@ -1,6 +1,7 @@
 """`report` recognises what a folder holds, and makes a page of it. A run's page has its own tests."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ from typer.testing import CliRunner
 from purifyctl.attacking import AttackOptions, attack_folder
 from purifyctl.cli import app
 from purifyctl.errors import ConfigError
+from purifyctl.gate import save_gate
+from purifyctl.metrics import percent
+from purifyctl.nn.gate import GateNetwork
 from purifyctl.report.folder import MARKS, write_report_of
 from purifyctl.report.plots import losses_plot
+from purifyctl.shipped import shipped_gate
 from purifyctl.training import train
 from tests import tiny
 from tests.report_page import HOSTILE, Page, assert_harmless
@@ -67,6 +72,30 @@ def test_a_trainings_page_shows_losses_held_out_figures_and_the_recipe(tmp_path:
     assert "No purifier has been measured yet." in page_of(run)[1].text
 
 
+def test_a_gates_page_says_what_it_finds_at_which_thresholds(tmp_path: Path) -> None:
+    shutil.copy(shipped_gate(), tmp_path / "gate.safetensors")
+    figures, page = page_of(tmp_path)
+    assert figures["kind"] == "gate"
+    attacked = figures["held_out"]["attacked"]
+    rate = min(figures["held_out"]["thresholds"], key=float)
+    hardest, found = min(attacked.items(), key=lambda item: (item[1]["tpr"][rate], item[0]))
+    assert f"Finds at least {percent(found['tpr'][rate])} of each kind" in page.text.replace("\u00a0", " ")
+    assert f"The hardest kind is {hardest}." in page.text
+    for name, one in attacked.items():
+        assert f"{name} {one['n']} {one['auroc']:.4f}" in page.text
+    for rate, threshold in figures["held_out"]["thresholds"].items():
+        assert f"{percent(float(rate))} {threshold:.6g}" in page.text.replace("\u00a0", " ")
+
+
+def test_the_page_of_a_gate_that_no_attack_got_past_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    about = {
+        "held_out": {"n_clean": 3, "thresholds": {}, "attacked": {"FGSM 4/255": {"n": 0}}},
+        "recipe": {"x": HOSTILE[0]},
+    }
+    save_gate(tmp_path / "gate.safetensors", GateNetwork(), {}, about)
+    assert "Nothing was measured" in page_of(tmp_path)[1].text
+
+
 def test_the_plot_of_losses_shows_losses_alone() -> None:
     lines = [{"step": n, "phase": "near", "progress": n / 2, "generator": 1.0, "l2": 0.1} for n in range(3)]
     plot = str(losses_plot(lines))
@@ -77,7 +106,7 @@ def test_the_plot_of_losses_shows_losses_alone() -> None:
 
 def test_a_folder_that_is_none_of_them_gets_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")  # another program's
-    with pytest.raises(ConfigError, match="holds no run, attack, training or evaluation"):
+    with pytest.raises(ConfigError, match="holds no run, attack, training, gate or evaluation"):
         write_report_of(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         write_report_of(tmp_path / "nowhere")

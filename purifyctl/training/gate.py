@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from purifyctl import __version__
 from purifyctl.classifiers import Classifier, load_classifier
 from purifyctl.config import GateConfig, to_dict
+from purifyctl.config.folders import GATE
 from purifyctl.config.picture_options import DEFAULTS, PictureOptions
 from purifyctl.devices import torch_device
 from purifyctl.errors import ConfigError
-from purifyctl.gate import CHECKPOINT, save_gate
+from purifyctl.gate import save_gate
 from purifyctl.interrupt import drain_on_interrupt
 from purifyctl.nn.gate import GateNetwork
 from purifyctl.photographs import to_pixels, to_tensor
@@ -101,14 +102,14 @@ def train_gate(
             bar.advance(text=f"loss {loss:.3f}")
             if interrupt.is_set():
                 stream.close()
-                return GateResult(run_dir / CHECKPOINT, {}, time.monotonic() - started, interrupted=True)
+                return GateResult(run_dir / GATE, {}, time.monotonic() - started, interrupted=True)
     stream.close()
     net = trainer.net.eval()
     figures = judge(net, config, held_out_files, classifiers[0], workers.device, pictures)
     about = {"recipe": to_dict(config), "held_out": figures, "purifyctl": __version__, "photographs": sketch(files)}
-    save_gate(run_dir / CHECKPOINT, net, figures["thresholds"], about)
+    save_gate(run_dir / GATE, net, figures["thresholds"], about)
     (run_dir / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    return GateResult(run_dir / CHECKPOINT, figures, time.monotonic() - started, interrupted=False)
+    return GateResult(run_dir / GATE, figures, time.monotonic() - started, interrupted=False)
 
 
 class _Trainer:
