@@ -165,7 +165,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
         monkeypatch.setattr(sys, "argv", ["purifyctl", *map(os.fsdecode, words)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        assert code in (None, ended.value.code)
+        assert code in (None, ended.value.code), b"".join(capfdbinary.readouterr()).decode(errors="replace")
         sys.stdout.flush()
         return b"".join(capfdbinary.readouterr())
 

@@ -78,7 +78,7 @@ def test_a_gates_page_says_what_it_finds_at_which_thresholds(tmp_path: Path) -> 
     assert figures["kind"] == "gate"
     attacked = figures["held_out"]["attacked"]
     rate = min(figures["held_out"]["thresholds"], key=float)
-    hardest, found = min(attacked.items(), key=lambda item: (item[1]["tpr"][rate], item[0]))
+    hardest, found = min(attacked.items(), key=lambda pair: (pair[1]["tpr"][rate], pair[0]))
     assert f"Finds at least {percent(found['tpr'][rate])} of each kind" in page.text.replace("\u00a0", " ")
     assert f"The hardest kind is {hardest}." in page.text
     for name, one in attacked.items():
