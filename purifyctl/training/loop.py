@@ -259,7 +259,8 @@ def _train(
     unreadable = workers.gather(unreadable)
     if unreadable and workers.leads:
         file = folder.write_unreadable(unreadable)
-        console.warn(f"{len(unreadable)} photographs could not be read: {file}")
+        n = len(unreadable)
+        console.warn(f"{n:,} photograph{'s' * (n != 1)} could not be read: {file}")
     return TrainResult(run_dir / PURIFIER, state.step, time.monotonic() - started, kept, state.before, interrupted)
 
 
