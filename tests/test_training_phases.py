@@ -174,6 +174,9 @@ def test_a_phase_says_what_changes_and_takes_the_rest_from_the_recipe() -> None:
     assert third.objective == replace(THREE.objective, l1=50.0)
     assert third.classifiers == THREE.classifiers
     assert (third.schedule, len(third.attacks)) == ("constant", 1)
+    larger = replace(THREE, phases=(*THREE.phases[:2], replace(THREE.phases[2], resize=96, image_size=64)))
+    sizes = [(phase.config.resize, phase.config.image_size) for phase in plan_phases(larger, 4)]
+    assert sizes == [(THREE.resize, THREE.image_size)] * 2 + [(96, 64)]
     assert from_dict(TrainConfig, to_dict(THREE)) == THREE
 
 

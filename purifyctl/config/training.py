@@ -100,7 +100,8 @@ class Phase:
     identity_share: float | None = None  # share of each batch that is left clean
     growth_epochs: int | None = None  # budgets of attacks through the purifier grow from nothing over this many epochs
     validate_every: int | None = None  # epochs; each phase also ends with a validation
-    image_size: int | None = None  # pixels; the side of the square that is cut from photographs
+    resize: int | None = None  # pixels; photographs become squares of this side
+    image_size: int | None = None  # pixels; the side of the square that is cut from them at random
     classifiers: tuple[str, ...] = ()  # names of the recipe's classifiers that are attacked and guide; empty: all
     attacks: tuple[TrainingAttack, ...] = ()  # empty: the recipe's
     objective: dict[str, float] = field(default_factory=dict)  # weights of loss terms that differ from the recipe's
@@ -189,6 +190,7 @@ class TrainConfig:
                 "identity_share",
                 "growth_epochs",
                 "validate_every",
+                "resize",
                 "image_size",
             )
             changed = {key: value for key in inherited if (value := getattr(phase, key)) is not None}
@@ -278,7 +280,7 @@ class TrainConfig:
             "phases: no phase learns anything under attack.",
         )
         resolved = [self.in_phase(phase) for phase in self.phases]
-        same = len({(r.attacks, r.classifiers, r.image_size) for r in resolved}) == 1
+        same = len({(r.attacks, r.classifiers, r.resize, r.image_size) for r in resolved}) == 1
         require(
             same or not self.cached_attacks,
             "cached_attacks: phases with other attacks or classifiers (or sizes) cannot use the same attacked images.",
