@@ -10,6 +10,7 @@ from purifyctl.classifiers import load_classifier
 from purifyctl.config import ClassifierConfig, ObjectiveConfig, TrainingAttack
 from purifyctl.errors import ConfigError
 from purifyctl.training.clean import classify_clean
+from purifyctl.training.objectives import StepData, build_objective
 from tests import tiny
 from tests.tiny_training import attacked_by, config, tiny_images, trainer
 
@@ -42,6 +43,20 @@ def test_the_identity_share_of_images_is_left_clean() -> None:
     x = tiny_images(8)
     shares = [(attacked_by(made, x, step) == x).flatten(1).all(dim=1).float().mean().item() for step in range(40)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_identity_term_counts_the_pixels_of_clean_images_alone() -> None:
+    settings = config(objective=ObjectiveConfig(l1=0.0, l2=1.0, identity=1.0))
+    judge = build_objective(settings, [load_classifier("tests.tiny:classifier")], torch.device("cpu"))
+    x = tiny_images(3)
+    x_adv = x.clone()
+    x_adv[0, 0, 0, 0] += 1 / 255  # one image of three is attacked, in one pixel
+    purified = x + torch.tensor([0.1, 0.2, 0.0]).view(3, 1, 1, 1)
+    found = judge.terms(StepData(x, x_adv, torch.zeros(3, 2), 0), purified, None)
+    assert found["l2"].item() == pytest.approx((0.1**2 + 0.2**2) / 3, rel=1e-3)
+    assert found["identity"].item() == pytest.approx(0.2**2 / 3, rel=1e-3)
+    everything = judge.terms(StepData(x, x + 1 / 255, torch.zeros(3, 2), 0), purified, None)
+    assert everything["identity"].item() == 0
 
 
 def test_an_adaptive_attack_in_the_mix_goes_through_the_purifier() -> None:

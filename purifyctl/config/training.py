@@ -11,8 +11,8 @@ from purifyctl.config.network import NetworkConfig
 from purifyctl.config.values import grey_levels, require
 from purifyctl.errors import ConfigError
 
-LossTerm = Literal["gan", "l1", "l2", "perceptual", "classifier", "agreement"]
-LOSS_TERMS: tuple[LossTerm, ...] = ("gan", "l1", "l2", "perceptual", "classifier", "agreement")
+LossTerm = Literal["gan", "l1", "l2", "identity", "perceptual", "classifier", "agreement"]
+LOSS_TERMS: tuple[LossTerm, ...] = ("gan", "l1", "l2", "identity", "perceptual", "classifier", "agreement")
 Schedule = Literal["constant", "cosine"]
 Learns = Literal["all", "draw", "read"]
 # What a classifier sees of a training image. in_use: all of it, resized where an engine would resize what it shows the
@@ -49,6 +49,7 @@ class ObjectiveConfig:
     gan: float = 0.0  # the purified image should look clean to the discriminator (PatchGAN)
     l1: float = 100.0  # mean absolute error of the pixels
     l2: float = 0.0  # mean squared error of the pixels
+    identity: float = 0.0  # the same of the images that were left clean alone, as a mean over the batch
     perceptual: float = 0.0  # L1 between features of a network on purified and on clean images
     classifier: float = 0.0  # L1 between the classifier's logits on purified and on clean images (Liao et al. 2018)
     agreement: float = 0.0  # KL divergence of its predictions on purified images from those on clean ones

@@ -41,6 +41,9 @@ class ImageObjective:
             terms["l1"] = nn.functional.l1_loss(x_pur, x)
         if weights.l2:
             terms["l2"] = nn.functional.mse_loss(x_pur, x)
+        if weights.identity:
+            left_clean = (data.x_adv == x).flatten(1).all(1)
+            terms["identity"] = ((x_pur - x).square().flatten(1).mean(1) * left_clean).mean()
         if weights.gan and discriminator is not None:
             terms["gan"] = purifier_loss(discriminator, data.x_adv, x_pur)
         if weights.perceptual:
