@@ -16,6 +16,8 @@ from purifyctl.machine import cache_folder
 from purifyctl.strict_json import read_json
 from purifyctl.waiting import Counter
 
+DOUBT = 0.2  # share of the last build that must have passed until this build's own pace counts for half
+
 
 class Steps:
     """One build. Begin each step by its name; at the end, keep how long each took.
@@ -69,7 +71,8 @@ class Steps:
         """
         known = [step for step in self._taken if step in self._earlier]
         taken, took = (sum(times[step] for step in known) for times in (self._taken, self._earlier))
-        slower = taken / took if took > 0 else 1.0
+        doubt = DOUBT * sum(self._earlier.values())  # seconds: one short step says little about the others
+        slower = (taken + doubt) / (took + doubt) if took else 1.0
         return slower * sum(self._earlier[step] for step in self._left) or None
 
 
