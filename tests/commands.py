@@ -32,7 +32,7 @@ def _server() -> tuple[str, subprocess.Popen[bytes]]:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     environment.pop("PYTHONPATH", None)
     server = subprocess.Popen(
-        [sys.executable, "-P", ROOT / "tests" / "warm.py", address], env=environment, start_new_session=True
+        [sys.executable, "-m", "tests.warm", address], cwd=ROOT, env=environment, start_new_session=True
     )
     while not Path(address).exists():
         assert server.poll() is None

@@ -19,6 +19,7 @@ from purifyctl.samples import copy_samples
 from tests import tiny
 from tests.commands import Call
 from tests.exports import shared_in
+from tests.warm_workers import forked_workers
 from tests.web_server import Server, serving
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -63,6 +64,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:  # pytest's
 def exports() -> Iterator[None]:
     """A network that some test has exported is not exported again."""
     with shared_in(SHARED / "exports"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Runs of this process have workers that start at once."""
+    with forked_workers():
         yield
 
 

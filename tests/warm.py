@@ -2,28 +2,28 @@
 
 It imports nothing of purifyctl. The command's process imports that as any other does, from its PYTHONPATH. What the
 command is given is its own, too: words, current folder, environment, standard streams; so is what it leaves behind.
-Used by `tests.commands`, which starts it: python -P tests/warm.py SOCKET
+If it needs workers, they are forked, too (`tests.forking`).
+Used by `tests.commands`, which starts it: python -m tests.warm SOCKET
 """
 
-import atexit
 import contextlib
 import functools
 import gc
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
 import sys
-import threading
-import traceback
+
+from tests.forking import fork_another_that_forks, run_as
 
 LIBRARIES = (
     *("numpy", "PIL.Image", "pyarrow.parquet", "rich.console", "rich.progress", "rich.table", "typer", "safetensors"),
     *("torch", "torchvision", "timm", "torch.onnx", "onnxscript", "onnx"),
     *("matplotlib.pyplot", "jinja2"),
+    *("nvidia.dali.fn", "openvino"),
 )
 
 
@@ -76,38 +76,10 @@ def answer(client: socket.socket) -> dict[str, object]:
     return request
 
 
-def become(words: list[str], cwd: str, environment: dict[str, str]) -> None:
-    """Do what `python WORDS` does: -c CODE, or -m MODULE; or what the module's installed program does: "" MODULE."""
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path[:0] = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    # closefd: as an interpreter does, so that a command may put another stream in place of one, and 2 stays open
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, buffering=buffering, errors=errors, closefd=False)  # noqa: SIM115 (descriptors)
-        for number, mode, buffering, errors in ((0, "r", -1, None), (1, "w", -1, None), (2, "w", 1, "backslashreplace"))
-    )
-    kind, what, *arguments = words
-    sys.argv = ["-c" if kind == "-c" else what, *arguments]
-    if kind:
-        sys.path.insert(0, "")
-    if kind == "-c":
-        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
-    else:
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-
-
-def end(code: int) -> None:
-    """End as an interpreter does, without taking apart what the other process has made: that costs seconds."""
-    threading._shutdown()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests
+    del sys.path[0], sys.modules["tests"], sys.modules["tests.forking"]  # commands bring their own
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would start a thread
     for library in LIBRARIES:
         importlib.import_module(library)
     read_exporter_once()
@@ -115,14 +87,7 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # collecting would copy this process's memory into each that it forks
     request = serve(sys.argv[1])
+    if {"run", "demo"} & {*request["words"][2:3]}:  # type: ignore[misc]
+        fork_another_that_forks([])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        become(**request)  # type: ignore[arg-type]
-    except SystemExit as exit_:
-        if not isinstance(exit_.code, int | None):
-            print(exit_.code, file=sys.stderr)
-        end(exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None))
-    except BaseException:
-        traceback.print_exc()
-        end(1)
-    end(0)
+    run_as(**request)  # type: ignore[arg-type]

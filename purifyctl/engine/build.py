@@ -1,5 +1,6 @@
 """Build an engine bundle: a checkpoint and a classifier, typed, exported, compiled, and compared with torch."""
 
+import functools
 import hashlib
 import json
 import shlex
@@ -241,10 +242,18 @@ def _build_plans(work: Path, name: str, config: EngineConfig) -> dict[str, str]:
 
 def _photographs(folder: Path | None, size: int, most: int | None = None) -> Pixels:
     """The photographs in a folder, or evenly spaced ones if there are more than `most`. None: those inside packages."""
-    files = list_images(folder) if folder else installed_samples()
+    if folder is None:
+        return _packaged_photographs(size)  # they are few
+    files = list_images(folder)
     if most is not None and len(files) > most:
         files = [files[i * len(files) // most] for i in range(most)]
     return read_pixels(files, size)[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _packaged_photographs(size: int) -> Pixels:
+    """They are read once, for comparing and for calibrating."""
+    return read_pixels(installed_samples(), size)[0]
 
 
 def _command(config: EngineConfig, precision: str, out: Path, folders: Mapping[str, Path | None]) -> str:
