@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from purifyctl.engine.staging import one_at_a_time
+
 ROOT = Path(__file__).parents[1]
 Call = Callable[..., bytes]  # as the fixture `call` of conftest
 LAUNCHER = """#!{python} -IS
@@ -26,18 +28,25 @@ sys.exit(code if code >= 0 else 128 - code)
 
 
 @functools.cache
-def _server() -> tuple[str, subprocess.Popen[bytes]]:
-    """The process that forks, and where it is listening. It ends after this one."""
-    address = str(Path(tempfile.mkdtemp(prefix="purifyctl-tests-")) / "warm")
+def _server() -> str:
+    """Where the process that forks is listening. The processes of a test session share it, and it ends with them."""
+    address = Path(os.environ["PURIFYCTL_TESTS"]) / "warm"
+    with one_at_a_time(address):
+        if not address.exists():
+            _start_server(str(address))
+    return str(address)
+
+
+def _start_server(address: str) -> None:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     environment.pop("PYTHONPATH", None)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm", address], cwd=ROOT, env=environment, start_new_session=True
-    )
+    session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    words = [sys.executable, "-m", "tests.warm", address, str(session)]
+    server = subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
     while not Path(address).exists():
         assert server.poll() is None
         time.sleep(0.02)
-    return address, server
+    server.returncode = 0  # nobody waits for it
 
 
 def python(
@@ -58,7 +67,7 @@ def python(
         open(os.devnull) as nothing,  # noqa: PTH123
         socket.socket(socket.AF_UNIX) as link,
     ):
-        link.connect(_server()[0])
+        link.connect(_server())
         link.settimeout(timeout)
         socket.send_fds(link, [len(request).to_bytes(8)], [stream.fileno() for stream in (nothing, out, err)])
         link.sendall(request)
@@ -93,6 +102,6 @@ def launcher(folder: Path) -> Path:
     """`folder` for a shell's PATH: with a program `purifyctl`."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "purifyctl"
-    file.write_text(LAUNCHER.format(python=sys.executable, address=_server()[0]))
+    file.write_text(LAUNCHER.format(python=sys.executable, address=_server()))
     file.chmod(0o755)
     return folder

@@ -33,7 +33,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share what their parent m
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     # what the tests build, keep and trust must not reach the user's folders
     os.environ |= {"PURIFYCTL_STATE": str(made / "state"), "PURIFYCTL_CACHE": str(made / "cache")}
-SHARED = Path(os.environ["PURIFYCTL_CACHE"]).parent  # by all processes of this test session, which ends with it
+    os.environ["PURIFYCTL_TESTS"] = str(made)
+SHARED = Path(os.environ["PURIFYCTL_TESTS"])  # by all processes of this test session, which ends with it
 
 # Files whose tests take longest come first, so that no worker is left alone with one of them at the end.
 LONGEST = (

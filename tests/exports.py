@@ -1,8 +1,9 @@
-"""Exports of networks are shared by all tests of a session: what was exported once is copied.
+"""What builds of engines have in common is shared by all tests of a session: exported networks, torch's references.
 
-Exporting takes about a second for each network, and many tests build an engine from the same few. A network is the same
-if all that it holds is: classes, weights, settings, and the size of the images. So each network is exported for real
-once. Commands in processes of their own export for real, too.
+Exporting takes about a second for each network, and torch takes 20 for the reference of a full size; many tests build
+an engine from the same few. A network is the same if all that it holds is: classes, weights, settings, and the size of
+the images. So each network is exported, and each reference computed, for real once. Commands in processes of their own
+do it for real, too.
 """
 
 import hashlib
@@ -11,15 +12,16 @@ import os
 import pickle
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from purifyctl.engine import graphs
+from purifyctl.engine import build, graphs
 from tests.warm import read_exporter_once
 
 really_export = graphs._export
@@ -27,7 +29,7 @@ really_export = graphs._export
 
 @contextmanager
 def shared_in(folder: Path) -> Iterator[None]:
-    """Keep exports in `folder`, which the processes of a test session share."""
+    """Keep exports and references in `folder`, which the processes of a test session share."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def export(graph: nn.Module, path: Path, image_size: int) -> None:
@@ -35,15 +37,38 @@ def shared_in(folder: Path) -> Iterator[None]:
         if not kept.exists():
             read_exporter_once()
             really_export(graph, path, image_size)
-            unfinished = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-            shutil.copyfile(path, unfinished)
-            unfinished.replace(kept)
+            _keep(kept, path.read_bytes())
         else:
             shutil.copyfile(kept, path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graphs, "_export", export)
+        for name in ("compute_reference", "measured_tiling"):
+            patch.setattr(build, name, _once(getattr(build, name), folder))
         yield
+
+
+def _once(compute: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """`compute`, which is not computed again for networks and photographs that it was computed for."""
+
+    def found(*given: object) -> Any:
+        parts = [
+            _content(part) if isinstance(part, nn.Module) else pickle.dumps(part).hex() if part is not None else ""
+            for part in given
+        ]
+        kept = folder / f"{compute.__name__}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
+        if not kept.exists():
+            _keep(kept, pickle.dumps(compute(*given)))
+        return pickle.loads(kept.read_bytes())
+
+    return found
+
+
+def _keep(file: Path, content: bytes) -> None:
+    """Write a file that another process may read at any time."""
+    unfinished = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
 
 
 def _content(graph: nn.Module) -> str:

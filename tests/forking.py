@@ -26,11 +26,17 @@ from typing import Any, NoReturn
 
 WORKERS = ("purifyctl.run.worker.process", "tests.faulty_worker")
 FORKED = (*WORKERS, "purifyctl.run.worker.decoder", "tests.faulty_decoder")
-ADOPT = 36  # PR_SET_CHILD_SUBREAPER: a process whose parent has ended becomes a child of this one
+COMMAND = "purifyctl"
+NAME, ADOPT = (
+    15,
+    36,
+)  # PR_SET_NAME, PR_SET_CHILD_SUBREAPER: a process whose parent has ended becomes a child of this one
+FORKER = b"forker"  # the name of a process that forks
 FREE = 500  # no process has this many descriptors
 LONGEST_REQUEST = 1 << 17  # bytes
 
 Request = dict[str, Any]
+prctl = ctypes.CDLL(None).prctl
 _asking = threading.Lock()
 _links: list[Callable[[], socket.socket]] = []  # to the process that forks for this one
 
@@ -38,9 +44,11 @@ _links: list[Callable[[], socket.socket]] = []  # to the process that forks for 
 class Popen(subprocess.Popen[Any]):
     """Has workers and decoders forked, and starts anything else as ever."""
 
+    modules: tuple[str, ...] = FORKED
+
     def _execute_child(self, args: Sequence[str], *more: Any) -> None:
         given = inspect.signature(super()._execute_child).bind(args, *more).arguments
-        if not isinstance(args, list) or args[:2] != [sys.executable, "-m"] or args[2] not in FORKED:
+        if not isinstance(args, list) or args[:2] != [sys.executable, "-m"] or args[2] not in self.modules:
             super()._execute_child(args, *more)
             return
         streams = (given["p2cread"], given["c2pwrite"], given["errwrite"])
@@ -59,6 +67,16 @@ class Popen(subprocess.Popen[Any]):
         self._close_pipe_fds(*(given[pipe] for pipe in pipes))
 
 
+class CommandPopen(Popen):
+    """Has commands forked, too, if this process has workers forked."""
+
+    modules = (*FORKED, COMMAND)
+
+    def _execute_child(self, *given: Any) -> None:
+        self.modules = self.modules if _links else ()
+        super()._execute_child(*given)
+
+
 def fork_workers_by(link: Callable[[], socket.socket]) -> None:
     """From now on, this process has workers forked by the one at the other end, which may be started on demand."""
     _links[:] = [link]
@@ -67,7 +85,6 @@ def fork_workers_by(link: Callable[[], socket.socket]) -> None:
 
 def _ask(request: Request, descriptors: list[int]) -> int:
     """The process id of a new child of this process."""
-    prctl = ctypes.CDLL(None).prctl
     with _asking:
         link = _links[0]()
         prctl(ADOPT, 1, 0, 0, 0)
@@ -80,6 +97,7 @@ def _ask(request: Request, descriptors: list[int]) -> int:
 
 def fork_for(link: socket.socket) -> NoReturn:
     """Fork a process for each request, until nobody can ask any more."""
+    prctl(NAME, FORKER, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     answers, answer = os.pipe()
@@ -113,7 +131,8 @@ def _become(request: Request, received: list[int]) -> NoReturn:
     for descriptor, number in zip(moved, (0, 1, 2, *request["descriptors"]), strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    if request["words"][1] in WORKERS:
+    prctl(NAME, b"python", 0, 0, 0)
+    if request["words"][1] in (*WORKERS, COMMAND):
         fork_another_that_forks(request["descriptors"])
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
@@ -121,7 +140,7 @@ def _become(request: Request, received: list[int]) -> NoReturn:
 
 
 def fork_another_that_forks(connections: list[int]) -> None:
-    """Before this process has threads. Its own children are its decoders."""
+    """Before this process has threads. Its own children are its workers, or its decoders."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()

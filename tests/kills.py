@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from purifyctl.engine.bundle import Bundle
 from purifyctl.run import RunOptions, plan, run
 from tests import tiny
+from tests.forking import FORKER, CommandPopen
 
 ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -82,7 +83,7 @@ def faulty(*faults: str) -> tuple[str, ...]:
 
 def run_killed(words: list[str], out: Path, chance: random.Random) -> tuple[str, int]:
     """One call, killed once: what was done to it, and how it ended."""
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = CommandPopen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     before = images_in(out)
     while process.poll() is None and images_in(out) == before:
         time.sleep(0.01)
@@ -102,11 +103,17 @@ def images_in(out: Path) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The child processes of all threads of a process."""
-    try:
-        return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
-    except OSError:
-        return []
+    """The child processes of all threads of a process, without one that only forks others."""
+    found = []
+    with contextlib.suppress(OSError):  # it has ended since
+        found = [word for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+    return [int(word) for word in found if _name(word) != FORKER]
+
+
+def _name(pid: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_bytes().strip()
+    return b""
 
 
 def actors() -> list[int]:

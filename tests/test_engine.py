@@ -141,7 +141,8 @@ def test_a_killed_build_leaves_the_bundle_that_was_there_or_none(tiny_bundle: Bu
         if out.name == "old":
             shutil.copytree(tiny_bundle.path, out)
         words = ["build-engine", "--checkpoint", checkpoint, "--classifier", "none", "--out", out, "--overwrite"]
-        build = subprocess.Popen([sys.executable, "-m", "purifyctl", *words], cwd=ROOT)
+        words += ["--image-size", tiny.SIZE]
+        build = subprocess.Popen([sys.executable, "-m", "purifyctl", *map(str, words)], cwd=ROOT)
         while not any(tmp_path.glob(f".{out.name}.*.part/*.onnx")):  # it has begun to write
             assert build.poll() is None
             time.sleep(0.01)

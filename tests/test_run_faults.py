@@ -162,7 +162,7 @@ def test_every_file_of_a_hostile_folder_ends_as_a_row_with_the_right_status(
 def test_slow_storage_takes_time_and_nothing_else_and_is_named_as_what_limits_the_run(
     many: Path, undisturbed: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    result = run(many, tiny_bundle, tmp_path / "out", RunOptions(image_timeout=3), worker=faulty("slow-read=0.2"))
+    result = run(many, tiny_bundle, tmp_path / "out", RunOptions(image_timeout=3), worker=faulty("slow-read=0.4"))
     assert result.exit_code == 0
     assert result.summary["this_call"]["limited_by"] == "read"
     assert_same(tmp_path / "out", undisturbed)

@@ -128,7 +128,9 @@ def test_the_wheel_trains_builds_and_runs_in_an_empty_folder(elsewhere: Path, tm
     assert trained.returncode == 0, trained.stderr
     assert (tmp_path / "runs" / "smoke" / "purifier.safetensors").is_file()
     engine = called(
-        elsewhere, "build-engine", "cpu", "--checkpoint", "runs/smoke", "--classifier", "none", cwd=tmp_path
+        *(elsewhere, "build-engine", "cpu", "--checkpoint", "runs/smoke", "--classifier", "none"),
+        *("--image-size", tiny.SIZE),
+        cwd=tmp_path,
     )
     assert engine.returncode == 0, engine.stderr
     for seed in (0, 1):

@@ -3,7 +3,7 @@
 It imports nothing of purifyctl. The command's process imports that as any other does, from its PYTHONPATH. What the
 command is given is its own, too: words, current folder, environment, standard streams; so is what it leaves behind.
 If it needs workers, they are forked, too (`tests.forking`).
-Used by `tests.commands`, which starts it: python -m tests.warm SOCKET
+Used by `tests.commands`, which starts it: python -m tests.warm SOCKET PID
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from tests.forking import fork_another_that_forks, run_as
 
@@ -39,13 +40,13 @@ def read_exporter_once() -> None:
         module.get_torchlib_ops = functools.cache(module.get_torchlib_ops)
 
 
-def serve(address: str) -> dict[str, object]:
-    """Fork a process for each request. Returns only in such a process: the request."""
-    parent = os.getppid()
+def serve(address: str, session: str) -> dict[str, object]:
+    """Fork a process for each request, until the process `session` ends. Returns only in these: the request."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
+        server.bind(f"{address}.part")
         server.listen()
-        while os.getppid() == parent:
+        Path(f"{address}.part").rename(address)  # now it listens
+        while Path(f"/proc/{session}").exists():
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -86,7 +87,7 @@ if __name__ == "__main__":
     importlib.import_module("torch.onnx._internal._lazy_import").onnxscript_apis.get_torchlib_ops()
     gc.collect()
     gc.freeze()  # collecting would copy this process's memory into each that it forks
-    request = serve(sys.argv[1])
+    request = serve(*sys.argv[1:])
     if {"run", "demo"} & {*request["words"][2:3]}:  # type: ignore[misc]
         fork_another_that_forks([])
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,8 +19,9 @@ from tests.forking import fork_for, fork_workers_by
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
-    *("numpy", "PIL.Image", "nvidia.dali.fn", "openvino"),
+    *("numpy", "PIL.Image", "nvidia.dali.fn", "openvino", "rich.console", "rich.progress", "rich.table", "typer"),
     *("purifyctl.run.messages", "purifyctl.run.worker.whole", "purifyctl.engine.backends.openvino"),
+    *("purifyctl.cli.app", "purifyctl.run"),
 )
 
 
