@@ -158,6 +158,7 @@ def test_what_fails_in_a_worker_far_away_is_reported_here(
         )
 
 
+@pytest.mark.slow
 def test_a_cluster_without_room_is_refused_at_once(
     on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_cluster_without_room_is_refused_at_once(
     assert "--workers 2" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_busy_is_given_up_with_the_reason(
     on_ray: Cluster, many: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_plans_for_five_card_generations_build_without_a_gpu_and_are_the_same_by
         assert ours == theirs or card == "SM75"  # Turing's may differ (docs/adr/0008)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("card", "smallest"), [("SM75", 1), ("SM86", 16), (LOCAL, 16)])
 def test_a_plan_is_for_one_batch_size_except_on_turing(
     card: str, smallest: int, onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
