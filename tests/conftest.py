@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -23,6 +24,8 @@ from tests.warm_workers import forked_workers
 from tests.web_server import Server, serving
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+hypothesis.settings.register_profile("busy machines", deadline=None)
+hypothesis.settings.load_profile("busy machines")
 if workers := int(
     os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")
 ):  # they share the cores, and so do the processes that they start
