@@ -1,12 +1,17 @@
-"""Where the purifier and the gate lie that come with purifyctl."""
+"""Where the purifiers and the gate lie that come with purifyctl."""
 
 from importlib.resources import files
 from pathlib import Path
 
 
-def shipped_checkpoint() -> Path:
-    """The small purifier that comes with purifyctl, trained with `train/shipped.toml`; its card lies beside it."""
-    return Path(str(files("purifyctl").joinpath("data/purifier.safetensors")))
+def shipped_checkpoint(classifier: str = "") -> Path:
+    """The purifier that comes with purifyctl for a classifier of this name. Their card lies beside them.
+
+    A classifier that `data/fitted` has no purifier for gets the general one, trained with `train/shipped.toml`.
+    """
+    data = Path(str(files("purifyctl").joinpath("data")))
+    fitted = {file.stem: file for file in (data / "fitted").glob("*.safetensors")}
+    return fitted.get(classifier, data / "purifier.safetensors")
 
 
 def shipped_gate() -> Path:

@@ -31,7 +31,7 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
     Parameters
     ----------
     checkpoint
-        The purifier's checkpoint. None: the shipped one.
+        The purifier's checkpoint. None: the one that ships for its classifier.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
         The checkpoint is not the one that the bundle was built from.
     """
     networks = bundle.manifest.networks
-    purifier = load_purifier(checkpoint or shipped_checkpoint())
+    named = networks["classifier"].name if "classifier" in networks else ""
+    purifier = load_purifier(checkpoint or shipped_checkpoint(named))
     if purifier.sha256 != networks["purifier"].sha256:
         raise ConfigError(
             f"{bundle.path} was not built from {checkpoint or 'the shipped purifier'}; peers run the same network.",

@@ -36,7 +36,8 @@ class BenchOptions(DeviceOption):
         "turns with the engine.",
     )
     checkpoint: Path | None = option(
-        None, help="The purifier that the bundle was built from, for peers. Default: the shipped one."
+        None,
+        help="The purifier that the bundle was built from, for peers. Default: what ships for its classifier.",
     )
     batch_sizes: tuple[int, ...] = option(
         (),

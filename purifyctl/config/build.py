@@ -22,7 +22,7 @@ class BuildOptions(ClassifierOptions):
 
     classifier: str | None = option(None, help=CLASSIFIER_HELP + "the recipe's, or none.")
     checkpoint: Path | None = option(
-        None, help="purifier.safetensors or its run folder. Default: the shipped purifier."
+        None, help="purifier.safetensors or its run folder. Default: the one that ships for the classifier."
     )
     out: Path | None = option(None, help="Bundle folder. Default: engines/BACKEND-PRECISION.")
     backend: BackendName | None = option(None, help=f"Library that runs the engine. Default: {EngineConfig.backend}.")

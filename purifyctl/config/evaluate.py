@@ -81,7 +81,7 @@ class EvaluateOptions(JudgedOptions, DeviceOption, PictureOptions):
     checkpoint: Path | None = option(
         None,
         recorded_as="purifiers",
-        help="purifier.safetensors or its run folder. Default: the shipped purifier.",
+        help="purifier.safetensors or its run folder. Default: the one that ships for the classifier.",
     )
     surrogates: tuple[tuple[str, str], ...] = option(  # (name, weights)
         (),

@@ -145,7 +145,9 @@ def checkpoint_to_start_from(config: TrainConfig) -> Checkpoint | None:
     """The purifier that the recipe names; None if the weights are new."""
     if not config.start:
         return None
-    path = shipped_checkpoint() if config.start == "shipped" else Path(config.start)
+    names = {classifier.name for classifier in config.classifiers}
+    shipped = shipped_checkpoint(names.pop() if len(names) == 1 else "")
+    path = shipped if config.start == "shipped" else Path(config.start)
     purifier = load_purifier(path)
     if purifier.network != config.network:
         raise ConfigError(

@@ -41,7 +41,7 @@ MEASURED = [f"{attack.name} {format_eps(eps)}" for eps in BUDGETS for attack in 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--val", type=Path, required=True, help="photographs, in folders named after classes")
-    parser.add_argument("--purifier", type=Path, default=shipped_checkpoint(), help="default: the shipped one")
+    parser.add_argument("--purifier", type=Path, help="default: the shipped one for each classifier")
     parser.add_argument("--classifier", action="append", required=True, metavar="NAME[=WEIGHTS]")
     parser.add_argument("--square", type=int, default=0, help="pixels; 0: the classifier's own")
     parser.add_argument("--n", type=int, default=256, help="photographs, evenly spaced")
@@ -55,7 +55,7 @@ def main() -> None:
         name, _, weights = named.partition("=")
         if name not in known:
             chosen = ClassifierConfig(name, weights)
-            known[name] = measure(given.purifier, chosen, given.val, given.n, given.square)
+            known[name] = measure(given.purifier or shipped_checkpoint(name), chosen, given.val, given.n, given.square)
             if given.json:
                 given.json.write_text(json.dumps(known, indent=1) + "\n")
         figures = known[name]
