@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from purifyctl.attacking import AttackOptions, attack_folder
-from purifyctl.cli import app
 from purifyctl.errors import ConfigError
 from purifyctl.gate import save_gate
 from purifyctl.metrics import percent
@@ -19,6 +17,7 @@ from purifyctl.report.plots import losses_plot
 from purifyctl.shipped import shipped_gate
 from purifyctl.training import train
 from tests import tiny
+from tests.commands import purifyctl
 from tests.report_page import HOSTILE, Page, assert_harmless
 from tests.tiny_training import config
 
@@ -121,13 +120,12 @@ def test_a_damaged_folder_is_an_expected_failure(mark: str, tmp_path: Path) -> N
         write_report_of(tmp_path)
 
 
-def test_the_command_says_which_page_it_wrote(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_which_page_it_wrote(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     settings = {"ladder": ["clean"], "photographs": {"n": 5}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     page = tmp_path / "page.html"
-    done = CliRunner().invoke(app, ["report", str(tmp_path), "--out", str(page), "--verbose"])
-    assert done.exit_code == 0
-    said = done.output + capfd.readouterr().err  # under --verbose the console takes the process's own stderr
-    assert f"Page about the evaluation, not finished: {page}" in " ".join(said.split())
+    done = purifyctl("report", tmp_path, "--out", page, "--verbose")
+    assert done.returncode == 0
+    assert f"Page about the evaluation, not finished: {page}" in " ".join(done.stderr.split())
     assert "0 of 1 rungs have rows; 5 photographs are to be attacked" in Page(page).text
