@@ -11,6 +11,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+_open: list[TextIO] = []  # streams to stderr, until the process ends: native code may print at any time
+
 
 class Lines(FileProxy):
     """Takes the place of stdout or stderr, and hands on each line that is written.
@@ -50,6 +52,7 @@ def take_native(show: Callable[[str], None] | None) -> TextIO:
     sys.stderr.flush()
     ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     faulthandler.enable(ours)  # a crash in native code must still be seen
+    _open.append(ours)
     if show is None:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (a device, not a path of ours)
             os.dup2(nowhere.fileno(), 2)

@@ -224,7 +224,7 @@ def test_the_default_engine_of_a_gpu_is_built_once_in_fp16_and_kept(
     for name in has:
         pytest.importorskip(BACKENDS[name].imported_as)
     checkpoint = tiny.checkpoint(tmp_path / "run")
-    monkeypatch.setattr(default, "shipped_checkpoint", lambda: checkpoint)
+    monkeypatch.setattr(default, "shipped_checkpoint", lambda _: checkpoint)
     monkeypatch.setattr(default, "GPU_BATCH", 8)
     monkeypatch.setenv("PURIFYCTL_CACHE", str(tmp_path / "cache"))
     stand_in(*cards, has=has)

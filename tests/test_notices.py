@@ -62,7 +62,7 @@ def test_every_locked_package_that_is_proprietary_is_named_as_such() -> None:
 def test_everything_in_the_package_that_others_wrote_is_noticed() -> None:
     data = {path.name for path in (ROOT / "purifyctl" / "data").iterdir()}
     ours = {f"{network}.{kind}" for network in ("purifier", "gate") for kind in ("md", "safetensors")}
-    assert data == ours | {"imagenet_classes.tsv"}  # another file: is it ours?
+    assert data == ours | {"fitted", "imagenet_classes.tsv"}  # another file: is it ours?
     for name in ("imagenet_classes.tsv", "purifier.safetensors", "gate.safetensors"):
         assert name in NOTICES
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in NOTICES
