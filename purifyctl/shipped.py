@@ -3,15 +3,18 @@
 from importlib.resources import files
 from pathlib import Path
 
+from purifyctl.config.classifier import ClassifierConfig
 
-def shipped_checkpoint(classifier: str = "") -> Path:
+
+def shipped_checkpoint(classifier: ClassifierConfig | None = None) -> Path:
     """The purifier that comes with purifyctl for a classifier of this name. Their card lies beside them.
 
-    A classifier that `data/fitted` has no purifier for gets the general one, trained with `train/shipped.toml`.
+    A classifier that `data/fitted` has no purifier for gets the general one, trained with `train/shipped.toml`. So does
+    None, which stands for no classifier, or several.
     """
     data = Path(str(files("purifyctl").joinpath("data")))
     fitted = {file.stem: file for file in (data / "fitted").glob("*.safetensors")}
-    return fitted.get(classifier, data / "purifier.safetensors")
+    return fitted.get(classifier.name if classifier else "", data / "purifier.safetensors")
 
 
 def shipped_gate() -> Path:

@@ -27,10 +27,7 @@ from typing import Any, NoReturn
 WORKERS = ("purifyctl.run.worker.process", "tests.faulty_worker")
 FORKED = (*WORKERS, "purifyctl.run.worker.decoder", "tests.faulty_decoder")
 COMMAND = "purifyctl"
-NAME, ADOPT = (
-    15,
-    36,
-)  # PR_SET_NAME, PR_SET_CHILD_SUBREAPER: a process whose parent has ended becomes a child of this one
+NAME, ADOPT = 15, 36  # PR_SET_NAME; PR_SET_CHILD_SUBREAPER: a process whose parent has ended becomes its child
 FORKER = b"forker"  # the name of a process that forks
 FREE = 500  # no process has this many descriptors
 LONGEST_REQUEST = 1 << 17  # bytes

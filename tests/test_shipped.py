@@ -19,14 +19,14 @@ FITTED = sorted((GENERAL.parent / "fitted").glob("*.safetensors"))
 def test_a_fitted_purifier_is_named_after_the_classifier_that_guided_it(file: Path) -> None:
     purifier, general = load_purifier(file), load_purifier(GENERAL)
     assert file.stem in purifier.about["fitted_to"]
-    assert shipped_checkpoint(file.stem) == file
+    assert shipped_checkpoint(ClassifierConfig(file.stem)) == file
     assert purifier.network == general.network  # so that `train fit` may begin with either
     assert f"`{file.stem}`" in (GENERAL.parent / "purifier.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["", "tf_efficientnet_lite0", "../purifier", "nets/mobilenet_v2.onnx"])
 def test_other_classifiers_get_the_general_purifier(name: str) -> None:
-    assert shipped_checkpoint(name) == GENERAL
+    assert shipped_checkpoint(ClassifierConfig(name)) == GENERAL
 
 
 def test_a_fit_begins_with_the_purifier_of_its_classifier_and_several_classifiers_with_the_general_one() -> None:

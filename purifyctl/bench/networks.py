@@ -39,17 +39,17 @@ def networks_of(bundle: Bundle, checkpoint: Path | None) -> Networks:
         The checkpoint is not the one that the bundle was built from.
     """
     networks = bundle.manifest.networks
-    named = networks["classifier"].name if "classifier" in networks else ""
-    purifier = load_purifier(checkpoint or shipped_checkpoint(named))
+    about = networks.get("classifier")
+    chosen = (bundle.manifest.classifier or ClassifierConfig(about.name, about.source)) if about else None
+    purifier = load_purifier(checkpoint or shipped_checkpoint(chosen))
     if purifier.sha256 != networks["purifier"].sha256:
         raise ConfigError(
             f"{bundle.path} was not built from {checkpoint or 'the shipped purifier'}; peers run the same network.",
             hint=f"add --checkpoint {networks['purifier'].source}",
         )
     classifier = None
-    if "classifier" in networks:
-        about = networks["classifier"]
-        net = load_classifier(bundle.manifest.classifier or ClassifierConfig(about.name, about.source))
+    if about and chosen:
+        net = load_classifier(chosen)
         if weights_sha256(net) != about.sha256:
             raise ConfigError(f"The weights of {about.name} are no longer those that {bundle.path} was built from.")
         classifier = classifier_graph(net).to(bundle.device)

@@ -79,7 +79,7 @@ def build_chosen(options: BuildOptions, recipe: Path | None) -> Bundle:
     name = recipe.stem if recipe else f"{config.backend}-{'auto' if auto else config.precision}"
     return build_engine(
         config,
-        options.checkpoint or shipped_checkpoint(config.classified_by.name if config.classified_by else ""),
+        options.checkpoint or shipped_checkpoint(config.classified_by),
         options.out or Path("engines") / name,
         parity_photos=options.parity_photos,
         calibration_photos=options.calibration_photos,

@@ -80,12 +80,7 @@ def _built_once(config: EngineConfig) -> Bundle:
         from purifyctl.engine.build import build_engine  # imports torch, which an engine that is built does not need
 
         console.note(f"Building the shipped purifier for this machine (once, {_takes(config)}) into {folder} ...")
-        return build_engine(config, _purifier(config), folder, auto=True)
-
-
-def _purifier(config: EngineConfig) -> Path:
-    """The shipped purifier for the engine's classifier."""
-    return shipped_checkpoint(config.classified_by.name if config.classified_by else "")
+        return build_engine(config, shipped_checkpoint(config.classified_by), folder, auto=True)
 
 
 def _takes(config: EngineConfig) -> str:
@@ -132,7 +127,9 @@ def _built_for_this_call(config: EngineConfig, folder: Path, unwritable: Mapping
         f"{places}: the engine is built in a temporary folder, again at each call ({_takes(config)}). "
         f"To keep it, set {' and '.join(unwritable)}."
     )
-    return build_engine(config, _purifier(config), temporary / folder.name, auto=True, temporary=True)
+    return build_engine(
+        config, shipped_checkpoint(config.classified_by), temporary / folder.name, auto=True, temporary=True
+    )
 
 
 def _key(config: EngineConfig) -> str:
@@ -149,7 +146,7 @@ def _key(config: EngineConfig) -> str:
         "config": to_dict(replace(config, classifier="")),
         "machine": this_machine(),  # which precision is the fastest was measured there
         "classifier": to_dict(chosen) | files if chosen else {},
-        "checkpoint": file_sha256(_purifier(config)),
+        "checkpoint": file_sha256(shipped_checkpoint(chosen)),
         "gate": file_sha256(shipped_gate()),
         "backend": implementation(config.backend).version(),
         "purifyctl": purifyctl.__version__,

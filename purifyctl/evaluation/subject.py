@@ -91,7 +91,7 @@ def load_subject(options: EvaluateOptions) -> tuple[Subject, dict[str, Any]]:
     defences = {defence.name: defence for defence in classical_defences()}
     if taken := [name for name, _ in options.against if name in ("", PURIFIER, GATED, *defences)]:
         raise ConfigError(f"--against {taken[0]}=...: the name is taken.", hint="call it something else")
-    named = (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint(chosen.name)))
+    named = (*options.against, (PURIFIER, options.checkpoint or shipped_checkpoint(chosen)))
     purifiers = {name: load_purifier(file) for name, file in named}
     multiple = math.lcm(*(purifier.network.size_multiple for purifier in purifiers.values()))
     loaded = load_classifier(chosen)

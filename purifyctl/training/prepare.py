@@ -81,8 +81,9 @@ def load_classifiers(config: TrainConfig, device: torch.device) -> dict[Classifi
     if not config.classifiers:
         raise ConfigError("The recipe names no classifier.", hint="add --classifier NAME")
     loaded = {chosen: load_classifier(chosen) for chosen in config.classifiers}
-    for classifier in loaded.values():
-        dilate_single_taps(classifier)
+    if device.type == "cpu":
+        for classifier in loaded.values():
+            dilate_single_taps(classifier)
     return {
         chosen: classifier.to(device).to(memory_format=torch.channels_last) for chosen, classifier in loaded.items()
     }
@@ -91,9 +92,9 @@ def load_classifiers(config: TrainConfig, device: torch.device) -> dict[Classifi
 def dilate_single_taps(net: nn.Module) -> None:
     """Give convolutions of 1x1 pixels a dilation, which changes nothing: one tap has no distance to another.
 
-    In a process with one thread, torch computes these by its slow way if a batch holds fewer than 16 images, unless
-    they are dilated (`use_mkldnn` in torch's Convolution.cpp). The slow way takes an eighth longer for the gradients of
-    MobileNetV2.
+    In a process with one thread, on a CPU, torch computes these by its slow way if a batch holds fewer than 16 images,
+    unless they are dilated (`use_mkldnn` in torch's Convolution.cpp). The slow way takes an eighth longer
+    for the gradients of MobileNetV2.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.padding == (0, 0):
@@ -145,9 +146,10 @@ def checkpoint_to_start_from(config: TrainConfig) -> Checkpoint | None:
     """The purifier that the recipe names; None if the weights are new."""
     if not config.start:
         return None
-    names = {classifier.name for classifier in config.classifiers}
-    shipped = shipped_checkpoint(names.pop() if len(names) == 1 else "")
-    path = shipped if config.start == "shipped" else Path(config.start)
+    path = Path(config.start)
+    if config.start == "shipped":
+        is_one = len({classifier.name for classifier in config.classifiers}) == 1
+        path = shipped_checkpoint(config.classifiers[0] if is_one else None)
     purifier = load_purifier(path)
     if purifier.network != config.network:
         raise ConfigError(

@@ -45,7 +45,7 @@ def main() -> None:
         done = train_recipe(config, given.out, processes=processes_that_pay(config))
         facts |= {"steps": done.steps, "photographs": len(list_images(given.photos))}
     chosen = options.config(recipe).classifiers[0]
-    purifier = given.out if given.minutes else shipped_checkpoint(given.classifier)
+    purifier = given.out if given.minutes else shipped_checkpoint(chosen)
     facts |= measure(purifier, chosen, given.val, given.n, given.square)
     print(json.dumps(facts, indent=1))
     if given.json:

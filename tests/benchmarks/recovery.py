@@ -55,7 +55,9 @@ def main() -> None:
         name, _, weights = named.partition("=")
         if name not in known:
             chosen = ClassifierConfig(name, weights)
-            known[name] = measure(given.purifier or shipped_checkpoint(name), chosen, given.val, given.n, given.square)
+            known[name] = measure(
+                given.purifier or shipped_checkpoint(chosen), chosen, given.val, given.n, given.square
+            )
             if given.json:
                 given.json.write_text(json.dumps(known, indent=1) + "\n")
         figures = known[name]
